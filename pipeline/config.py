@@ -1,0 +1,251 @@
+"""The YAML configuration: one frozen model per section, a sentence under each field."""
+
+import os
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _both_sides(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Side = Annotated[int, Field(ge=1, le=16384)]
+Extension = Annotated[str, Field(pattern=r"^(?!__)[a-z0-9_-][a-z0-9._-]*$")]
+
+
+class SourceConfig(Section):
+    """Which images, and what of each sample is kept."""
+
+    shards: Patterns
+    """Tar files in WebDataset form: paths, globs or brace patterns such as `train-{0000..0255}.tar`."""
+    base: str | None = None
+    """Folder that part names are relative to; by default the literal folder of each pattern."""
+    exclude: Patterns = ()
+    """Patterns of source shards to leave out."""
+    image: Extension | None = None
+    """Extension of the member that holds the image; by default the one whose last extension is an image's."""
+    label: Extension | None = "cls"
+    """Extension of the member that holds the class index as text; null for none."""
+    keep: Annotated[tuple[Extension, ...], BeforeValidator(_one_or_many)] = ()
+    """Extensions of members to carry into the store as they are, such as `txt` or `json`."""
+    allow_unterminated: bool = False
+    """Accept a tar that ends at a member boundary without its end-of-archive marker."""
+
+
+class ImageConfig(Section):
+    """From a decoded image of any size to the pixels that are encoded."""
+
+    size: Annotated[tuple[Side, Side], BeforeValidator(_both_sides)]
+    """Height and width in pixels; one number means both."""
+    resize: Literal["shortest", "stretch", "none"] = "shortest"
+    """`shortest` scales until the image just covers `size`, `stretch` ignores the aspect ratio."""
+    crop: Literal["center", "none"] = "center"
+    """What is cut from the resized image; with `none` an image of another size is rejected."""
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    """Resampling filter, always antialiased."""
+    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    """A larger image is rejected before it is decoded."""
+
+
+class TokenizerConfig(Section):
+    """The tokenizer folder: written by `vqtok train`, read by `vqtok tokenize`."""
+
+    path: str
+    """Folder with config.json and model.safetensors."""
+
+
+class ModelConfig(Section):
+    """Arguments of `SimpleVQVAE`; the defaults are the plain published model."""
+
+    vocab_size: Annotated[int, Field(ge=2)] = 16
+    """K, the number of codes."""
+    embedding_dim: Annotated[int, Field(ge=1)] = 64
+    """C, the length of a code."""
+    hidden_dim: Annotated[int, Field(ge=1)] = 128
+    """Channels inside encoder and decoder."""
+    beta: Annotated[float, Field(ge=0)] = 0.25
+    """Weight of the commitment loss."""
+    residual_blocks: Annotated[int, Field(ge=0)] = 0
+    """Residual blocks at the lowest resolution of encoder and decoder."""
+    final_relu: bool = True
+    """Whether the encoder ends in a ReLU, which leaves codes only the positive orthant."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Learn the codebook as an exponential moving average of what falls to each code."""
+    kmeans_init: bool = False
+    """Start the codebook from k-means over the first training batch."""
+    revive_after: Annotated[int, Field(ge=1)] | None = None
+    """Replace a code that no vector fell to for this many training steps."""
+    cosine: bool = False
+    """Compare by cosine similarity: vectors and codes are l2-normalised."""
+
+
+class TrainConfig(Section):
+    """Training of the tokenizer."""
+
+    model: ModelConfig = ModelConfig()
+    holdout: Patterns = ()
+    """Source shards that training never sees, for PSNR and pictures."""
+    steps: Annotated[int, Field(ge=1)] = 1000
+    """Optimizer steps in all."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Images per step and process, before gradient accumulation."""
+    gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    """Batches per optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps of linear warm-up; a cosine to zero follows."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Mixed precision of encoder and decoder; the code search is always float32."""
+    shuffle_buffer: Annotated[int, Field(ge=1)] = 1000
+    """Encoded samples held for shuffling, per worker."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Worker processes that read and decode, per process."""
+    log_every: Annotated[int, Field(ge=1)] = 20
+    """Steps between lines of metrics.jsonl."""
+    evaluate_every: Annotated[int, Field(ge=1)] = 200
+    """Steps between evaluations on the held-out images, each with a picture."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 200
+    """Steps between full-state checkpoints; training resumes from the newest."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class TokenizeConfig(Section):
+    """The tokenization job."""
+
+    store: str
+    """Folder of the token store."""
+    layout: str = "quadrants"
+    """Block layout: raster, quadrants or diagonal."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Images encoded at once. Batches never cross source shards; the last one is padded."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the encoder; the code search is always float32."""
+    decode_workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Decoding threads per process; `auto` shares the CPU cores among the processes of this host."""
+    codec: Literal["lz4", "raw"] = "lz4"
+    """How token and label chunks are compressed; `raw` reads fastest."""
+    max_reject_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """A source shard that rejects a larger share of its samples fails instead of being committed."""
+    claim_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without a heartbeat after which another process takes a source shard over."""
+
+
+class LoaderConfig(Section):
+    """Defaults of `TokenLoader` for readers that start from the same file."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    shuffle: bool = True
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Config(Section):
+    """The whole file."""
+
+    source: SourceConfig
+    image: ImageConfig
+    tokenizer: TokenizerConfig
+    tokenize: TokenizeConfig
+    train: TrainConfig = TrainConfig()
+    loader: LoaderConfig = LoaderConfig()
+
+
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply `section.key=value` overrides and check every field.
+
+    `${NAME}` in a value is the environment variable NAME, `${NAME:-default}` has a default. Overrides are
+    applied first, so that an override can stand in for an unset variable.
+
+    Raises ConfigError naming the file, the field, the value and what would be right.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        tree = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; shipped ones are in configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a configuration file: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds no sections; see configs/sample.yaml")
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(_expand_variables(tree, str(path)))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(detail, str(path)) for detail in error.errors())) from None
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    *sections, key = dotted.strip().split(".")
+    if not equals or not sections or not all([*sections, key]):
+        raise ConfigError(f"--set {override!r}: write it as section.key=value, such as tokenize.batch_size=32")
+    node = tree
+    for section in sections:
+        child = node.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {section} is not a section")
+        node = child
+    try:
+        node[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        node[key] = text  # a brace pattern such as {a,b}.tar is a fine string and bad YAML
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def _expand_variables(node: Any, file: str) -> Any:
+    def value_of(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        value = os.environ.get(name, default)
+        if value is None:
+            raise ConfigError(f"{file}: the environment variable {name} is not set; export it or use --set")
+        return value
+
+    if isinstance(node, dict):
+        return {key: _expand_variables(child, file) for key, child in node.items()}
+    if isinstance(node, list):
+        return [_expand_variables(child, file) for child in node]
+    return _VARIABLE.sub(value_of, node) if isinstance(node, str) else node
+
+
+def _explain(detail: Any, file: str) -> str:
+    """One line for one pydantic error."""
+    where = [str(step) for step in detail["loc"] if not str(step).startswith("function-")]
+    name = ".".join(where)
+    if detail["type"] == "extra_forbidden":
+        known = _fields_of(where[:-1])
+        guess = get_close_matches(where[-1], known, n=1)
+        hint = f"did you mean {guess[0]}?" if guess else f"known: {', '.join(known)}"
+        return f"{file}: {name}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{file}: {name}: missing"
+    return f"{file}: {name}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _fields_of(where: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for step in where:
+        model = model.model_fields[step].annotation  # type: ignore[assignment]
+    return list(model.model_fields)

@@ -1,0 +1,59 @@
+"""The errors meant for users. Each message names the value, the file and the remedy.
+
+The command line prints the message alone and exits with `exit_status`; anything else that escapes is a
+defect of vqtok and keeps its traceback.
+"""
+
+
+class VqtokError(Exception):
+    """Base of every error that a user can act on."""
+
+    exit_status = 1
+
+
+class ConfigError(VqtokError):
+    """The configuration cannot be used as it is."""
+
+    exit_status = 2
+
+
+class SourceError(VqtokError):
+    """A source shard cannot be read to its end as it should; it stays pending."""
+
+
+class BadSample(VqtokError):
+    """One sample cannot be tokenized. It costs itself (a reject), never its source shard."""
+
+    stage = "select"
+
+
+class BadLabel(BadSample):
+    """The label member of a sample is not an integer."""
+
+    stage = "label"
+
+
+class BadImage(BadSample):
+    """The image of a sample cannot be turned into pixels."""
+
+    stage = "decode"
+
+
+class TokenizerError(VqtokError):
+    """A tokenizer folder cannot be used, or the tokenizer cannot do what is asked of it."""
+
+
+class StoreError(VqtokError):
+    """A token store cannot be used as it is."""
+
+
+class IncompleteStore(StoreError):
+    """The store has no manifest yet: source shards are still pending."""
+
+
+class CorruptStore(StoreError):
+    """What the store holds is not what its commit records say."""
+
+
+class IdentityMismatch(StoreError):
+    """The job would write tokens of another kind than those in the store."""

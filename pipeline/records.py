@@ -1,0 +1,104 @@
+"""Values that several floors exchange, and how they are written down.
+
+Everything here is plain data: no torch, no Zarr, no I/O.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+JSON = dict[str, Any]
+
+
+class Record(BaseModel):
+    """A frozen value with a strict JSON form: unknown fields are an error, not noise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> bytes:
+        """The record as indented UTF-8 JSON, the same bytes for equal records."""
+        return (json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+class Geometry(Record):
+    """How the tokens of one image are laid out."""
+
+    image_size: tuple[int, int]
+    """Height and width in pixels."""
+    grid: tuple[int, int]
+    """Token rows and columns, (h, w)."""
+    layout: str
+    """Name of the block layout."""
+    block_lengths: tuple[int, ...]
+    """L_i, the number of tokens in block i."""
+    decodable: bool
+    """Whether the blocks cover the grid, so that they can be turned back into an image."""
+
+    @property
+    def num_tokens(self) -> int:
+        """L_total, the tokens of one image."""
+        return sum(self.block_lengths)
+
+
+class Normalization(Record):
+    """What a tokenizer expects of its pixels: uint8 is scaled to [0, 1], then (x - mean) / std per channel."""
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Smallest and largest value that a normalised pixel can take."""
+        low = min((0 - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
+        high = max((1 - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
+        return low, high
+
+
+class SourceShard(Record):
+    """One input tar: the unit of work."""
+
+    path: str
+    """POSIX path relative to `source.base`."""
+    base: str
+    """The folder that `path` is relative to. It is never stored, so that collections can move."""
+    part: str
+    """Name of the part it becomes: sanitised stem and 12 hex digits of the sha256 of `path`."""
+    bytes: int
+    """Size in bytes when the job was planned."""
+
+
+class Reject(Record):
+    """A sample that could not be tokenized."""
+
+    key: str
+    """The WebDataset `__key__`."""
+    index: int
+    """Position of the sample within its source shard, counted from 0 over all samples."""
+    stage: str
+    """Where it failed: `select` (no or several images), `label`, or `decode`."""
+    reason: str
+
+
+def canonical_json(value: Any) -> bytes:
+    """`value` as JSON with sorted keys and no spaces, for digests."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of the canonical JSON of `value`, in hex."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Name every leaf in which two JSON values differ: `image.size: 64 here, 32 there`."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return [
+            line
+            for key in sorted(ours.keys() | theirs.keys())
+            for line in differences(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
+        ]
+    if ours == theirs:
+        return []
+    return [f"{path}: {json.dumps(ours)} here, {json.dumps(theirs)} there"]

@@ -1,0 +1,140 @@
+"""From the bytes of an image file to the pixels that are encoded.
+
+Rules, since what changes pixels changes tokens: the first frame of an animation; EXIF orientation applied;
+grey and palette become RGB; 16-bit grey is scaled to 8 bits; transparency is laid over white; ICC profiles
+are ignored. RGB and grey JPEG files are decoded by torchvision, everything else by Pillow.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from pipeline.config import ImageConfig
+from pipeline.errors import BadImage
+from pipeline.records import JSON
+
+# Formats whose Pillow readers neither run other programs (EPS) nor leave the file.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Changed whenever the same bytes would become other pixels.
+DECODER = "torchvision-jpeg+pillow/1"
+
+# The limit is ours, per image and before decoding (`image.max_pixels`); Pillow's own is a global that warns.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class ImageTransform:
+    """Decodes, resizes and crops: bytes → uint8 [3, H, W] with (H, W) = `image.size`."""
+
+    def __init__(self, image: ImageConfig) -> None:
+        self._image = image
+        self._interpolation = InterpolationMode(image.interpolation)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        return self._image.size
+
+    def identity(self) -> JSON:
+        """All that decides the pixels, for the fingerprint."""
+        return {**self._image.model_dump(mode="json", exclude={"max_pixels"}), "decoder": DECODER}
+
+    def __call__(self, data: bytes) -> Tensor:
+        """Pixels uint8 [3, H, W]. Raises BadImage with the reason."""
+        return self._fit(decode_rgb(data, self._image.max_pixels))
+
+    def _fit(self, img_3HW: Tensor) -> Tensor:
+        height, width = img_3HW.shape[-2:]
+        want_height, want_width = self._image.size
+        if self._image.resize == "stretch":
+            img_3HW = self._resize(img_3HW, want_height, want_width)
+        elif self._image.resize == "shortest":
+            scale = max(want_height / height, want_width / width)
+            img_3HW = self._resize(
+                img_3HW, max(want_height, round(height * scale)), max(want_width, round(width * scale))
+            )
+        height, width = img_3HW.shape[-2:]
+        if self._image.crop == "center" and height >= want_height and width >= want_width:
+            top, left = (height - want_height) // 2, (width - want_width) // 2
+            img_3HW = img_3HW[:, top : top + want_height, left : left + want_width]
+        if tuple(img_3HW.shape[-2:]) != self._image.size:
+            raise BadImage(
+                f"{height}x{width} pixels after resize={self._image.resize}, not the {want_height}x{want_width} "
+                "of image.size"
+            )
+        return img_3HW.contiguous()
+
+    def _resize(self, img_3HW: Tensor, height: int, width: int) -> Tensor:
+        if height * width > self._image.max_pixels:
+            raise BadImage(f"{height}x{width} pixels after resizing are more than image.max_pixels")
+        resized: Tensor = transforms.resize(img_3HW, [height, width], self._interpolation, antialias=True)
+        return resized
+
+
+def decode_rgb(data: bytes, max_pixels: int) -> Tensor:
+    """Decode an image file into uint8 [3, height, width] of any size.
+
+    Raises BadImage for anything that is not a whole image of a known format and at most `max_pixels`.
+    """
+    if not data:
+        raise BadImage("the image member is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise BadImage(f"{width}x{height} pixels are more than image.max_pixels = {max_pixels:,}")
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                return _decode_jpeg(data)
+            return _decode_with_pillow(image)
+    except (BadImage, MemoryError):
+        raise  # running out of memory is the machine's fault, not the image's
+    except UnidentifiedImageError:
+        raise BadImage(
+            f"not an image of a known format ({', '.join(FORMATS)}); starts with {data[:12]!r}"
+        ) from None
+    except Exception as error:
+        # Pillow's readers raise almost anything on damaged files (OSError, SyntaxError, struct.error, ...).
+        raise BadImage(f"{type(error).__name__}: {error}") from error
+
+
+def _decode_jpeg(data: bytes) -> Tensor:
+    # Copied, for torch warns about tensors over read-only memory.
+    encoded = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+    try:
+        pixels: Tensor = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
+        return pixels
+    except RuntimeError as error:
+        message = str(error).splitlines()[0]
+        if "alloc" in message.lower():
+            raise MemoryError(message) from error
+        raise BadImage(f"JPEG: {message}") from error
+
+
+def _decode_with_pillow(image: Any) -> Tensor:
+    image.load()
+    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+        image = _from_16_bits(image)
+    elif image.mode == "F":
+        raise BadImage("floating-point pixels have no agreed range; convert them to 8 bits")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _from_16_bits(image: Any) -> Any:
+    """Grey of up to 16 bits as mode L: 65535 becomes 255. (`convert` would clip at 255.)"""
+    grey = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 0xFFFF:
+        raise BadImage("32-bit integer pixels have no agreed range; convert them to 8 bits")
+    scaled = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    scaled.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return scaled

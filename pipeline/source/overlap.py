@@ -1,0 +1,78 @@
+"""Running the stages of a pipeline beside each other, in order and in bounded memory."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_POLL_SECONDS = 0.1
+
+
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], executor: Executor, ahead: int
+) -> Generator[R, None, None]:
+    """`map` on `executor`, at most `ahead` items in flight, results in the order of `items`.
+
+    The first exception, of `function` or of `items`, ends the iteration; work not begun is cancelled.
+    """
+    pending: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            pending.append(executor.submit(function, item))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    """Iterate over `items` in a thread of its own, at most `depth` of them ahead of the consumer.
+
+    An exception of `items` is raised here, behind the items before it. Closing the generator stops the
+    thread before it returns.
+    """
+    done = object()
+    results: queue.Queue[object] = queue.Queue(depth)
+    stopped = threading.Event()
+    errors: list[BaseException] = []
+
+    def put(item: object) -> bool:
+        while not stopped.is_set():
+            try:
+                results.put(item, timeout=_POLL_SECONDS)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                if not put(item):
+                    return
+        except BaseException as error:  # handed to the consumer, whatever it is
+            errors.append(error)
+        finally:
+            if isinstance(iterator, Generator):
+                iterator.close()
+            put(done)
+
+    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := results.get()) is not done:
+            yield item  # type: ignore[misc]
+        if errors:
+            raise errors[0]
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,64 @@
+"""What is taken of a sample: its image, its label, and the members to keep."""
+
+from dataclasses import dataclass
+
+from pipeline.config import SourceConfig
+from pipeline.errors import BadLabel, BadSample
+from pipeline.source.samples import Sample
+
+IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm pnm".split())
+NO_LABEL = -1
+_LABEL_RANGE = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rules of a `source` section, applied to samples."""
+
+    source: SourceConfig
+
+    def wants(self, extension: str) -> bool:
+        """Whether a member with this extension is needed at all."""
+        return extension in self.source.keep or extension == self.source.label or self._is_image(extension)
+
+    def image(self, sample: Sample) -> bytes:
+        """Bytes of the image member.
+
+        Raises BadSample where there is none, or more than one without `source.image` saying which.
+        """
+        if self.source.image in sample.members:
+            return sample.members[self.source.image] or b""
+        found = [extension for extension in sample.members if self._is_image(extension)]
+        if not found:
+            wanted = f".{self.source.image}" if self.source.image else "image"
+            raise BadSample(f"no {wanted} member among {_listed(sample)}")
+        if len(found) > 1:
+            raise BadSample(f"several image members ({_listed(sample)}); name one in source.image")
+        return sample.members[found[0]] or b""
+
+    def label(self, sample: Sample) -> int:
+        """The class index, NO_LABEL without a label member. Raises BadLabel where it is no integer."""
+        data = sample.members.get(self.source.label) if self.source.label else None
+        if data is None:
+            return NO_LABEL
+        try:
+            label = int(data.decode("ascii"))
+        except ValueError:
+            raise BadLabel(f".{self.source.label} holds {data[:40]!r}, not an integer") from None
+        if label not in _LABEL_RANGE:
+            raise BadLabel(f".{self.source.label} holds {data[:40]!r}, which does not fit 64 bits")
+        return label
+
+    def fields(self, sample: Sample) -> dict[str, bytes | None]:
+        """Kept members by extension; None where the sample has no such member."""
+        return {name: sample.members.get(name) for name in self.source.keep}
+
+    def _is_image(self, extension: str) -> bool:
+        last = extension.rpartition(".")[2]
+        if self.source.image is not None:
+            return self.source.image in (extension, last)
+        return last in IMAGE_EXTENSIONS
+
+
+def _listed(sample: Sample) -> str:
+    return ", ".join(f".{extension}" for extension in sorted(sample.members))

@@ -1,0 +1,155 @@
+"""A strict reader of tar files: every member once, or an error.
+
+The standard library and WebDataset both end quietly where a tar is cut off, where a header is damaged, and
+where a second tar is appended. For a job that must not lose a sample those three are errors, so the blocks
+are walked here; the parsing of a header is left to `tarfile`. The format is that of POSIX pax and GNU tar:
+https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
+"""
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+from pipeline.errors import SourceError
+
+BLOCK_BYTES = 512
+_SKIP_BYTES = 1 << 20
+_REPACK = "copy the source shard again or repack it"
+
+
+class Member(NamedTuple):
+    """A plain file inside a tar; `data` is None where it was not wanted."""
+
+    name: str
+    offset: int
+    data: bytes | None
+
+
+class StrictTar:
+    """Iterates over the plain files of one tar, once, from front to back.
+
+    After the last member `digest` is the sha256 (hex) and `bytes` the size of the whole file.
+
+    Iterating raises SourceError for a tar that is cut off, damaged, compressed, followed by other data, or
+    that holds links or sparse files, naming the tar, the offset in bytes and the remedy.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        name: str,
+        wanted: Callable[[str], bool] = lambda _: True,
+        allow_unterminated: bool = False,
+    ) -> None:
+        self._stream = stream
+        self._name = name
+        self._wanted = wanted
+        self._allow_unterminated = allow_unterminated
+        self._sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    @property
+    def digest(self) -> str:
+        """sha256 in hex of all that has been read."""
+        return self._sha256.hexdigest()
+
+    def __iter__(self) -> Iterator[Member]:
+        long_name: str | None = None
+        pax: dict[str, str] = {}
+        while (header := self._header()) is not None:
+            offset = self.bytes - BLOCK_BYTES
+            if header.type == tarfile.GNUTYPE_LONGNAME:
+                long_name = self._data(header.size).split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+            elif header.type == tarfile.XHDTYPE:
+                pax = self._pax_records(self._data(header.size), offset)
+            elif header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
+                self._skip(header.size)
+            else:
+                name = pax.get("path") or long_name or header.name
+                size = int(pax.get("size", header.size))
+                long_name, pax = None, {}
+                if header.isdir():
+                    continue
+                if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+                    raise self._error(offset, f"{name!r} is a link or a special file; repack it as a plain file")
+                if self._wanted(name):
+                    yield Member(name, offset, self._data(size))
+                else:
+                    self._skip(size)
+                    yield Member(name, offset, None)
+
+    def _header(self) -> tarfile.TarInfo | None:
+        """The next header, or None behind a good end of the archive."""
+        offset = self.bytes
+        block = self._read(BLOCK_BYTES)
+        if not block:
+            if self._allow_unterminated and offset > 0:
+                return None
+            what = "the file is empty" if offset == 0 else "it ends without the end-of-archive marker"
+            raise self._error(
+                offset, f"{what}: it was cut off; {_REPACK}, or set source.allow_unterminated to accept it"
+            )
+        if len(block) < BLOCK_BYTES:
+            raise self._error(offset, f"cut off inside a header; {_REPACK}")
+        if not any(block):
+            self._expect_only_zeros()
+            return None
+        if offset == 0 and block[:2] == b"\x1f\x8b":
+            raise self._error(offset, "it is gzip-compressed; decompress it (images do not shrink)")
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
+        except tarfile.HeaderError as error:
+            raise self._error(offset, f"damaged header ({error}) or not a tar at all; {_REPACK}") from None
+        if header.size < 0:
+            raise self._error(offset, f"damaged header (size {header.size}); {_REPACK}")
+        return header
+
+    def _expect_only_zeros(self) -> None:
+        while block := self._read(_SKIP_BYTES):
+            if block.count(0) != len(block):
+                raise self._error(
+                    self.bytes - len(block),
+                    "more data follows the end-of-archive marker, such as a second tar appended with cat; "
+                    "split it, or join tars with `tar --concatenate`",
+                )
+
+    def _data(self, size: int) -> bytes:
+        offset = self.bytes
+        data = self._read(size)
+        if len(data) < size or len(self._read(-size % BLOCK_BYTES)) < -size % BLOCK_BYTES:
+            raise self._error(offset, f"cut off inside a member of {size:,} bytes; {_REPACK}")
+        return data
+
+    def _skip(self, size: int) -> None:
+        offset = self.bytes
+        left = size + -size % BLOCK_BYTES
+        while left:
+            data = self._read(min(left, _SKIP_BYTES))
+            if not data:
+                raise self._error(offset, f"cut off inside a member of {size:,} bytes; {_REPACK}")
+            left -= len(data)
+
+    def _pax_records(self, data: bytes, offset: int) -> dict[str, str]:
+        """Records `length key=value\\n` of a pax extended header."""
+        records = {}
+        while data.strip(b"\0"):
+            digits, _, _ = data.partition(b" ")
+            length = int(digits) if digits.isdigit() else 0
+            keyword, equals, value = data[len(digits) + 1 : length].partition(b"=")
+            if not equals or not value.endswith(b"\n"):
+                raise self._error(offset, f"damaged pax header; {_REPACK}")
+            records[keyword.decode("utf-8", "backslashreplace")] = value[:-1].decode("utf-8", "backslashreplace")
+            data = data[length:]
+        if not records.get("size", "0").isdigit():
+            raise self._error(offset, f"damaged pax header (size {records['size']!r}); {_REPACK}")
+        return records
+
+    def _read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._sha256.update(data)
+        self.bytes += len(data)
+        return data
+
+    def _error(self, offset: int, what: str) -> SourceError:
+        return SourceError(f"{self._name}: at byte {offset:,}: {what}")
