@@ -12,6 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pipeline.errors import ConfigError
 
+# Raised whenever the same image file and configuration would become other pixels.
+PIXEL_RULES = 1
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,7 +30,7 @@ def _both_sides(value: Any) -> Any:
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 Side = Annotated[int, Field(ge=1, le=16384)]
-Extension = Annotated[str, Field(pattern=r"^(?!__)[a-z0-9_-][a-z0-9._-]*$")]
+Extension = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 class SourceConfig(Section):
@@ -60,8 +63,14 @@ class ImageConfig(Section):
     """What is cut from the resized image; with `none` an image of another size is rejected."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Resampling filter, always antialiased."""
+    decoder: Literal["torchvision"] = "torchvision"
+    """`torchvision` decodes RGB and grey JPEG files with torchvision and everything else with Pillow."""
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     """A larger image is rejected before it is decoded."""
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the pixels, and so the tokens."""
+        return {**self.model_dump(mode="json", exclude={"max_pixels"}), "rules": PIXEL_RULES}
 
 
 class TokenizerConfig(Section):

@@ -18,12 +18,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
-from pipeline.records import JSON
 
 # Formats whose Pillow readers neither run other programs (EPS) nor leave the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-# Changed whenever the same bytes would become other pixels.
-DECODER = "torchvision-jpeg+pillow/1"
 
 # The limit is ours, per image and before decoding (`image.max_pixels`); Pillow's own is a global that warns.
 Image.MAX_IMAGE_PIXELS = None
@@ -40,10 +37,6 @@ class ImageTransform:
     def size(self) -> tuple[int, int]:
         """Height and width of the result."""
         return self._image.size
-
-    def identity(self) -> JSON:
-        """All that decides the pixels, for the fingerprint."""
-        return {**self._image.model_dump(mode="json", exclude={"max_pixels"}), "decoder": DECODER}
 
     def __call__(self, data: bytes) -> Tensor:
         """Pixels uint8 [3, H, W]. Raises BadImage with the reason."""
@@ -95,9 +88,7 @@ def decode_rgb(data: bytes, max_pixels: int) -> Tensor:
     except (BadImage, MemoryError):
         raise  # running out of memory is the machine's fault, not the image's
     except UnidentifiedImageError:
-        raise BadImage(
-            f"not an image of a known format ({', '.join(FORMATS)}); starts with {data[:12]!r}"
-        ) from None
+        raise BadImage(f"not an image of a known format ({', '.join(FORMATS)}); starts with {data[:12]!r}") from None
     except Exception as error:
         # Pillow's readers raise almost anything on damaged files (OSError, SyntaxError, struct.error, ...).
         raise BadImage(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,198 @@
+"""Claims: who is working on what. They only spare double work; nothing is lost or doubled without them."""
+
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import ValidationError
+
+from pipeline.files import Files
+from pipeline.records import Record
+
+_FOLDER = "claims"
+
+
+class Claim(Record):
+    """Contents of `claims/<part>.json`."""
+
+    part: str
+    token: str
+    """Random, one for every claim."""
+    host: str
+    boot_id: str
+    pid: int
+    pid_started: int
+    """Start of the process in clock ticks after boot: process numbers are used again."""
+    beats: int = 0
+    """Counts up while the process lives; its standing still is what makes a claim stale."""
+    images: int = 0
+    """Images done, for progress."""
+    bytes: int = 0
+    """Bytes of the source shard read, for progress."""
+
+
+@dataclass
+class _Held:
+    claim: Claim
+    images: int = 0
+    bytes: int = 0
+
+
+class Claims:
+    """The claims of one process in a store. Use as a context manager: leaving it releases them all.
+
+    Args:
+        files: the store.
+        timeout_s: seconds after which a claim without a heartbeat is stale, on this process's own
+            monotonic clock: other hosts' clocks are never compared.
+    """
+
+    def __init__(self, files: Files, timeout_s: float) -> None:
+        self._files = files
+        self._timeout_s = timeout_s
+        self._held: dict[str, _Held] = {}
+        self._lock = threading.Lock()
+        self._observed: dict[str, tuple[bytes, float]] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Claims":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()
+        for part in list(self._held):
+            self.release(part)
+
+    def acquire(self, part: str) -> bool:
+        """Claim a part, taking over a stale claim. Returns whether it is ours now."""
+        if self.is_live(part):
+            return False
+        claim = Claim(
+            part=part,
+            token=secrets.token_hex(8),
+            host=socket.gethostname(),
+            boot_id=_boot_id(),
+            pid=os.getpid(),
+            pid_started=_process_start(os.getpid()) or 0,
+        )
+        if part in self._observed:
+            # A stale claim. Two may come to this line together; the worst that follows is double work.
+            self._files.delete(_path(part))
+        if not self._files.put_if_absent(_path(part), claim.to_json()):
+            return False
+        with self._lock:
+            self._held[part] = _Held(claim)
+        return True
+
+    def release(self, part: str) -> None:
+        """Give a part back, unless somebody has taken it over meanwhile."""
+        with self._lock:
+            held = self._held.pop(part, None)
+        if held is not None and self._is_ours(held.claim):
+            self._files.delete(_path(part))
+
+    def progress(self, part: str, images: int, bytes_read: int) -> None:
+        """What the next heartbeat of a held claim tells the others."""
+        with self._lock:
+            if part in self._held:
+                self._held[part].images, self._held[part].bytes = images, bytes_read
+
+    def is_live(self, part: str) -> bool:
+        """Whether a claim of another process on `part` counts, as far as this process has seen."""
+        try:
+            data = self._files.read(_path(part))
+        except FileNotFoundError:
+            self._observed.pop(part, None)
+            return False
+        now = time.monotonic()
+        last, since = self._observed.get(part, (b"", now))
+        if data != last:
+            self._observed[part] = (data, now)
+            since = now
+        return now - since < self._timeout_s and not _is_gone(data)
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(self._timeout_s / 6):
+            with self._lock:
+                held = list(self._held.values())
+            for entry in held:
+                self._beat_once(entry)
+
+    def _beat_once(self, entry: _Held) -> None:
+        claim = entry.claim
+        try:
+            if not self._is_ours(claim):
+                return
+            beat = claim.model_copy(update={"beats": claim.beats + 1, "images": entry.images, "bytes": entry.bytes})
+            with self._lock:
+                if claim.part not in self._held:
+                    return  # released meanwhile
+                self._files.put(_path(claim.part), beat.to_json())
+                entry.claim = beat
+        except OSError:
+            return  # a full disk ends the job where it writes its parts; a missed beat harms nobody
+
+    def _is_ours(self, claim: Claim) -> bool:
+        try:
+            present = Claim.model_validate_json(self._files.read(_path(claim.part)))
+        except (FileNotFoundError, ValidationError):
+            return False
+        return present.token == claim.token
+
+
+def read_claims(files: Files) -> list[Claim]:
+    """All claims that can be read, live or not, sorted by part."""
+    claims = []
+    for name in files.list(_FOLDER):
+        try:
+            claims.append(Claim.model_validate_json(files.read(f"{_FOLDER}/{name}")))
+        except (FileNotFoundError, ValidationError):
+            continue  # released meanwhile
+    return claims
+
+
+def is_local_and_gone(claim: Claim) -> bool:
+    """Whether the claim's process ran on this host since its last boot, and has ended."""
+    return (
+        claim.host == socket.gethostname()
+        and claim.boot_id == _boot_id() != ""
+        and _process_start(claim.pid) != claim.pid_started
+    )
+
+
+def _is_gone(data: bytes) -> bool:
+    try:
+        return is_local_and_gone(Claim.model_validate_json(data))
+    except ValidationError:
+        return False  # of a later version, perhaps: leave it to the timeout
+
+
+def _path(part: str) -> str:
+    return f"{_FOLDER}/{part}.json"
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _process_start(pid: int) -> int | None:
+    """Start of a process in clock ticks after boot (field 22 of proc(5) stat), None when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else int(fields[18])

@@ -1,0 +1,139 @@
+"""Checks what a store holds against its source: every key, checksum and token, and some rows anew."""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pipeline.config import Config
+from pipeline.errors import CorruptStore
+from pipeline.files import LocalFiles, files_at
+from pipeline.jobs.encoding import ShardEncoder
+from pipeline.jobs.execution import describe_execution
+from pipeline.jobs.verify import Verification
+from pipeline.models.pretrained import load_tokenizer
+from pipeline.records import Reject, SourceShard
+from pipeline.source.batches import image_batches
+from pipeline.source.images import ImageTransform
+from pipeline.source.samples import Sample, SampleReader
+from pipeline.source.selection import Selection
+from pipeline.source.shards import find_source_shards
+from pipeline.store import names
+from pipeline.store.birth import Birth, read_birth
+from pipeline.store.commits import CommitRecord, unpack_counts
+from pipeline.store.parts import Part
+from pipeline.store.sizes import check_checksums
+from pipeline.store.writer import check_codebook
+from pipeline.world import current_world
+
+# Parts of which one batch is encoded again, at most.
+_PARTS_ENCODED_AGAIN = 8
+
+
+def check_contents(config: Config, result: Verification, show_progress: bool = True) -> None:
+    """Read every committed part and its source shard, and add what is wrong to `result`."""
+    result.level = "full"
+    store = files_at(config.tokenize.store)
+    birth = read_birth(store)
+    with result.collecting():
+        check_codebook(store, birth)
+    shards = [shard for shard in find_source_shards(config.source) if shard.part in result.commits]
+    for shard in tqdm(shards, "verify", unit=" source shards", disable=not show_progress):
+        with result.collecting():
+            _check_part(config, store, birth, shard, result.commits[shard.part])
+    if shards and not result.problems:  # tokens of damaged parts would only be reported twice
+        with result.collecting():
+            _encode_again(config, store, birth, shards, result)
+
+
+def _check_part(config: Config, store: LocalFiles, birth: Birth, shard: SourceShard, commit: CommitRecord) -> None:
+    check_checksums(store.path(f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"), commit.files)
+    check_checksums(store.path(names.REJECTS), [commit.rejects])
+    part = Part(store, birth, commit.part, commit.attempt, commit.written)
+    tokens = part.tokens()
+    if tokens.size and tokens.max() >= birth.codebook.vocab_size:
+        raise CorruptStore(f"{commit.part}: token {tokens.max()} is outside the codebook")
+    counts = np.bincount(tokens.reshape(-1), minlength=birth.codebook.vocab_size)
+    if not np.array_equal(counts, unpack_counts(commit.code_counts)):
+        raise CorruptStore(f"{commit.part}: the tokens are not as often as the commit says")
+    if part.digest() != commit.content_digest:
+        raise CorruptStore(f"{commit.part}: the arrays are not those of the commit (content digest)")
+    _check_keys(config, shard, part, read_rejects(store, commit), commit)
+
+
+def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:
+    """Every key of the source shard once, in its order: either a row or a reject."""
+    reader = SampleReader(files_at(shard.base), shard.path, lambda _: False, config.source.allow_unterminated)
+    expected = [sample.key for sample in reader]
+    if reader.digest != commit.sources[0].sha256:
+        raise CorruptStore(f"{shard.path}: not the source shard that was tokenized (sha256): it was replaced")
+    rejected = {reject.index: reject.key for reject in rejects}
+    rows = iter(part.keys)
+    found = [rejected[index] if index in rejected else next(rows, None) for index in range(len(expected))]
+    if found != expected or next(rows, None) is not None:
+        first = next(
+            (index for index, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1]),
+            len(expected),
+        )
+        raise CorruptStore(f"{shard.path}: keys differ from sample {first} on: source {expected[first : first + 1]}")
+
+
+def read_rejects(store: LocalFiles, commit: CommitRecord) -> list[Reject]:
+    """Rejects of a committed part, in source order."""
+    lines = store.read(names.rejects(commit.part, commit.attempt)).splitlines()
+    return [Reject.model_validate_json(line) for line in lines]
+
+
+def _encode_again(
+    config: Config, store: LocalFiles, birth: Birth, shards: list[SourceShard], result: Verification
+) -> None:
+    """One batch of some parts, with the neighbours it had, so that equal means bit for bit."""
+    world = current_world()
+    torch.set_num_threads(world.cores)
+    tokenizer = load_tokenizer(
+        config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
+    )
+    execution = describe_execution(config, world.device)
+    draw = random.Random(result.content_digest)
+    batch_size = config.tokenize.batch_size
+    with ThreadPoolExecutor(world.cores) as decoders:
+        encoder = ShardEncoder(config, tokenizer, world.device, decoders, execution)
+        for shard in draw.sample(shards, min(_PARTS_ENCODED_AGAIN, len(shards))):
+            commit = result.commits[shard.part]
+            if not commit.written:
+                continue
+            start = draw.randrange(0, commit.written, batch_size)
+            rows = range(start, min(start + batch_size, commit.written))
+            samples = _samples_of_rows(config, shard, read_rejects(store, commit), rows)
+            (batch,) = image_batches(
+                samples, Selection(config.source), ImageTransform(config.image), batch_size, decoders
+            )
+            part = Part(store, birth, commit.part, commit.attempt, commit.written)
+            again = encoder.encode_images(batch.img_B3HW)[: len(rows)]
+            differ = int((again != part.tokens(slice(rows.start, rows.stop))).any(axis=1).sum())
+            result.rows_encoded_again += len(rows)
+            result.rows_that_differ += differ
+            if differ:
+                message = f"{shard.path}: {differ} of {len(rows)} rows differ when encoded again"
+                if commit.execution == execution:
+                    result.problems.append(message)
+                else:
+                    result.warnings.append(f"{message}, on another device or with other library versions")
+
+
+def _samples_of_rows(config: Config, shard: SourceShard, rejects: list[Reject], rows: range) -> Iterator[Sample]:
+    """The samples that became the given rows of a part."""
+    rejected = {reject.index for reject in rejects}
+    reader = SampleReader(
+        files_at(shard.base), shard.path, Selection(config.source).wants, config.source.allow_unterminated
+    )
+    row = 0
+    for sample in reader:
+        if sample.index in rejected:
+            continue
+        if row in rows:
+            yield sample
+        row += 1

@@ -1,0 +1,45 @@
+"""Several processes of one job on this machine.
+
+Tokenizing processes share nothing but the store, so they need no rendezvous: unlike under torchrun, one that
+dies does not take the others with it. `torchrun` and `accelerate launch` work as well.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from pipeline.world import available_cores
+
+
+def launch(arguments: Sequence[str], processes: int) -> int:
+    """Run `vqtok arguments` in `processes` processes; returns the largest exit status.
+
+    Each process finds its rank where torchrun would put it. Ctrl-C reaches all of them through the
+    terminal; SIGTERM is passed on.
+    """
+    threads = max(1, available_cores() // processes)
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *arguments],
+            env={
+                "OMP_NUM_THREADS": str(threads),
+                **os.environ,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
+                "LOCAL_WORLD_SIZE": str(processes),
+            },
+        )
+        for rank in range(processes)
+    ]
+
+    def pass_on(signum: int, frame: object) -> None:
+        for child in children:
+            child.send_signal(signum)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    statuses = [child.wait() for child in children]
+    return max(status if status >= 0 else 128 - status for status in statuses)

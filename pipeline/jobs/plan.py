@@ -1,0 +1,50 @@
+"""What a configuration asks for, and what of it is done. Imports neither torch nor Zarr."""
+
+from dataclasses import dataclass
+
+from pipeline.config import Config
+from pipeline.files import LocalFiles, files_at
+from pipeline.models.pretrained import tokenizer_identity
+from pipeline.records import JSON, SourceShard
+from pipeline.source.shards import find_source_shards
+from pipeline.store.commits import committed_parts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Pending work is what the configuration names and no commit record does: that is all of resume."""
+
+    store: LocalFiles
+    shards: list[SourceShard]
+    committed: set[str]
+    """All committed parts, planned or not."""
+
+    @property
+    def pending(self) -> list[SourceShard]:
+        """Planned source shards without a commit, sorted by part."""
+        return [shard for shard in self.shards if shard.part not in self.committed]
+
+    @property
+    def planned(self) -> set[str]:
+        """Parts of all planned source shards."""
+        return {shard.part for shard in self.shards}
+
+
+def make_plan(config: Config) -> Plan:
+    """Expand the source patterns and list the commits. Raises ConfigError."""
+    store = files_at(config.tokenize.store)
+    return Plan(store, find_source_shards(config.source), committed_parts(store))
+
+
+def job_identity(config: Config) -> JSON:
+    """All that decides which tokens a configuration makes. Raises TokenizerError."""
+    return {
+        "tokenizer": tokenizer_identity(config.tokenizer.path),
+        "image": config.image.identity(),
+        "layout": config.tokenize.layout,
+        "source": {
+            "image": config.source.image,
+            "label": config.source.label,
+            "keep": sorted(config.source.keep),
+        },
+    }

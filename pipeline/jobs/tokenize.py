@@ -1,0 +1,276 @@
+"""The tokenization job: source shards of a configuration into committed parts of a store.
+
+Any number of processes may run it on one store, started together or not, on one machine or many. They
+share nothing but the store, join no process group, and may come and go at any time.
+"""
+
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import FrameType
+
+import torch
+
+from pipeline.claims import Claims
+from pipeline.config import Config
+from pipeline.errors import SourceError, StoreError, VqtokError
+from pipeline.jobs.encoding import ShardEncoder
+from pipeline.jobs.execution import describe_execution, refuse_other_execution
+from pipeline.jobs.plan import Plan, job_identity, make_plan
+from pipeline.jobs.progress import JobProgress
+from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.records import SourceShard
+from pipeline.store import names
+from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, read_birth, smallest_token_dtype
+from pipeline.store.commits import committed_parts, read_commits
+from pipeline.store.failures import Failure, clear_failure, record_failure
+from pipeline.store.manifest import is_current, make_manifest, read_manifest
+from pipeline.store.writer import EncodedShard, commit_part, prepare_hierarchy, table_digest
+from pipeline.world import World, current_world
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass
+class TokenizeResult:
+    """What one process knows at its end."""
+
+    planned: int
+    """Source shards of the configuration."""
+    committed: int
+    """How many of them are committed, by whomever."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why source shards failed in this process, by path."""
+    images: int = 0
+    """Samples that this process committed or rejected."""
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every source shard of the configuration is committed."""
+        return self.committed == self.planned
+
+
+def run(
+    config: Config,
+    *,
+    wait: bool = True,
+    allow_execution_change: bool = False,
+    show_progress: bool = True,
+) -> TokenizeResult:
+    """Commit every pending source shard that nobody else is working on; finish with the manifest.
+
+    Args:
+        wait: at the end wait for the claims of other processes, and take over those that die.
+        allow_execution_change: go on with another precision, device, batch size or library version than
+            the store's parts were made with.
+
+    Raises VqtokError for what concerns the whole job; a source shard that cannot be tokenized is recorded,
+    left pending and named in the result.
+    """
+    plan = make_plan(config)
+    if is_finished(config, plan):
+        return TokenizeResult(planned=len(plan.shards), committed=len(plan.shards))
+    world = current_world()
+    torch.set_num_threads(world.cores)
+    tokenizer = load_tokenizer(
+        config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
+    )
+    birth = make_birth(config, tokenizer)
+    execution = describe_execution(config, world.device)
+    if not allow_execution_change:
+        refuse_other_execution(plan, execution)
+    create_or_compare(plan.store, birth)
+    prepare_hierarchy(plan.store, birth, tokenizer.codebook.table)
+
+    workers = config.tokenize.decode_workers
+    with (
+        _terminable(),
+        ThreadPoolExecutor(world.cores if workers == "auto" else workers, "decode", _one_thread_each) as decoders,
+        Claims(plan.store, config.tokenize.claim_timeout) as claims,
+        JobProgress(plan, enabled=show_progress and world.is_main),
+    ):
+        encoder = ShardEncoder(config, tokenizer, world.device, decoders, execution)
+        result = _Worker(plan, birth, encoder, claims).work(_own_order(plan.shards, world), wait)
+    if result.complete:
+        write_manifest(plan, birth.codebook.vocab_size)
+    return result
+
+
+def is_finished(config: Config, plan: Plan) -> bool:
+    """Whether there is nothing to do and nothing to refuse, found out without loading a model."""
+    try:
+        manifest = read_manifest(plan.store)
+    except VqtokError:
+        return False
+    if plan.pending or not is_current(manifest, plan.committed, plan.planned):
+        return False
+    return read_birth(plan.store).identity == job_identity(config)
+
+
+def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
+    """What a store of this configuration is born as."""
+    codebook = tokenizer.codebook
+    return Birth(
+        identity=job_identity(config),
+        geometry=tokenizer.geometry(config.image.size),
+        codebook=CodebookRecord(
+            kind=codebook.kind,
+            vocab_size=codebook.vocab_size,
+            embedding_dim=codebook.embedding_dim,
+            levels=codebook.levels,
+            sha256=None if codebook.table is None else table_digest(codebook.table),
+        ),
+        var_input=tokenizer.var_input,
+        token_dtype=smallest_token_dtype(codebook.vocab_size),
+        fields=tuple(sorted(config.source.keep)),
+        codec=config.tokenize.codec,
+    )
+
+
+def write_manifest(plan: Plan, vocab_size: int) -> None:
+    """Bring the manifest up to date with the commits. Harmless when several processes do it."""
+    manifest = read_manifest(plan.store)
+    committed = committed_parts(plan.store)
+    if is_current(manifest, committed, plan.planned):
+        return
+    commits = read_commits(plan.store, sorted(committed))
+    generation = manifest.generation + 1 if manifest else 1
+    plan.store.put(names.MANIFEST, make_manifest(commits, sorted(plan.planned), vocab_size, generation).to_json())
+
+
+class _Worker:
+    """The loop of one process over the pending source shards."""
+
+    def __init__(self, plan: Plan, birth: Birth, encoder: ShardEncoder, claims: Claims) -> None:
+        self._plan = plan
+        self._birth = birth
+        self._encoder = encoder
+        self._claims = claims
+        self._failures: dict[str, str] = {}
+        self._failed_parts: set[str] = set()
+        self._images = 0
+        self._writing: tuple[SourceShard, Future[None]] | None = None
+
+    def work(self, shards: list[SourceShard], wait: bool) -> TokenizeResult:
+        started = time.monotonic()
+        with ThreadPoolExecutor(1, "write") as writer:
+            while True:
+                pending = self._pending(shards)
+                tried = sum(self._try(shard, writer) for shard in pending)
+                self._finish_writing()
+                if not self._pending(shards) or (not tried and not wait):
+                    break
+                if not tried:
+                    time.sleep(_POLL_SECONDS)
+        committed = committed_parts(self._plan.store) & self._plan.planned
+        return TokenizeResult(
+            planned=len(shards),
+            committed=len(committed),
+            failures=self._failures,
+            images=self._images,
+            seconds=time.monotonic() - started,
+        )
+
+    def _pending(self, shards: list[SourceShard]) -> list[SourceShard]:
+        done = committed_parts(self._plan.store) | self._failed_parts
+        return [shard for shard in shards if shard.part not in done]
+
+    def _try(self, shard: SourceShard, writer: ThreadPoolExecutor) -> bool:
+        """Encode a source shard unless somebody else has it, and let it be written beside the next one."""
+        if not self._claims.acquire(shard.part):
+            return False
+        with self._recording_failure(shard):
+            if self._is_committed(shard):
+                self._claims.release(shard.part)
+                return True
+            encoded = self._encoder.encode_shard(
+                shard, lambda images, bytes_read: self._claims.progress(shard.part, images, bytes_read)
+            )
+            self._finish_writing()
+            self._images += len(encoded.keys) + len(encoded.rejects)
+            self._writing = shard, writer.submit(self._write, encoded)
+        return True
+
+    def _finish_writing(self) -> None:
+        if self._writing is None:
+            return
+        (shard, future), self._writing = self._writing, None
+        with self._recording_failure(shard):
+            future.result()
+            clear_failure(self._plan.store, shard.part)
+            self._claims.release(shard.part)
+
+    def _write(self, encoded: EncodedShard) -> None:
+        try:
+            commit_part(self._plan.store, self._birth, encoded)
+        except OSError as error:
+            raise StoreError(
+                f"{self._plan.store.root}: {encoded.part} cannot be written ({error}); see to the disk, then run "
+                "again: what is committed stays"
+            ) from error
+
+    @contextlib.contextmanager
+    def _recording_failure(self, shard: SourceShard) -> Iterator[None]:
+        """Note why a source shard failed; go on after what is its own fault or that of its size."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error) if isinstance(error, VqtokError) else f"{type(error).__name__}: {error}"
+            self._failures[shard.path] = reason
+            self._failed_parts.add(shard.part)
+            with contextlib.suppress(OSError):  # a full disk must not hide the reason
+                record_failure(
+                    self._plan.store,
+                    Failure(
+                        part=shard.part,
+                        source=shard.path,
+                        reason=reason,
+                        host=socket.gethostname(),
+                        time=datetime.now(UTC).isoformat(timespec="seconds"),
+                    ),
+                )
+            self._claims.release(shard.part)
+            if not isinstance(error, SourceError | MemoryError | torch.OutOfMemoryError):
+                raise
+
+    def _is_committed(self, shard: SourceShard) -> bool:
+        try:
+            self._plan.store.size(names.commit(shard.part))
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _own_order(shards: list[SourceShard], world: World) -> list[SourceShard]:
+    """The same source shards for every process, each beginning elsewhere, so that they seldom collide."""
+    first = len(shards) * (world.rank % world.size) // world.size
+    return shards[first:] + shards[:first]
+
+
+def _one_thread_each() -> None:
+    torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that claims are released on the way out."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,123 @@
+"""One optimizer step: forward, backward and update over `train.gradient_accumulation` batches."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config import TrainConfig
+from pipeline.errors import VqtokError
+from pipeline.jobs.training.stream import TrainBatch
+from pipeline.jobs.training.tally import Tally
+from pipeline.models.tokenizer import normalize_pixels, to_pixels
+from pipeline.records import JSON, Normalization
+
+
+@dataclass
+class Window:
+    """What one process has seen since the last line of metrics. Nothing here waits for an accelerator."""
+
+    losses: Tensor | None = None
+    """float32 [2], summed over batches: reconstruction and quantizer."""
+    batches: int = 0
+    images: int = 0
+    skipped: int = 0
+    last: tuple[Tensor, Tensor, Tensor] | None = None
+    """The newest batch: uint8 images, reconstruction, indices."""
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, batch: TrainBatch, losses: Tensor, last: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Count one batch."""
+        self.losses = losses if self.losses is None else self.losses + losses
+        self.batches += 1
+        self.images += len(batch.img_B3HW)
+        self.skipped += batch.skipped
+        self.last = last
+
+
+class Stepper:
+    """Trains what the accelerator has prepared.
+
+    Args:
+        optimizer, scheduler: as `accelerator.prepare` returns them.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: Any,
+        scheduler: Any,
+        normalization: Normalization,
+        train: TrainConfig,
+    ) -> None:
+        self._accelerator = accelerator
+        self._model = model
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._normalization = normalization
+        self._train = train
+
+    def step(self, batches: Iterator[TrainBatch], window: Window) -> None:
+        """Take the batches of one optimizer step and update the weights."""
+        for _ in range(self._train.gradient_accumulation):
+            batch = next(batches)
+            with self._accelerator.accumulate(self._model):
+                self._forward_and_backward(batch, window)
+                if self._accelerator.sync_gradients:
+                    self._accelerator.clip_grad_norm_(self._model.parameters(), self._train.max_gradient_norm)
+                self._optimizer.step()
+                if self._accelerator.sync_gradients and not self._accelerator.optimizer_step_was_skipped:
+                    self._scheduler.step()
+                self._optimizer.zero_grad()
+
+    def _forward_and_backward(self, batch: TrainBatch, window: Window) -> None:
+        img_B3HW = batch.img_B3HW.to(self._accelerator.device, non_blocking=True)
+        target_B3HW = normalize_pixels(img_B3HW, self._normalization)
+        reconstruction_B3HW, vq_loss, indices_N = self._model(target_B3HW)
+        reconstruction_loss = F.mse_loss(reconstruction_B3HW.float(), target_B3HW)
+        self._accelerator.backward(reconstruction_loss + vq_loss)
+        losses = torch.stack([reconstruction_loss.detach(), vq_loss.detach()])
+        window.add(batch, losses, (img_B3HW, reconstruction_B3HW.detach(), indices_N))
+
+    def summarize(self, window: Window, vocab_size: int) -> JSON:
+        """The figures of one line of metrics, over all processes; all of them call this together.
+
+        Losses are means over the window, PSNR (dB) and perplexity those of the newest batch.
+        Raises VqtokError when the loss is no longer finite.
+        """
+        assert window.losses is not None
+        assert window.last is not None
+        device = self._accelerator.device
+        reconstruction, vq = self._accelerator.reduce(window.losses / window.batches, "mean").tolist()
+        counts = torch.tensor([window.images, window.skipped], device=device)
+        images, skipped = self._accelerator.reduce(counts, "sum").tolist()
+        loss = reconstruction + vq
+        learning_rate = self._scheduler.get_last_lr()[0]
+        if not abs(loss) < float("inf"):
+            raise VqtokError(
+                f"the loss became {loss} at a learning rate of {learning_rate:.3g}; lower train.learning_rate"
+                + (", or train with precision bf16 or fp32" if self._train.precision == "fp16" else "")
+            )
+        tally = self._tally(window.last, vocab_size)
+        return {
+            "loss": loss,
+            "reconstruction_loss": reconstruction,
+            "vq_loss": vq,
+            "psnr": tally.psnr,
+            "perplexity": tally.perplexity,
+            "learning_rate": learning_rate,
+            "skipped": skipped,
+            "images_per_second": images / (time.monotonic() - window.started),
+        }
+
+    def _tally(self, batch: tuple[Tensor, Tensor, Tensor], vocab_size: int) -> Tally:
+        img_B3HW, reconstruction_B3HW, indices_N = batch
+        tally = Tally.empty(vocab_size, img_B3HW.device)
+        tally.add(img_B3HW, to_pixels(reconstruction_B3HW.float(), self._normalization), indices_N)
+        return Tally(self._accelerator.reduce(tally.sums, "sum"))

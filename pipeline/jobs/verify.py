@@ -1,0 +1,90 @@
+"""Checks a store against its configuration, quickly: commits, sizes, manifest. Neither torch nor Zarr."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+
+from pipeline.config import Config
+from pipeline.errors import VqtokError
+from pipeline.files import LocalFiles
+from pipeline.jobs.plan import job_identity, make_plan
+from pipeline.records import JSON, SourceShard, differences
+from pipeline.store import names
+from pipeline.store.birth import read_birth
+from pipeline.store.commits import CommitRecord, read_commit
+from pipeline.store.manifest import is_current, read_manifest
+from pipeline.store.sizes import check_sizes
+
+
+@dataclass
+class Verification:
+    """What was checked, and every loss found."""
+
+    level: str = "quick"
+    """`quick`: commits and sizes; `full`: also every key, checksum and token, and some rows encoded again."""
+    samples: int = 0
+    rejected: int = 0
+    rows_encoded_again: int = 0
+    rows_that_differ: int = 0
+    content_digest: str | None = None
+    """Of the manifest; None before the first completion."""
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    commits: dict[str, CommitRecord] = field(default_factory=dict, repr=False)
+    """Commit records that could be read, by part."""
+
+    def to_json(self) -> JSON:
+        """The result without the records."""
+        return {**asdict(replace(self, commits={})), "commits": len(self.commits)}
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Turn an error of one check into a problem, so that the next check is made all the same."""
+        try:
+            yield
+        except VqtokError as error:
+            self.problems.append(str(error))
+
+
+def check_commits(config: Config) -> Verification:
+    """Compare commits, sizes and manifest with the configuration; the problems are collected.
+
+    Raises StoreError where there is no store, ConfigError for a bad configuration.
+    """
+    plan = make_plan(config)
+    birth = read_birth(plan.store)
+    result = Verification()
+    result.problems += [f"{shard.path}: not committed; run vqtok tokenize again" for shard in plan.pending]
+    result.warnings += [
+        f"{part}: committed, but of no source shard of this configuration"
+        for part in sorted(plan.committed - plan.planned)
+    ]
+    if birth.identity != job_identity(config):
+        lines = differences(job_identity(config), birth.identity)
+        result.problems.append(f"the configuration is not that of the store: {'; '.join(lines)}")
+    with result.collecting():
+        manifest = read_manifest(plan.store)
+        if not plan.pending and not is_current(manifest, plan.committed, plan.planned):
+            result.problems.append(f"{names.MANIFEST} is not up to date; run vqtok tokenize again")
+        result.content_digest = manifest.content_digest if manifest else None
+    for shard in plan.shards:
+        if shard.part in plan.committed:
+            with result.collecting():
+                _check_commit(plan.store, shard, read_commit(plan.store, shard.part), result)
+    return result
+
+
+def _check_commit(store: LocalFiles, shard: SourceShard, commit: CommitRecord, result: Verification) -> None:
+    result.commits[shard.part] = commit
+    result.samples += commit.written
+    result.rejected += commit.rejected
+    if commit.seen != commit.written + commit.rejected:
+        result.problems.append(
+            f"{names.commit(shard.part)}: {commit.seen} seen, {commit.written} written, {commit.rejected} rejected"
+        )
+    if commit.sources[0].bytes != shard.bytes:
+        result.problems.append(
+            f"{shard.path}: {shard.bytes:,} bytes, {commit.sources[0].bytes:,} when it was committed: it was replaced"
+        )
+    check_sizes(store.path(f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"), commit.files)
+    check_sizes(store.path(names.REJECTS), [commit.rejects])

@@ -1,0 +1,123 @@
+"""Block layouts: which cells of a token grid make which block, in which order.
+
+    raster        quadrants      diagonal
+    0 0 0 0       0 0 1 1        0 0 . .
+    0 0 0 0       0 0 1 1        0 0 . .
+    0 0 0 0       2 2 3 3        . . 1 1
+    0 0 0 0       2 2 3 3        . . 1 1
+
+A grid is (h, w), splits fall at h//2 and w//2, and the cells of each block follow in row-major order. A grid
+with a single row or column has empty blocks. Nothing here imports torch: jobs ask for block lengths long
+before a model is loaded.
+
+Shape letters: B images, h and w grid sides, L_i cells of block i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ConfigError, TokenizerError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Cells = npt.NDArray[np.int64]
+"""Flat indices row * w + column, int64 [L_i]."""
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """A rule that cuts a token grid into an ordered list of blocks."""
+
+    name: str
+    """What configurations and stores call it."""
+    decodable: bool
+    """Whether the blocks hold each cell exactly once on every grid, so that `join` can undo `split`."""
+    cells: Callable[[int, int], tuple[Cells, ...]]
+    """From (h, w) to the cells of each block in order."""
+
+    def block_lengths(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        """L_i, the number of tokens of each block, on a grid (h, w)."""
+        return tuple(len(cells) for cells in self.cells(*grid))
+
+    def split(self, idx_Bhw: Tensor) -> list[Tensor]:
+        """Cut integer grids [B, h, w] into blocks: a list of int64 [B, L_i] on the same device."""
+        B, h, w = idx_Bhw.shape
+        idx_BN = idx_Bhw.reshape(B, h * w).long()
+        return [idx_BN[:, cells] for cells in self.cells(h, w)]
+
+    def join(self, idx_Bl: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Undo `split`: integer blocks [B, L_i] back to int64 grids [B, h, w] on the same device.
+
+        Raises TokenizerError for a layout that leaves cells out, and for blocks that do not fit the grid.
+        """
+        if not self.decodable:
+            raise TokenizerError(
+                f"layout {self.name!r} leaves cells out, so its blocks cannot be turned back into a grid; "
+                f"tokenize with one that can: {', '.join(decodable_layouts())}"
+            )
+        shapes = [tuple(block.shape) for block in idx_Bl]
+        B = shapes[0][0] if shapes and shapes[0] else 0
+        if shapes != [(B, length) for length in self.block_lengths(grid)]:
+            raise TokenizerError(
+                f"blocks of shapes {shapes} do not fit layout {self.name!r} on grid {grid}, "
+                f"whose blocks have lengths {self.block_lengths(grid)}"
+            )
+        h, w = grid
+        idx_BN = idx_Bl[0].long().new_empty((B, h * w))
+        for cells, block_BL in zip(self.cells(h, w), idx_Bl, strict=True):
+            idx_BN[:, cells] = block_BL.long()
+        return idx_BN.reshape(B, h, w)
+
+
+def _rectangle(w: int, rows: range, columns: range) -> Cells:
+    """Cells of a rectangle in a grid of width w, row-major."""
+    return np.add.outer(np.asarray(rows, np.int64) * w, np.asarray(columns, np.int64)).reshape(-1)
+
+
+def _raster(h: int, w: int) -> tuple[Cells, ...]:
+    return (_rectangle(w, range(h), range(w)),)
+
+
+def _quadrants(h: int, w: int) -> tuple[Cells, ...]:
+    top, bottom = range(h // 2), range(h // 2, h)
+    left, right = range(w // 2), range(w // 2, w)
+    return tuple(_rectangle(w, rows, columns) for rows in (top, bottom) for columns in (left, right))
+
+
+def _diagonal(h: int, w: int) -> tuple[Cells, ...]:
+    top_left, _, _, bottom_right = _quadrants(h, w)
+    return top_left, bottom_right
+
+
+LAYOUTS: dict[str, BlockLayout] = {
+    layout.name: layout
+    for layout in (
+        BlockLayout("raster", decodable=True, cells=_raster),
+        BlockLayout("quadrants", decodable=True, cells=_quadrants),
+        BlockLayout("diagonal", decodable=False, cells=_diagonal),
+    )
+}
+"""Every layout that a configuration can name."""
+
+
+def layout_named(name: str) -> BlockLayout:
+    """The layout that a configuration names.
+
+    Raises ConfigError listing the known names.
+    """
+    try:
+        return LAYOUTS[name]
+    except KeyError:
+        raise ConfigError(f"no block layout {name!r}; known: {', '.join(LAYOUTS)}") from None
+
+
+def decodable_layouts() -> list[str]:
+    """Names of the layouts whose blocks can be turned back into an image."""
+    return [layout.name for layout in LAYOUTS.values() if layout.decodable]

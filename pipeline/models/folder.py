@@ -1,0 +1,138 @@
+"""The tokenizer folder, as far as it can be read without torch.
+
+FOLDER/
+  config.json          what the tokenizer is, with a digest of the weights
+  model.safetensors    the parameters, float32; never pickles, which can run code when they are opened
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from pipeline.errors import TokenizerError
+from pipeline.models.architectures import ARCHITECTURES
+from pipeline.models.weights import weights_digest
+from pipeline.records import JSON, Normalization, Record
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+VERSION = 1
+
+_PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+_REMEDY = "`vqtok train` and `save_tokenizer` write such folders"
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class TokenizerIdentity(Record):
+    """All that decides token values, but for the block layout, which the store chooses."""
+
+    architecture: str
+    """Name of the model class, a key of `ARCHITECTURES`."""
+    arguments: JSON
+    """Keyword arguments of the class that decide what it computes."""
+    normalization: Normalization
+    """What the pixels have gone through."""
+    downsampling: Count
+    """Pixels per token along each side."""
+    weights: str
+    """Digest of the parameters, see `weights_digest`."""
+
+
+class FolderConfig(Record):
+    """config.json."""
+
+    format: Literal["vqtok-tokenizer"] = "vqtok-tokenizer"
+    version: int = VERSION
+    identity: TokenizerIdentity
+    image_size: tuple[Count, Count] | None = None
+    """Height and width of the training images; other sizes work too."""
+    train: JSON | None = None
+    """How it was trained, for people to read."""
+
+
+def read_folder(folder: str | os.PathLike[str]) -> tuple[FolderConfig, bytes]:
+    """config.json, checked, and the bytes of model.safetensors, compared with the digest in config.json.
+
+    Raises TokenizerError naming the file and the remedy.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        _refuse_pickles([path])
+        raise TokenizerError(f"{path}: no such tokenizer folder; {_REMEDY}")
+    config = _read_config(path / CONFIG)
+    return config, _read_weights(path / WEIGHTS, config.identity.weights)
+
+
+def tokenizer_identity(folder: str | os.PathLike[str]) -> JSON:
+    """What `Tokenizer.identity()` says of the tokenizer in a folder, without importing torch.
+
+    Raises TokenizerError naming the file and the remedy.
+    """
+    config, _ = read_folder(folder)
+    return config.identity.model_dump(mode="json")
+
+
+def _read_config(path: Path) -> FolderConfig:
+    try:
+        config = FolderConfig.model_validate(json.loads(_read(path)))
+    except ValidationError as error:
+        raise TokenizerError(f"{path}: {_explain(error)}; {_REMEDY}") from None
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path}: not valid JSON ({error}); {_REMEDY}") from None
+    if config.version != VERSION:
+        raise TokenizerError(
+            f"{path}: the folder has version {config.version}, this vqtok reads {VERSION}; upgrade vqtok"
+        )
+    name = config.identity.architecture
+    if name not in ARCHITECTURES:
+        raise TokenizerError(f"{path}: unknown architecture {name!r}; known: {', '.join(ARCHITECTURES)}")
+    try:
+        ARCHITECTURES[name].arguments.model_validate(config.identity.arguments, strict=True)
+    except ValidationError as error:
+        raise TokenizerError(f"{path}: identity.arguments.{_explain(error)}; {_REMEDY}") from None
+    return config
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of the errors: field, problem and value."""
+    detail = error.errors()[0]
+    field = ".".join(str(step) for step in detail["loc"])
+    return f"{field}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _read_weights(path: Path, digest: str) -> bytes:
+    data = _read(path)
+    try:
+        found = weights_digest(data)
+    except ValueError as error:
+        raise TokenizerError(f"{path}: {error}; copy the folder again or train again") from None
+    if found != digest:
+        raise TokenizerError(
+            f"{path}: not the weights that {CONFIG} was written for ({found} here, {digest} there); "
+            "copy both files again or train again"
+        )
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        if not (path.parent / WEIGHTS).exists():
+            _refuse_pickles(sorted(path.parent.iterdir()))
+        raise TokenizerError(f"{path}: missing; {_REMEDY}") from None
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error}") from error
+
+
+def _refuse_pickles(paths: list[Path]) -> None:
+    for path in paths:
+        if path.suffix in _PICKLES and path.is_file():
+            raise TokenizerError(
+                f"{path}: a pickle can run code when it is opened, so it is never loaded; if you trust it, "
+                "torch.load(..., weights_only=True) it into a SimpleVQVAE and write a folder with save_tokenizer"
+            )

@@ -1,0 +1,80 @@
+"""Reads a safetensors file without torch: what it holds, and a digest that depends on nothing else.
+
+The format (https://huggingface.co/docs/safetensors): the header's length as uint64, little-endian; the header,
+JSON that gives each tensor's dtype, shape and byte range; the bytes.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+
+from pipeline.records import canonical_json
+
+_ITEM_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a safetensors file."""
+
+    name: str
+    dtype: str
+    """As the format spells it: F32, BF16, I64, ..."""
+    shape: tuple[int, ...]
+    start: int
+    """Where its bytes begin, counted from the start of the file."""
+    stop: int
+
+
+def tensor_entries(data: bytes) -> list[TensorEntry]:
+    """The tensors of a whole safetensors file, sorted by name.
+
+    Raises ValueError saying what is wrong with a file that is cut short or not in this format.
+    """
+    length = int.from_bytes(data[:8], "little")
+    first = 8 + length
+    if len(data) < 8 or len(data) < first:
+        raise ValueError("it ends inside its header")
+    try:
+        header = json.loads(data[8:first])
+        entries = [_entry(name, fields, first) for name, fields in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"its header is not that of a safetensors file ({error})") from None
+    expected = first
+    for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
+        if entry.start != expected:
+            raise ValueError(f"its tensors overlap or leave a gap at {entry.name}")
+        expected = entry.stop
+    if len(data) != expected:
+        raise ValueError(f"it has {len(data)} bytes where its header tells of {expected}")
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def weights_digest(data: bytes) -> str:
+    """`sha256:` and the hex digest over name, dtype, shape and bytes of each tensor, sorted by name.
+
+    The order of the tensors in the file and its other metadata change nothing.
+
+    Raises ValueError as `tensor_entries` does.
+    """
+    digest = hashlib.sha256()
+    view = memoryview(data)
+    for entry in tensor_entries(data):
+        digest.update(canonical_json([entry.name, entry.dtype, entry.shape]))
+        digest.update(view[entry.start : entry.stop])
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _entry(name: str, fields: dict[str, list[int]], first: int) -> TensorEntry:
+    dtype = str(fields["dtype"])
+    shape = tuple(int(side) for side in fields["shape"])
+    start, stop = (first + int(offset) for offset in fields["data_offsets"])
+    if min(shape, default=0) < 0 or stop - start != math.prod(shape) * _ITEM_BYTES[dtype]:
+        raise ValueError(f"the byte range of {name} does not fit its dtype and shape")
+    return TensorEntry(name, dtype, shape, start, stop)

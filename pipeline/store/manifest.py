@@ -1,0 +1,98 @@
+"""The manifest: a snapshot of all commits, from which readers open a store without walking it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from pipeline.files import Files
+from pipeline.records import Record
+from pipeline.store import names
+from pipeline.store.arrays import store_digest
+from pipeline.store.birth import FORMAT, VERSION, damaged
+from pipeline.store.commits import CommitRecord, SourceRecord, pack_counts, unpack_counts
+
+
+class PartRecord(Record):
+    """What a reader needs of one commit."""
+
+    part: str
+    attempt: str
+    sources: tuple[SourceRecord, ...]
+    written: int
+    rejected: int
+    unlabelled: int
+    bytes: int
+    """Size of all files of the part."""
+    content_digest: str
+
+    @classmethod
+    def of(cls, commit: CommitRecord) -> "PartRecord":
+        return cls(
+            part=commit.part,
+            attempt=commit.attempt,
+            sources=commit.sources,
+            written=commit.written,
+            rejected=commit.rejected,
+            unlabelled=commit.unlabelled,
+            bytes=sum(file.bytes for file in commit.files),
+            content_digest=commit.content_digest,
+        )
+
+
+class Manifest(Record):
+    """Contents of `manifest.json`; replaced atomically by one of the next generation."""
+
+    format: Literal["vqtok"] = FORMAT
+    version: Literal[1] = VERSION
+    generation: int
+    planned: tuple[str, ...]
+    """Parts of the configuration that was completed last, sorted."""
+    parts: tuple[PartRecord, ...]
+    """All committed parts, sorted by name: the order of the rows."""
+    written: int
+    rejected: int
+    code_counts: str
+    """How often each code occurs in the store, see `pack_counts`."""
+    content_digest: str
+
+
+def read_manifest(files: Files) -> Manifest | None:
+    """The manifest, or None before the first completion. Raises CorruptStore for a damaged one."""
+    try:
+        return Manifest.model_validate_json(files.read(names.MANIFEST))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise damaged(
+            files, names.MANIFEST, f"not a manifest ({error.errors()[0]['msg']}); delete it and run vqtok tokenize"
+        ) from None
+
+
+def make_manifest(
+    commits: Sequence[CommitRecord], planned: Sequence[str], vocab_size: int, generation: int
+) -> Manifest:
+    """The snapshot of `commits`, the same for the same commits whoever makes it."""
+    parts = tuple(PartRecord.of(commit) for commit in sorted(commits, key=lambda commit: commit.part))
+    counts = np.zeros(vocab_size, np.int64)
+    for commit in commits:
+        counts += unpack_counts(commit.code_counts)
+    return Manifest(
+        generation=generation,
+        planned=tuple(sorted(planned)),
+        parts=parts,
+        written=sum(part.written for part in parts),
+        rejected=sum(part.rejected for part in parts),
+        code_counts=pack_counts(counts),
+        content_digest=store_digest((part.part, part.content_digest) for part in parts),
+    )
+
+
+def is_current(manifest: Manifest | None, committed: set[str], planned: set[str]) -> bool:
+    """Whether a manifest already says all there is; commits never change, so names suffice."""
+    return (
+        manifest is not None
+        and {part.part for part in manifest.parts} == committed
+        and set(manifest.planned) == planned
+    )

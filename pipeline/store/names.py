@@ -1,0 +1,32 @@
+"""Names of the files and folders of a store, relative to it."""
+
+STORE = "store.json"
+MANIFEST = "manifest.json"
+HIERARCHY = "tokens.zarr"
+PARTS = f"{HIERARCHY}/parts"
+CODEBOOK = f"{HIERARCHY}/codebook"
+STAGING = "staging"
+COMMITS = "commits"
+CLAIMS = "claims"
+FAILURES = "failures"
+REJECTS = "rejects"
+
+
+def commit(part: str) -> str:
+    """The commit record of a part."""
+    return f"{COMMITS}/{part}.json"
+
+
+def failure(part: str) -> str:
+    """Why the last try at a part failed."""
+    return f"{FAILURES}/{part}.json"
+
+
+def attempt(part: str, attempt: str) -> str:
+    """The Zarr group of one attempt, relative to PARTS or STAGING."""
+    return f"{part}.{attempt}"
+
+
+def rejects(part: str, attempt: str) -> str:
+    """The rejects of one attempt, as JSON lines."""
+    return f"{REJECTS}/{part}.{attempt}.jsonl"

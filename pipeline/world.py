@@ -1,0 +1,76 @@
+"""This process among those started with it: its rank, its device, its share of the CPU cores."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+_RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class World:
+    """Where a process stands. It joins no process group: nobody waits for anybody."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+    cores: int
+    """CPU cores for this process alone, at least 1."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks for the job."""
+        return self.rank == 0
+
+
+def current_world() -> World:
+    """Read what torchrun, `accelerate launch` or nobody set, and let Accelerate choose the device."""
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return World(
+        rank=int(os.environ.get("RANK", 0)),
+        size=int(os.environ.get("WORLD_SIZE", 1)),
+        local_rank=local_rank,
+        local_size=local_size,
+        device=_device(local_rank),
+        cores=max(1, available_cores() // local_size),
+    )
+
+
+def available_cores() -> int:
+    """CPU cores this process may use: the affinity mask, and the CPU quota of the container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here, so no quota to respect
+    return cores
+
+
+def _device(local_rank: int) -> torch.device:
+    from accelerate import PartialState  # seconds to import, and needed by this function alone
+
+    with _hidden(_RANK_VARIABLES):
+        # With the rank variables in sight it would open a process group and wait for late ranks.
+        device = PartialState().device
+    if device.type == "cuda":
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    return torch.device(device)
+
+
+@contextlib.contextmanager
+def _hidden(names: tuple[str, ...]) -> Iterator[None]:
+    """The environment without some variables, for a while."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
