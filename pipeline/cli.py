@@ -95,19 +95,20 @@ def tokenize(
     The same command runs under torchrun and accelerate launch, any number of times side by side, on one
     machine or many that share the store.
     """
-    from pipeline.jobs.plan import make_plan
+    from pipeline.jobs.plan import is_finished, make_plan
 
+    plan = make_plan(config)
     if dry_run:
-        plan = make_plan(config)
         size = sum(shard.bytes for shard in plan.pending)
         click.echo(f"{len(plan.pending)} of {len(plan.shards)} source shards pending, {size:,} bytes")
+        return
+    if is_finished(plan, config):
+        click.echo(f"{config.tokenize.store}: all {len(plan.shards)} source shards are committed; nothing to do")
         return
     if processes > 1:
         from pipeline.jobs.launch import launch
 
-        make_plan(config)  # bad settings are reported once, not by every process
-        arguments = _without_processes(sys.argv[1:])
-        sys.exit(launch(arguments, processes))
+        sys.exit(launch(_without_processes(sys.argv[1:]), processes))
     from pipeline.jobs import tokenize as job
 
     result = job.run(

@@ -23,7 +23,8 @@ from pipeline.source.selection import Selection
 from pipeline.source.shards import find_source_shards
 from pipeline.store import names
 from pipeline.store.birth import Birth, read_birth
-from pipeline.store.commits import CommitRecord, unpack_counts
+from pipeline.store.commits import CommitRecord
+from pipeline.store.counts import unpack_counts
 from pipeline.store.parts import Part
 from pipeline.store.sizes import check_checksums
 from pipeline.store.writer import check_codebook

@@ -7,7 +7,9 @@ from pipeline.files import LocalFiles, files_at
 from pipeline.models.pretrained import tokenizer_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.shards import find_source_shards
+from pipeline.store.birth import read_birth
 from pipeline.store.commits import committed_parts
+from pipeline.store.manifest import is_current, read_manifest
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,12 @@ def job_identity(config: Config) -> JSON:
             "keep": sorted(config.source.keep),
         },
     }
+
+
+def is_finished(plan: Plan, config: Config) -> bool:
+    """Whether all is committed, the manifest says so, and the configuration is still that of the store."""
+    return (
+        not plan.pending
+        and is_current(read_manifest(plan.store), plan.committed, plan.planned)
+        and read_birth(plan.store).identity == job_identity(config)
+    )

@@ -21,16 +21,17 @@ from pipeline.config import Config
 from pipeline.errors import SourceError, StoreError, VqtokError
 from pipeline.jobs.encoding import ShardEncoder
 from pipeline.jobs.execution import describe_execution, refuse_other_execution
-from pipeline.jobs.plan import Plan, job_identity, make_plan
+from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan
 from pipeline.jobs.progress import JobProgress
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import SourceShard
 from pipeline.store import names
-from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, read_birth, smallest_token_dtype
+from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.commits import committed_parts, read_commits
 from pipeline.store.failures import Failure, clear_failure, record_failure
-from pipeline.store.manifest import is_current, make_manifest, read_manifest
+from pipeline.store.manifest import is_current, read_manifest
+from pipeline.store.snapshot import make_manifest
 from pipeline.store.writer import EncodedShard, commit_part, prepare_hierarchy, table_digest
 from pipeline.world import World, current_world
 
@@ -75,7 +76,7 @@ def run(
     left pending and named in the result.
     """
     plan = make_plan(config)
-    if is_finished(config, plan):
+    if is_finished(plan, config):
         return TokenizeResult(planned=len(plan.shards), committed=len(plan.shards))
     world = current_world()
     torch.set_num_threads(world.cores)
@@ -101,17 +102,6 @@ def run(
     if result.complete:
         write_manifest(plan, birth.codebook.vocab_size)
     return result
-
-
-def is_finished(config: Config, plan: Plan) -> bool:
-    """Whether there is nothing to do and nothing to refuse, found out without loading a model."""
-    try:
-        manifest = read_manifest(plan.store)
-    except VqtokError:
-        return False
-    if plan.pending or not is_current(manifest, plan.committed, plan.planned):
-        return False
-    return read_birth(plan.store).identity == job_identity(config)
 
 
 def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:

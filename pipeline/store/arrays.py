@@ -1,6 +1,5 @@
-"""The arrays of a part: their names, dtypes, chunks and codecs, and their content digest."""
+"""The arrays of a part: their names, dtypes, chunks and codecs."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,27 +57,6 @@ def arrays_of_part(
         arrays[f"fields/{name}/data"], arrays[f"fields/{name}/offsets"] = packed.data, packed.offsets
         arrays[f"fields/{name}/present"] = np.asarray([value is not None for value in values], np.uint8)
     return arrays
-
-
-def content_digest(arrays: Mapping[str, Array]) -> str:
-    """sha256 (hex) over decoded arrays, whatever their chunks and codecs.
-
-    For every array, sorted by path: the line `path dtype shape\\n`, such as `tokens <u2 1000,256\\n` with
-    the numpy dtype in little-endian form, then its elements in row-major order. Labels of single bytes
-    carry `|` in place of `<`.
-    """
-    sha256 = hashlib.sha256()
-    for path in sorted(arrays):
-        little = np.ascontiguousarray(arrays[path], arrays[path].dtype.newbyteorder("<"))
-        sha256.update(f"{path} {little.dtype.str} {','.join(map(str, little.shape))}\n".encode())
-        sha256.update(little.data)
-    return sha256.hexdigest()
-
-
-def store_digest(parts: Iterable[tuple[str, str]]) -> str:
-    """sha256 (hex) over the lines `part digest\\n` of all parts, sorted."""
-    lines = sorted(f"{part} {digest}\n" for part, digest in parts)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def chunk_rows(rows: int, row_bytes: int) -> int:

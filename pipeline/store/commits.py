@@ -1,11 +1,8 @@
 """Commit records: the small files that make parts exist."""
 
-import base64
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 
-import numpy as np
 from pydantic import ValidationError
 
 from pipeline.files import Files
@@ -60,7 +57,7 @@ class CommitRecord(Record):
     files: tuple[FileRecord, ...]
     rejects: FileRecord
     code_counts: str
-    """How often each code occurs, see `pack_counts`."""
+    """How often each code occurs, see `store/counts.py`."""
     content_digest: str
     execution: JSON
     """Precision, device, batch shape and library versions that the tokens were made with."""
@@ -69,16 +66,6 @@ class CommitRecord(Record):
     host: str
     finished: str
     """UTC time of the commit, ISO 8601."""
-
-
-def pack_counts(counts: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> str:
-    """int64 counts [K] as base64 of zlib of little-endian bytes: a codebook may have 65,536 codes."""
-    return base64.b64encode(zlib.compress(counts.astype("<i8").tobytes(), 9)).decode()
-
-
-def unpack_counts(text: str) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Inverse of `pack_counts`."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8").astype(np.int64)
 
 
 def committed_parts(files: Files) -> set[str]:

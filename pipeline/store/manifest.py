@@ -1,17 +1,14 @@
 """The manifest: a snapshot of all commits, from which readers open a store without walking it."""
 
-from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from pydantic import ValidationError
 
 from pipeline.files import Files
 from pipeline.records import Record
 from pipeline.store import names
-from pipeline.store.arrays import store_digest
 from pipeline.store.birth import FORMAT, VERSION, damaged
-from pipeline.store.commits import CommitRecord, SourceRecord, pack_counts, unpack_counts
+from pipeline.store.commits import CommitRecord, SourceRecord
 
 
 class PartRecord(Record):
@@ -54,7 +51,7 @@ class Manifest(Record):
     written: int
     rejected: int
     code_counts: str
-    """How often each code occurs in the store, see `pack_counts`."""
+    """How often each code occurs in the store, see `store/counts.py`."""
     content_digest: str
 
 
@@ -68,25 +65,6 @@ def read_manifest(files: Files) -> Manifest | None:
         raise damaged(
             files, names.MANIFEST, f"not a manifest ({error.errors()[0]['msg']}); delete it and run vqtok tokenize"
         ) from None
-
-
-def make_manifest(
-    commits: Sequence[CommitRecord], planned: Sequence[str], vocab_size: int, generation: int
-) -> Manifest:
-    """The snapshot of `commits`, the same for the same commits whoever makes it."""
-    parts = tuple(PartRecord.of(commit) for commit in sorted(commits, key=lambda commit: commit.part))
-    counts = np.zeros(vocab_size, np.int64)
-    for commit in commits:
-        counts += unpack_counts(commit.code_counts)
-    return Manifest(
-        generation=generation,
-        planned=tuple(sorted(planned)),
-        parts=parts,
-        written=sum(part.written for part in parts),
-        rejected=sum(part.rejected for part in parts),
-        code_counts=pack_counts(counts),
-        content_digest=store_digest((part.part, part.content_digest) for part in parts),
-    )
 
 
 def is_current(manifest: Manifest | None, committed: set[str], planned: set[str]) -> bool:

@@ -10,8 +10,9 @@ from zarr.storage import LocalStore
 from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles
 from pipeline.store import names
-from pipeline.store.arrays import Array, Texts, content_digest
+from pipeline.store.arrays import Array, Texts
 from pipeline.store.birth import Birth, damaged
+from pipeline.store.digest import content_digest
 
 
 class Part:

@@ -16,8 +16,9 @@ from pipeline.records import Geometry
 from pipeline.store.arrays import Array
 from pipeline.store.birth import read_birth
 from pipeline.store.commits import committed_parts, read_commits
-from pipeline.store.manifest import Manifest, make_manifest, read_manifest
+from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.parts import Part
+from pipeline.store.snapshot import make_manifest
 from pipeline.store.writer import check_codebook
 
 

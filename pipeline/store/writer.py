@@ -18,17 +18,18 @@ from zarr.storage import LocalStore
 from pipeline.files import LocalFiles, sync_folder, sync_tree
 from pipeline.records import JSON, Reject
 from pipeline.store import names
-from pipeline.store.arrays import Array, arrays_of_part, content_digest, create_array, groups_of, part_attributes
+from pipeline.store.arrays import Array, arrays_of_part, create_array, groups_of, part_attributes
 from pipeline.store.birth import Birth, damaged
 from pipeline.store.commits import (
     ArrayRecord,
     CommitRecord,
     FileRecord,
     SourceRecord,
-    pack_counts,
     publish,
     read_commit,
 )
+from pipeline.store.counts import pack_counts
+from pipeline.store.digest import content_digest
 from pipeline.store.sizes import check_sizes, crc32c_of
 
 
