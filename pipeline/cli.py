@@ -16,8 +16,6 @@ from pipeline import __version__
 from pipeline.config import Config, load_config
 from pipeline.errors import VqtokError
 
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
 
 class _Commands(click.Group):
     """Commands whose user errors end in one message and an exit status, not in a traceback."""
@@ -29,8 +27,11 @@ class _Commands(click.Group):
             click.echo(f"vqtok: {error}", err=True)
             ctx.exit(error.exit_status)
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of use, not of the alphabet
 
-@click.group(cls=_Commands, context_settings=_CONTEXT)
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="vqtok")
 def main() -> None:
     """Turn image collections into VQ tokens for autoregressive training."""
@@ -52,16 +53,22 @@ def _with_config(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+_processes = click.option(
+    "--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine."
+)
+_allow_execution_change = click.option(
+    "--allow-execution-change", is_flag=True, help="Go on with another precision, device or library version."
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @main.command()
-@click.argument("folder", type=click.Path())
-def sample(folder: str) -> None:
+@click.argument("folder", type=click.Path(path_type=Path))
+def sample(folder: Path) -> None:
     """Make a sample data set of real photographs in FOLDER, without a download."""
     from pipeline.jobs import sample as job
 
-    click.echo(str(job.run(Path(folder))))
+    click.echo(job.run(folder))
 
 
 @main.command()
@@ -70,93 +77,95 @@ def train(config: Config) -> None:
     """Train a tokenizer, or go on where training was interrupted."""
     from pipeline.jobs import train as job
 
-    click.echo(str(job.run(config)))
+    click.echo(job.run(config))
 
 
 @main.command()
 @_with_config
 @click.option("--dry-run", is_flag=True, help="Only say what is pending.")
 @click.option("--no-wait", is_flag=True, help="Leave when nothing is pending but what others work on.")
-@click.option("--allow-execution-change", is_flag=True, help="Go on with another precision, device or library version.")
-@click.option(
-    "--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine."
-)
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
-def tokenize(
-    config: Config,
-    dry_run: bool,
-    no_wait: bool,
-    allow_execution_change: bool,
-    processes: int,
-    no_progress: bool,
-) -> None:
+@_allow_execution_change
+@_processes
+def tokenize(config: Config, dry_run: bool, processes: int, **flags: bool) -> None:
     """Write the tokens of a collection into a store; run it again to resume.
 
-    The same command runs under torchrun and accelerate launch, any number of times side by side, on one
-    machine or many that share the store.
+    The same command runs under torchrun and accelerate launch, and any number of times side by side, on
+    one machine or on many that share the store.
     """
+    if dry_run:
+        from pipeline.jobs.plan import make_plan
+
+        click.echo(make_plan(config))
+    else:
+        sys.exit(_tokenize(config, processes, **flags))
+
+
+def _tokenize(
+    config: Config,
+    processes: int,
+    *,
+    allow_execution_change: bool = False,
+    no_wait: bool = False,
+    no_progress: bool = False,
+) -> int:
+    """Tokenize in this process or in several; the exit status."""
     from pipeline.jobs.plan import is_finished, make_plan
 
     plan = make_plan(config)
-    if dry_run:
-        size = sum(shard.bytes for shard in plan.pending)
-        click.echo(f"{len(plan.pending)} of {len(plan.shards)} source shards pending, {size:,} bytes")
-        return
     if is_finished(plan, config):
-        click.echo(f"{config.tokenize.store}: all {len(plan.shards)} source shards are committed; nothing to do")
-        return
+        click.echo(f"{plan}; nothing to do")
+        return 0
     if processes > 1:
         from pipeline.jobs.launch import launch
 
-        sys.exit(launch(_without_processes(sys.argv[1:]), processes))
+        flags = {"--no-wait": no_wait, "--no-progress": no_progress, "--allow-execution-change": allow_execution_change}
+        return launch(["tokenize", *_config_arguments(), *(flag for flag in flags if flags[flag])], processes)
     from pipeline.jobs import tokenize as job
 
     result = job.run(
-        config,
-        wait=not no_wait,
-        allow_execution_change=allow_execution_change,
-        show_progress=not no_progress,
+        config, wait=not no_wait, allow_execution_change=allow_execution_change, show_progress=not no_progress
     )
-    for path, reason in result.failures.items():
-        click.echo(f"vqtok: {path} stays pending: {reason}", err=True)
-    if result.images or not result.complete:
-        rate = f" at {result.images / result.seconds:.0f} images/s" if result.images else ""
-        click.echo(f"this process: {result.images:,} images{rate}")
-    click.echo(f"{config.tokenize.store}: {result.committed} of {result.planned} source shards committed")
-    sys.exit(0 if result.complete else 1)
+    click.echo(result, err=not result.complete)
+    return 0 if result.complete else 1
 
 
 @main.command()
 @_with_config
-@_json_option
+@_allow_execution_change
+@_processes
+def run(config: Config, allow_execution_change: bool, processes: int) -> None:
+    """All in one: train a tokenizer unless there is one, tokenize, report."""
+    from pipeline.jobs import train as train_job
+    from pipeline.models.folder import has_tokenizer
+
+    if has_tokenizer(config.tokenizer.path):
+        click.echo(f"{config.tokenizer.path}: a tokenizer is there")
+    else:
+        click.echo(train_job.run(config))
+    status = _tokenize(config, processes, allow_execution_change=allow_execution_change)
+    if status:
+        sys.exit(status)
+    from pipeline.jobs import report as report_job
+
+    click.echo(report_job.run(config))
+
+
+@main.command()
+@_with_config
+@_as_json
 def status(config: Config, as_json: bool) -> None:
     """Say how far a tokenization job is, from any terminal or host."""
     from pipeline.jobs import status as job
 
     result = job.run(config)
-    if as_json:
-        click.echo(json.dumps(result.to_json(), indent=1))
-        return
-    click.echo(f"{result.store}: {result.done} of {result.planned} source shards committed")
-    click.echo(f"{result.written:,} samples written, {result.rejected:,} rejected")
-    if result.images_per_second:
-        click.echo(f"{result.images_per_second:,.0f} images/s since the first commit")
-    if result.eta_seconds is not None:
-        click.echo(f"about {result.eta_seconds / 60:,.0f} min to go")
-    for claim in result.running:
-        click.echo(f"running  {claim['part']} on {claim['host']}, process {claim['pid']}: {claim['images']:,} images")
-    for failure in result.failed:
-        click.echo(f"failed   {failure['source']} at {failure['time']}: {failure['reason']}")
-    for part in result.unplanned:
-        click.echo(f"extra    {part} is committed, but of no source shard of this configuration")
-    if result.complete:
-        click.echo("complete")
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
 
 
 @main.command()
 @_with_config
 @click.option("--quick", is_flag=True, help="Only commits and sizes.")
-@_json_option
+@_as_json
 def verify(config: Config, quick: bool, as_json: bool) -> None:
     """Check a store against its source; exit status 1 on any loss."""
     from pipeline.jobs.verify import check_commits
@@ -165,21 +174,8 @@ def verify(config: Config, quick: bool, as_json: bool) -> None:
     if not quick:
         from pipeline.jobs.contents import check_contents
 
-        check_contents(config, result, show_progress=not as_json and sys.stderr.isatty())
-    if as_json:
-        click.echo(json.dumps(result.to_json(), indent=1))
-    else:
-        click.echo(
-            f"{len(result.commits)} parts, {result.samples:,} samples, {result.rejected:,} rejected; "
-            f"{result.rows_encoded_again} rows encoded again, {result.rows_that_differ} differ"
-        )
-        for warning in result.warnings:
-            click.echo(f"warning: {warning}")
-        for problem in result.problems:
-            click.echo(f"problem: {problem}")
-        if result.content_digest:
-            click.echo(f"content digest {result.content_digest}")
-        click.echo("ok" if not result.problems else f"{len(result.problems)} problems")
+        check_contents(config, result, show_progress=sys.stderr.isatty())
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
     sys.exit(1 if result.problems else 0)
 
 
@@ -189,17 +185,10 @@ def report(config: Config) -> None:
     """Write report.html with figures and pictures of a finished store, and print the figures."""
     from pipeline.jobs import report as job
 
-    click.echo(str(job.run(config)))
+    click.echo(job.run(config))
 
 
-def _without_processes(arguments: list[str]) -> list[str]:
-    """The command line of one process: the same without `--processes N` in its spellings."""
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in ("--processes", "-n"):
-            skip = True
-        elif not argument.startswith(("--processes=", "-n")):
-            kept.append(argument)
-    return kept
+def _config_arguments() -> list[str]:
+    """The options of `_with_config` as they were given, for another process."""
+    given = click.get_current_context().params
+    return ["--config", given["path"], *(word for override in given["overrides"] for word in ("--set", override))]

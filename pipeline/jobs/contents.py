@@ -1,7 +1,6 @@
 """Checks what a store holds against its source: every key, checksum and token, and some rows anew."""
 
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,13 +12,11 @@ from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles, files_at
 from pipeline.jobs.encoding import ShardEncoder
 from pipeline.jobs.execution import describe_execution
+from pipeline.jobs.rows import images_of_rows, read_rejects
 from pipeline.jobs.verify import Verification
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import Reject, SourceShard
-from pipeline.source.batches import image_batches
-from pipeline.source.images import ImageTransform
-from pipeline.source.samples import Sample, SampleReader
-from pipeline.source.selection import Selection
+from pipeline.source.samples import SampleReader
 from pipeline.source.shards import find_source_shards
 from pipeline.store import names
 from pipeline.store.birth import Birth, read_birth
@@ -62,7 +59,7 @@ def _check_part(config: Config, store: LocalFiles, birth: Birth, shard: SourceSh
         raise CorruptStore(f"{commit.part}: the tokens are not as often as the commit says")
     if part.digest() != commit.content_digest:
         raise CorruptStore(f"{commit.part}: the arrays are not those of the commit (content digest)")
-    _check_keys(config, shard, part, read_rejects(store, commit), commit)
+    _check_keys(config, shard, part, read_rejects(store, commit.part, commit.attempt), commit)
 
 
 def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:
@@ -80,12 +77,6 @@ def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Re
             len(expected),
         )
         raise CorruptStore(f"{shard.path}: keys differ from sample {first} on: source {expected[first : first + 1]}")
-
-
-def read_rejects(store: LocalFiles, commit: CommitRecord) -> list[Reject]:
-    """Rejects of a committed part, in source order."""
-    lines = store.read(names.rejects(commit.part, commit.attempt)).splitlines()
-    return [Reject.model_validate_json(line) for line in lines]
 
 
 def _encode_again(
@@ -108,10 +99,7 @@ def _encode_again(
                 continue
             start = draw.randrange(0, commit.written, batch_size)
             rows = range(start, min(start + batch_size, commit.written))
-            samples = _samples_of_rows(config, shard, read_rejects(store, commit), rows)
-            (batch,) = image_batches(
-                samples, Selection(config.source), ImageTransform(config.image), batch_size, decoders
-            )
+            batch = images_of_rows(config, store, shard, commit.attempt, rows, decoders)
             part = Part(store, birth, commit.part, commit.attempt, commit.written)
             again = encoder.encode_images(batch.img_B3HW)[: len(rows)]
             differ = int((again != part.tokens(slice(rows.start, rows.stop))).any(axis=1).sum())
@@ -123,18 +111,3 @@ def _encode_again(
                     result.problems.append(message)
                 else:
                     result.warnings.append(f"{message}, on another device or with other library versions")
-
-
-def _samples_of_rows(config: Config, shard: SourceShard, rejects: list[Reject], rows: range) -> Iterator[Sample]:
-    """The samples that became the given rows of a part."""
-    rejected = {reject.index for reject in rejects}
-    reader = SampleReader(
-        files_at(shard.base), shard.path, Selection(config.source).wants, config.source.allow_unterminated
-    )
-    row = 0
-    for sample in reader:
-        if sample.index in rejected:
-            continue
-        if row in rows:
-            yield sample
-        row += 1

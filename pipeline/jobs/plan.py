@@ -31,6 +31,13 @@ class Plan:
         """Parts of all planned source shards."""
         return {shard.part for shard in self.shards}
 
+    def __str__(self) -> str:
+        pending = self.pending
+        if not pending:
+            return f"{self.store.root}: all {len(self.shards)} source shards are committed"
+        size = sum(shard.bytes for shard in pending)
+        return f"{self.store.root}: {len(pending)} of {len(self.shards)} source shards are pending, {size:,} bytes"
+
 
 def make_plan(config: Config) -> Plan:
     """Expand the source patterns and list the commits. Raises ConfigError."""

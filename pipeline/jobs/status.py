@@ -38,6 +38,25 @@ class Status:
     def to_json(self) -> JSON:
         return asdict(self)
 
+    def __str__(self) -> str:
+        lines = [
+            f"{self.store}: {self.done} of {self.planned} source shards are committed",
+            f"{self.written:,} samples written, {self.rejected:,} rejected",
+        ]
+        if self.images_per_second is not None:
+            lines.append(f"{self.images_per_second:,.0f} images/s since the first commit")
+        if self.eta_seconds is not None:
+            lines.append(f"about {self.eta_seconds / 60:,.0f} min to go")
+        lines += [
+            f"running  {claim['part']} on {claim['host']}, process {claim['pid']}: {claim['images']:,} images"
+            for claim in self.running
+        ]
+        lines += [f"failed   {fail['source']} at {fail['time']}: {fail['reason']}" for fail in self.failed]
+        lines += [f"extra    {part}: committed, but not of this configuration" for part in self.unplanned]
+        if self.complete:
+            lines.append("complete")
+        return "\n".join(lines)
+
 
 def run(config: Config) -> Status:
     """Read the state of a job. Raises ConfigError and CorruptStore."""

@@ -42,6 +42,7 @@ _POLL_SECONDS = 0.5
 class TokenizeResult:
     """What one process knows at its end."""
 
+    store: str
     planned: int
     """Source shards of the configuration."""
     committed: int
@@ -56,6 +57,13 @@ class TokenizeResult:
     def complete(self) -> bool:
         """Whether every source shard of the configuration is committed."""
         return self.committed == self.planned
+
+    def __str__(self) -> str:
+        lines = [f"{path} stays pending: {reason}" for path, reason in self.failures.items()]
+        if self.images:
+            lines.append(f"{self.images:,} images in this process, {self.images / self.seconds:,.0f} images/s")
+        lines.append(f"{self.store}: {self.committed} of {self.planned} source shards are committed")
+        return "\n".join(lines)
 
 
 def run(
@@ -77,7 +85,7 @@ def run(
     """
     plan = make_plan(config)
     if is_finished(plan, config):
-        return TokenizeResult(planned=len(plan.shards), committed=len(plan.shards))
+        return TokenizeResult(plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
     world = current_world()
     torch.set_num_threads(world.cores)
     tokenizer = load_tokenizer(
@@ -161,6 +169,7 @@ class _Worker:
                     time.sleep(_POLL_SECONDS)
         committed = committed_parts(self._plan.store) & self._plan.planned
         return TokenizeResult(
+            store=self._plan.store.root,
             planned=len(shards),
             committed=len(committed),
             failures=self._failures,

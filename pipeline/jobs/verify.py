@@ -37,6 +37,17 @@ class Verification:
         """The result without the records."""
         return {**asdict(replace(self, commits={})), "commits": len(self.commits)}
 
+    def __str__(self) -> str:
+        lines = [f"{len(self.commits)} parts, {self.samples:,} samples written, {self.rejected:,} rejected"]
+        if self.level == "full":
+            lines.append(f"{self.rows_encoded_again} rows encoded again, {self.rows_that_differ} differ")
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"problem: {problem}" for problem in self.problems]
+        if self.content_digest:
+            lines.append(f"content digest {self.content_digest}")
+        lines.append(f"{len(self.problems)} problems" if self.problems else f"ok ({self.level} check)")
+        return "\n".join(lines)
+
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
         """Turn an error of one check into a problem, so that the next check is made all the same."""

@@ -15,6 +15,7 @@ Shape letters: B images, h and w grid sides, L_i cells of block i.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,16 +53,20 @@ class BlockLayout:
         idx_BN = idx_Bhw.reshape(B, h * w).long()
         return [idx_BN[:, cells] for cells in self.cells(h, w)]
 
-    def join(self, idx_Bl: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    def join(self, idx_Bl: Sequence[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
         """Undo `split`: integer blocks [B, L_i] back to int64 grids [B, h, w] on the same device.
 
-        Raises TokenizerError for a layout that leaves cells out, and for blocks that do not fit the grid.
+        Without a grid (h, w) it is taken to be square.
+
+        Raises TokenizerError for a layout that leaves cells out, for blocks that do not fit the grid, and
+        where no grid is given and the tokens fill no square.
         """
         if not self.decodable:
             raise TokenizerError(
                 f"layout {self.name!r} leaves cells out, so its blocks cannot be turned back into a grid; "
                 f"tokenize with one that can: {', '.join(decodable_layouts())}"
             )
+        h, w = grid = grid or _square_grid(idx_Bl)
         shapes = [tuple(block.shape) for block in idx_Bl]
         B = shapes[0][0] if shapes and shapes[0] else 0
         if shapes != [(B, length) for length in self.block_lengths(grid)]:
@@ -69,11 +74,19 @@ class BlockLayout:
                 f"blocks of shapes {shapes} do not fit layout {self.name!r} on grid {grid}, "
                 f"whose blocks have lengths {self.block_lengths(grid)}"
             )
-        h, w = grid
         idx_BN = idx_Bl[0].long().new_empty((B, h * w))
         for cells, block_BL in zip(self.cells(h, w), idx_Bl, strict=True):
             idx_BN[:, cells] = block_BL.long()
         return idx_BN.reshape(B, h, w)
+
+
+def _square_grid(idx_Bl: Sequence[Tensor]) -> tuple[int, int]:
+    """The square grid that all tokens of the blocks [B, L_i] fill."""
+    total = sum(block.shape[-1] for block in idx_Bl)
+    side = math.isqrt(total)
+    if side * side != total:
+        raise TokenizerError(f"{total} tokens fill no square grid; pass grid=(h, w)")
+    return side, side
 
 
 def _rectangle(w: int, rows: range, columns: range) -> Cells:

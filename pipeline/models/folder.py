@@ -54,6 +54,11 @@ class FolderConfig(Record):
     """How it was trained, for people to read."""
 
 
+def has_tokenizer(folder: str | os.PathLike[str]) -> bool:
+    """Whether a whole tokenizer is there: config.json is written last."""
+    return (Path(folder) / CONFIG).is_file()
+
+
 def read_folder(folder: str | os.PathLike[str]) -> tuple[FolderConfig, bytes]:
     """config.json, checked, and the bytes of model.safetensors, compared with the digest in config.json.
 

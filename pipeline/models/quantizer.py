@@ -13,7 +13,7 @@ from pipeline.models.lookup import lookup
 from pipeline.models.ranks import from_first_rank, sum_over_ranks
 from pipeline.models.search import check_same_device, nearest_codes
 
-_LAPLACE = 1e-5  # keeps the mean of a code that nothing falls to finite
+_LAPLACE = 1e-5  # keeps the mean finite of a code that no vector chose for long
 
 
 class VectorQuantizer(nn.Module):
@@ -23,10 +23,10 @@ class VectorQuantizer(nn.Module):
 
     ema_decay      the codebook follows the vectors as an exponential moving average (appendix A.1) and takes
                    no gradient; of the loss only the commitment term remains
-    kmeans_init    the first training batch places the codes (https://arxiv.org/abs/2107.03312, section 3.3)
+    kmeans_init    the first training batch places the codes (https://arxiv.org/abs/2107.03312)
     revive_after   a code that no vector chose for so many training steps moves to a random vector of the
                    batch (https://arxiv.org/abs/2107.03312); deciding it waits for the device once a step
-    cosine         vectors and codes are l2-normalised (https://arxiv.org/abs/2110.04627, section 3.2)
+    cosine         vectors and codes are l2-normalised (https://arxiv.org/abs/2110.04627)
 
     The options keep what they count in buffers, so that a checkpoint resumes exactly; a buffer exists only
     while its option is on. Counts change in training mode with gradients enabled and at no other time. In a
@@ -82,7 +82,8 @@ class VectorQuantizer(nn.Module):
 
         Raises TokenizerError for a z of another shape, of integers, or on another device.
         """
-        B, _, h, w = self._check(z_BChw).shape
+        self._check(z_BChw)
+        B, _, h, w = z_BChw.shape
         with torch.autocast(z_BChw.device.type, enabled=False):
             z_NC = self._vectors(z_BChw)
             learns = self.training and torch.is_grad_enabled()
@@ -112,7 +113,8 @@ class VectorQuantizer(nn.Module):
 
         Raises TokenizerError as `forward` does.
         """
-        B, _, h, w = self._check(z_BChw).shape
+        self._check(z_BChw)
+        B, _, h, w = z_BChw.shape
         with torch.no_grad(), torch.autocast(z_BChw.device.type, enabled=False):
             return nearest_codes(self._vectors(z_BChw), self.get_codebook()).reshape(B, h, w)
 
@@ -120,7 +122,7 @@ class VectorQuantizer(nn.Module):
         """The codes [..., C] of indices [...] of any integer dtype; see `pipeline.models.lookup.lookup`."""
         return lookup(indices, self.get_codebook())
 
-    def _check(self, z_BChw: Tensor) -> Tensor:
+    def _check(self, z_BChw: Tensor) -> None:
         if z_BChw.dim() != 4 or z_BChw.shape[1] != self.embedding_dim:
             raise TokenizerError(
                 f"the quantizer takes vectors [B, {self.embedding_dim}, h, w], not {list(z_BChw.shape)}"
@@ -128,7 +130,6 @@ class VectorQuantizer(nn.Module):
         if not z_BChw.is_floating_point():
             raise TokenizerError(f"the quantizer takes floating-point vectors, not {z_BChw.dtype}")
         check_same_device(z_BChw, self.embedding.weight)
-        return z_BChw
 
     def _vectors(self, z_BChw: Tensor) -> Tensor:
         """z as the rows that are compared, [N, C], in float32 or better, normalised with `cosine`."""

@@ -4,7 +4,6 @@ Shape letters: B images of H x W pixels, h = H/4 and w = W/4 tokens, C embedding
 L all tokens of one image.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -142,10 +141,9 @@ class SimpleVQVAE(nn.Module):
     def idxBl_to_img(self, idx_Bl: Sequence[Tensor], layout: str, grid: tuple[int, int] | None = None) -> Tensor:
         """Block index lists to images [B, 3, 4h, 4w]. Without a grid (h, w) it is taken to be square.
 
-        Raises TokenizerError where the layout leaves cells out, where the blocks do not fit the grid, or
-        where no grid is given and the tokens make no square; ConfigError for an unknown layout.
+        Raises TokenizerError as `BlockLayout.join` and `lookup` do, and ConfigError for an unknown layout.
         """
-        idx_Bhw = layout_named(layout).join(idx_Bl, grid or _square_grid(idx_Bl))
+        idx_Bhw = layout_named(layout).join(idx_Bl, grid)
         return self.decode(self.quantize.lookup(idx_Bhw).permute(0, 3, 1, 2))
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
@@ -171,12 +169,3 @@ class SimpleVQVAE(nn.Module):
 
 def _dtype_of(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
-
-
-def _square_grid(idx_Bl: Sequence[Tensor]) -> tuple[int, int]:
-    """The square grid that all tokens of the blocks [B, L_i] fill."""
-    total = sum(block.shape[-1] for block in idx_Bl)
-    side = math.isqrt(total)
-    if side * side != total:
-        raise TokenizerError(f"{total} tokens fill no square grid; pass grid=(h, w)")
-    return side, side

@@ -46,6 +46,21 @@ class TokenBatch:
     def __len__(self) -> int:
         return len(self.key)
 
+    def __getitem__(self, rows: slice) -> "TokenBatch":
+        """A range of the rows; tensors are views."""
+        return TokenBatch(self.key[rows], self.label[rows], [idx_BL[rows] for idx_BL in self.idx_Bl])
+
+    @staticmethod
+    def concatenate(batches: "Sequence[TokenBatch]") -> "TokenBatch":
+        """The rows of several batches of one store, in order."""
+        if len(batches) == 1:
+            return batches[0]
+        return TokenBatch(
+            [key for batch in batches for key in batch.key],
+            torch.cat([batch.label for batch in batches]),
+            [torch.cat(blocks) for blocks in zip(*(batch.idx_Bl for batch in batches), strict=True)],
+        )
+
     def to(self, device: str | torch.device, non_blocking: bool = False) -> "TokenBatch":
         """The batch with its tensors on `device`."""
         return replace(

@@ -3,7 +3,8 @@
 from contextlib import closing
 from pathlib import Path
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
+import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -93,14 +94,16 @@ class Training:
 
     def _finish(self, reporter: Reporter) -> TrainResult:
         """Save the tokenizer; the same result on every process."""
-        if self._accelerator.is_main_process:
-            save_tokenizer(self._folder, self._model, self._normalization)
         held_out = reporter.latest_held_out()
         result = TrainResult(
             steps=self._config.train.steps,
             vocab_size=self._config.train.model.vocab_size,
             **{name: held_out.get(name) for name in ("psnr", "perplexity", "codes_used")},
         )
+        if self.is_main_process:
+            summary = {**self._config.train.model_dump(mode="json"), "result": result.model_dump()}
+            size = self._config.image.size
+            save_tokenizer(self._folder, self._model, self._normalization, summary, image_size=size)
         results = [result]
         broadcast_object_list(results)
         self._accelerator.end_training()
@@ -110,14 +113,14 @@ class Training:
 def _accelerator(train: TrainConfig, folder: Path) -> Accelerator:
     try:
         return Accelerator(
+            # Said outright, for several processes without it would not find each other on CPUs.
+            cpu=not torch.accelerator.is_available(),
             mixed_precision="no" if train.precision == "fp32" else train.precision,
             gradient_accumulation_steps=train.gradient_accumulation,
             # The schedule counts optimizer steps, whatever the number of processes.
             step_scheduler_with_optimizer=False,
             log_with="tensorboard",
             project_dir=folder,
-            # The ranks keep their codebooks equal themselves.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
     except ValueError as error:
         raise ConfigError(f"train.precision: {train.precision} cannot be used here: {error}") from error

@@ -29,6 +29,8 @@ class Window:
     skipped: int = 0
     last: tuple[Tensor, Tensor, Tensor] | None = None
     """The newest batch: uint8 images, reconstruction, indices."""
+    learning_rate: float = 0.0
+    """Of the newest step."""
     started: float = field(default_factory=time.monotonic)
 
     def add(self, batch: TrainBatch, losses: Tensor, last: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -65,6 +67,7 @@ class Stepper:
 
     def step(self, batches: Iterator[TrainBatch], window: Window) -> None:
         """Take the batches of one optimizer step and update the weights."""
+        window.learning_rate = self._scheduler.get_last_lr()[0]
         for _ in range(self._train.gradient_accumulation):
             batch = next(batches)
             with self._accelerator.accumulate(self._model):
@@ -98,10 +101,9 @@ class Stepper:
         counts = torch.tensor([window.images, window.skipped], device=device)
         images, skipped = self._accelerator.reduce(counts, "sum").tolist()
         loss = reconstruction + vq
-        learning_rate = self._scheduler.get_last_lr()[0]
         if not abs(loss) < float("inf"):
             raise VqtokError(
-                f"the loss became {loss} at a learning rate of {learning_rate:.3g}; lower train.learning_rate"
+                f"the loss became {loss} at a learning rate of {window.learning_rate:.3g}; lower train.learning_rate"
                 + (", or train with precision bf16 or fp32" if self._train.precision == "fp16" else "")
             )
         tally = self._tally(window.last, vocab_size)
@@ -111,7 +113,7 @@ class Stepper:
             "vq_loss": vq,
             "psnr": tally.psnr,
             "perplexity": tally.perplexity,
-            "learning_rate": learning_rate,
+            "learning_rate": window.learning_rate,
             "skipped": skipped,
             "images_per_second": images / (time.monotonic() - window.started),
         }

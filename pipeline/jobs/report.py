@@ -1,0 +1,102 @@
+"""`vqtok report`: what is in a finished store, how good it is, and how to load it.
+
+STORE-report/
+  report.html, reconstructions.png    for people
+  report.json                         the same figures; written last
+"""
+
+import math
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipeline.config import Config
+from pipeline.errors import IncompleteStore
+from pipeline.files import files_at
+from pipeline.records import Record
+from pipeline.store.manifest import read_manifest
+
+
+class Report(Record):
+    """Figures of a store, and where they are written."""
+
+    content_digest: str
+    """Of the store that the figures are of."""
+    store: str
+    html: str
+    picture: str | None
+    """Originals above reconstructions from the store; None for a layout that cannot be decoded."""
+    written: int
+    rejected: int
+    reject_reasons: dict[str, int]
+    tokens: int
+    bytes: int
+    """Size of all parts on disk."""
+    vocab_size: int
+    codes_used: int
+    entropy_bits: float
+    """Zero-order entropy of the tokens: what a model that knows only how often codes occur must pay."""
+    psnr: float | None
+    """In dB, of images rebuilt from the store against their originals; None like `picture`."""
+    images_rebuilt: int
+
+    def figures(self) -> list[tuple[str, str]]:
+        """Name and value of every figure."""
+        per_token = 8 * self.bytes / self.tokens if self.tokens else 0.0
+        return [
+            ("rows", f"{self.written:,} written, {self.rejected:,} rejected"),
+            ("tokens", f"{self.tokens:,}"),
+            ("size on disk", f"{self.bytes / 1e6:,.2f} MB with keys and labels"),
+            (
+                "bits per token",
+                f"{per_token:.2f} on disk, {self.entropy_bits:.2f} zero-order entropy, "
+                f"{math.log2(self.vocab_size):.2f} for even use of the codebook",
+            ),
+            ("codebook use", f"{self.codes_used} of {self.vocab_size} codes ({self.codes_used / self.vocab_size:.0%})"),
+            (
+                "reconstruction PSNR",
+                "none: the layout does not cover the image"
+                if self.psnr is None
+                else f"{self.psnr:.2f} dB over {self.images_rebuilt} images of the store",
+            ),
+            ("picture", "none" if self.picture is None else f"{self.picture} (originals above reconstructions)"),
+            ("report", self.html),
+        ]
+
+    @property
+    def usage(self) -> str:
+        """Python that loads the store."""
+        return (
+            "from pipeline.store import TokenStore\n"
+            "from pipeline.loader import TokenLoader\n"
+            f'store = TokenStore("{self.store}")\n'
+            "for batch in TokenLoader(store, batch_size=256):\n"
+            "    x_BLC = store.idxBl_to_var_input(batch.idx_Bl)"
+        )
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self.figures())
+        lines = [f"{name:<{width}}  {value}" for name, value in self.figures()]
+        usage = ["    " + line for line in self.usage.splitlines()]
+        return "\n".join([*lines, "", "Load it:", "", *usage])
+
+
+def run(config: Config) -> Report:
+    """Report on a finished store, or read the report on it that is there already.
+
+    Raises IncompleteStore for an unfinished store, ConfigError when no source shard of the configuration is
+    in it.
+    """
+    manifest = read_manifest(files_at(config.tokenize.store))
+    if manifest is None:
+        raise IncompleteStore(f"{config.tokenize.store}: not finished; run vqtok tokenize first")
+    folder = Path(f"{config.tokenize.store.rstrip('/')}-report")
+    try:
+        report = Report.model_validate_json((folder / "report.json").read_bytes())
+        if report.content_digest == manifest.content_digest:
+            return report
+    except (OSError, ValidationError):
+        pass  # none yet, or of another version
+    from pipeline.jobs.reporting import make_report  # importing torch takes seconds
+
+    return make_report(config, folder)

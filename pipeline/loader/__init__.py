@@ -1,0 +1,9 @@
+"""Batches of tokens for autoregressive training.
+
+epoch order (a pure function of seed and epoch) ──▶ this rank's rows ──▶ TokenBatch
+"""
+
+from pipeline.loader.loader import TokenLoader
+from pipeline.store.reader import TokenBatch
+
+__all__ = ["TokenBatch", "TokenLoader"]

@@ -1,0 +1,425 @@
+"""`vqtok train`: exact resume, honest figures, and a clear word for every way in which it cannot go on."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import webdataset as wds
+from PIL import Image
+from safetensors.torch import load_file
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError, SourceError, TokenizerError
+from pipeline.jobs import train
+from pipeline.jobs.training.metrics import MetricsLog
+from pipeline.jobs.training.pictures import comparison_png
+from pipeline.jobs.training.schedule import WarmupThenCosine
+from pipeline.jobs.training.stream import Place, endless_order, training_batches, training_shards
+from pipeline.jobs.training.tally import Tally
+from pipeline.models.pretrained import load_tokenizer
+from pipeline.records import JSON
+
+SIDE = 16
+RUN = (
+    "import sys; from pipeline.config import Config; from pipeline.jobs import train;"
+    "print(train.run(Config.model_validate_json(sys.argv[1])))"
+)
+
+
+def picture(seed: int) -> bytes:
+    """A PNG of SIDE x SIDE smooth colours, another one for every seed; its first pixel tells the seed."""
+    draw = np.random.default_rng(seed)
+    coarse = Image.fromarray(draw.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    pixels = np.array(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    pixels[0, 0] = seed
+    pixels[0, -1] = seed
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_tar(path: Path, images: Iterable[bytes]) -> None:
+    with wds.TarWriter(str(path), encoder=False) as writer:
+        for i, image in enumerate(images):
+            writer.write({"__key__": f"{path.stem}-{i}", "png": image})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two source shards with 12 images each, seeds 0 to 23, and one of 6 held-out images."""
+    folder = tmp_path_factory.mktemp("data")
+    write_tar(folder / "train-0.tar", [picture(i) for i in range(12)])
+    write_tar(folder / "train-1.tar", [picture(i) for i in range(12, 24)])
+    write_tar(folder / "heldout.tar", [picture(100 + i) for i in range(6)])
+    return folder
+
+
+def configuration(data: Path, folder: Path, **train: Any) -> Config:
+    """Eight steps in intervals of two, with everything on that keeps a state between steps."""
+    model = {
+        "vocab_size": 8,
+        "embedding_dim": 4,
+        "hidden_dim": 8,
+        "ema_decay": 0.9,
+        "kmeans_init": True,
+        # Draws from torch's generator all the time, so a resume that lost it would come out otherwise.
+        "revive_after": 1,
+        "final_relu": False,
+    }
+    defaults = {
+        "model": model,
+        "holdout": [str(data / "heldout.tar")],
+        "steps": 8,
+        "batch_size": 4,
+        "warmup_steps": 2,
+        "shuffle_buffer": 6,
+        "log_every": 2,
+        "evaluate_every": 4,
+        "checkpoint_every": 2,
+    }
+    return Config.model_validate(
+        {
+            "source": {"shards": str(data / "train-*.tar")},
+            "image": {"size": SIDE},
+            "tokenizer": {"path": str(folder)},
+            "tokenize": {"store": str(folder / "store")},
+            "train": {**defaults, **train},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> train.TrainSummary:
+    return train.run(configuration(data, tmp_path_factory.mktemp("trained") / "tokenizer"))
+
+
+def metrics_of(folder: Path) -> list[JSON]:
+    """The lines of metrics.jsonl without the one figure that time decides."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+def start(config: Config, *launcher: str, **environment: str) -> subprocess.Popen[str]:
+    """Train in a process of its own, in a session that can be killed as a whole."""
+    return subprocess.Popen(
+        [*(launcher or (sys.executable,)), "-c", RUN, config.model_dump_json()],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill_after_checkpoint(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """SIGKILL the session of `process` as soon as the checkpoint of `step` is there."""
+    while not (folder / "checkpoints" / f"step-{step:06d}").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+# --- what a run leaves behind --------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_a_tokenizer_figures_and_pictures(trained: train.TrainSummary) -> None:
+    folder = trained.folder
+    tokenizer = load_tokenizer(folder, layout="raster")
+    assert tokenizer.geometry((SIDE, SIDE)).num_tokens == 16
+    kinds = [(line["step"], line["kind"]) for line in metrics_of(folder)]
+    assert kinds == [
+        (2, "train"),
+        (4, "train"),
+        (4, "held-out"),
+        (6, "train"),
+        (8, "train"),
+        (8, "held-out"),
+    ]
+    pictures = sorted(path.name for path in (folder / "reconstructions").iterdir())
+    assert pictures == ["step-000004.png", "step-000008.png"]
+    newest = (folder / "reconstructions.png").read_bytes()
+    assert newest == (folder / "reconstructions" / "step-000008.png").read_bytes()
+    assert [p.name for p in sorted((folder / "checkpoints").iterdir())] == ["step-000006", "step-000008"]
+    assert any((folder / "tensorboard").iterdir())
+
+
+def test_held_out_figures_are_those_of_the_saved_tokenizer(data: Path, trained: train.TrainSummary) -> None:
+    tokenizer = load_tokenizer(trained.folder, layout="raster")
+    images = [Image.open(io.BytesIO(picture(100 + i))) for i in range(6)]
+    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
+    idx_Bl = tokenizer.encode(pixels / 127.5 - 1)
+    rebuilt = ((tokenizer.decode(idx_Bl) + 1) * 127.5).round().clamp(0, 255)
+    psnr = 10 * np.log10(255**2 / (rebuilt.double() - pixels).square().mean().item())
+    shares = np.unique(idx_Bl[0].numpy(), return_counts=True)[1] / idx_Bl[0].numel()
+    assert trained.result.psnr == pytest.approx(psnr, abs=1e-4)
+    assert trained.result.perplexity == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), abs=1e-4)
+    assert trained.result.codes_used == len(shares)
+
+
+def test_training_learns(trained: train.TrainSummary) -> None:
+    losses = [line["loss"] for line in metrics_of(trained.folder) if line["kind"] == "train"]
+    assert losses[-1] < losses[0]
+
+
+def test_a_finished_tokenizer_is_found_without_torch(data: Path, trained: train.TrainSummary) -> None:
+    config = configuration(data, trained.folder)
+    before = {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN + "; print('torch' in sys.modules)", config.model_dump_json()],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "already trained, nothing to do; 8 steps; held-out PSNR" in done.stdout
+    assert done.stdout.endswith("False\n")
+    assert not train.run(config).trained
+    assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before
+
+
+def test_another_configuration_is_refused_by_name(data: Path, trained: train.TrainSummary) -> None:
+    config = configuration(data, trained.folder, steps=9, learning_rate=0.5)
+    with pytest.raises(TokenizerError) as caught:
+        train.run(config)
+    message = str(caught.value)
+    assert "set another tokenizer.path, or delete the folder" in message
+    assert "train.learning_rate: 0.5 here, 0.001 there" in message
+    assert "train.steps: 9 here, 8 there" in message
+
+
+def test_a_tokenizer_of_unknown_origin_is_left_alone(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(TokenizerError, match="a tokenizer that `vqtok train` did not write"):
+        train.run(configuration(data, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+# --- resume --------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_resumes_to_the_same_bits(data: Path, trained: train.TrainSummary, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path)
+    kill_after_checkpoint(start(config), tmp_path, step=4)
+    assert not (tmp_path / "model.safetensors").exists()
+    (tmp_path / "checkpoints" / ".tmp-step-000006").mkdir(exist_ok=True)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "kind": "train", "loss": 0}\n{"step": 7, "ki')
+
+    process = start(config)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert re.search(r"resumed from the checkpoint of step [46]", err)
+    assert f"{tmp_path}: trained; 8 steps" in out
+
+    expected = load_file(trained.folder / "model.safetensors")
+    resumed = load_file(tmp_path / "model.safetensors")
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert metrics_of(tmp_path) == metrics_of(trained.folder)
+    for name in ("reconstructions.png", "reconstructions/step-000004.png"):
+        assert (tmp_path / name).read_bytes() == (trained.folder / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_resume_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python")
+    options: dict[str, Any] = {"batch_size": 2, "gradient_accumulation": 2, "workers": 1}
+    weights = []
+    for name, killed in (("straight", False), ("killed", True)):
+        config = configuration(data, tmp_path / name, **options)
+        if killed:
+            kill_after_checkpoint(start(config, *launcher, sys.executable), tmp_path / name, step=4)
+        process = start(config, *launcher, sys.executable)
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+        assert ("resumed from" in err) == killed
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    assert metrics_of(tmp_path / "straight") == metrics_of(tmp_path / "killed")
+
+
+def test_a_damaged_checkpoint_names_the_way_out(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path, steps=4)
+    train.run(config)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "checkpoints" / "step-000004" / "optimizer.bin").write_bytes(b"damaged")
+    with pytest.raises(TokenizerError, match="step-000004: the checkpoint cannot be loaded .* delete it"):
+        train.run(config)
+
+
+def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    lines = [{"step": step, "kind": kind} for step in (1, 2, 3) for kind in ("train", "held-out")]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"step": 4, "kin')
+    log = MetricsLog(tmp_path, resumed_from=2)
+    assert metrics_of(tmp_path) == lines[:4]
+    assert log.latest["held-out"] == {"step": 2, "kind": "held-out"}
+    log.write("train", 3, {"loss": 1 / 3})
+    assert metrics_of(tmp_path)[4:] == [{"step": 3, "kind": "train", "loss": 0.333333}]
+
+
+# --- the stream of batches -----------------------------------------------------------------------------------
+
+
+def first_seeds(config: Config, place: Place, count: int) -> list[list[int]]:
+    """Which pictures the first batches hold; both upper corners tell, so that mirrored ones are known."""
+    batches = training_batches(config, training_shards(config), place, pin_memory=False)
+    return [next(batches).img_B3HW[:, 0, 0, 0].tolist() for _ in range(count)]
+
+
+def test_the_stream_depends_on_seed_interval_and_place(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path)
+    here = first_seeds(config, Place(interval=0, rank=0, world_size=2), 6)
+    assert here == first_seeds(config, Place(0, 0, 2), 6)
+    assert here != first_seeds(config, Place(interval=1, rank=0, world_size=2), 6)
+    assert here != first_seeds(config, Place(interval=0, rank=1, world_size=2), 6)
+    assert here != first_seeds(configuration(data, tmp_path, seed=1), Place(0, 0, 2), 6)
+
+
+def test_worker_processes_give_whole_batches_and_the_same_ones_again(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path, workers=2)
+    batches = first_seeds(config, Place(0, 0, 1), 4)
+    assert batches == first_seeds(config, Place(0, 0, 1), 4)
+    assert {len(batch) for batch in batches} == {4}
+    # The first source shard of the order goes to one worker, the second to the other.
+    assert len({seed for batch in batches[:2] for seed in batch}) == 8
+
+
+def test_all_ranks_together_see_every_image_before_one_comes_again(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path)
+    seen = [seed for rank in (0, 1) for batch in first_seeds(config, Place(0, rank, 2), 3) for seed in batch]
+    assert sorted(seen) == list(range(24))
+
+
+def test_a_single_source_shard_feeds_any_number_of_ranks(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path)
+    shards = training_shards(config)[:1]
+    for rank in range(3):
+        batches = training_batches(config, shards, Place(0, rank, 3), pin_memory=False)
+        assert next(batches).img_B3HW.shape == (4, 3, SIDE, SIDE)
+
+
+def test_the_endless_order_is_one_permutation_after_the_other() -> None:
+    import random
+
+    order = endless_order(list("abcde"), random.Random(0))  # type: ignore[arg-type]
+    epochs = ["".join(next(order) for _ in range(5)) for _ in range(20)]  # type: ignore[misc]
+    assert all(sorted(epoch) == list("abcde") for epoch in epochs)
+    assert len(set(epochs)) > 10
+
+
+# --- bad input -----------------------------------------------------------------------------------------------
+
+
+def test_bad_images_are_skipped_and_counted(data: Path, tmp_path: Path) -> None:
+    write_tar(tmp_path / "train.tar", [picture(1), b"no image", picture(2), picture(3)[:60]])
+    write_tar(tmp_path / "heldout.tar", [b"", picture(4), picture(5)])
+    config = configuration(tmp_path, tmp_path / "tokenizer", steps=2, shuffle_buffer=1)
+    train.run(config)
+    lines = metrics_of(tmp_path / "tokenizer")
+    # Eight images of two steps out of a stream of which every second sample is bad.
+    assert 6 <= lines[0]["skipped"] <= 8
+    assert (lines[1]["images"], lines[1]["skipped"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([b"no image", b""], "none of 2 samples has a usable image to train on; the first: train-0: not an image"),
+        ([], "none of 0 samples has a usable image to train on; they hold no samples"),
+    ],
+)
+def test_a_source_without_a_usable_image_ends(tmp_path: Path, images: list[bytes], message: str) -> None:
+    write_tar(tmp_path / "train.tar", images)
+    with pytest.raises(SourceError, match=message):
+        train.run(configuration(tmp_path, tmp_path / "tokenizer", holdout=[]))
+
+
+def test_a_truncated_source_shard_is_an_error_without_a_traceback(data: Path, tmp_path: Path) -> None:
+    whole = (data / "train-0.tar").read_bytes()
+    (tmp_path / "train.tar").write_bytes(whole[: len(whole) // 2])
+    config = configuration(tmp_path, tmp_path / "tokenizer", holdout=[], workers=1)
+    with pytest.raises(SourceError) as caught:
+        train.run(config)
+    assert "train.tar" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_held_out_source_shards_are_never_trained_on(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path)
+    everything = config.model_copy(
+        update={"source": config.source.model_copy(update={"shards": (str(data / "*.tar"),)})}
+    )
+    assert [s.path for s in training_shards(everything)] == [s.path for s in training_shards(config)]
+    only = config.model_copy(update={"source": config.source.model_copy(update={"shards": config.train.holdout})})
+    with pytest.raises(ConfigError, match="train.holdout: names every source shard"):
+        training_shards(only)
+
+
+def test_missing_held_out_source_shards_are_named_as_such(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^train\.holdout: .*gone"):
+        training_shards(configuration(data, tmp_path, holdout=[str(data / "gone-*.tar")]))
+
+
+def test_without_held_out_images_the_summary_says_so(data: Path, tmp_path: Path) -> None:
+    summary = train.run(configuration(data, tmp_path, holdout=[], steps=2))
+    assert summary.result.psnr is None
+    assert "no held-out images (train.holdout)" in str(summary)
+    assert not (tmp_path / "reconstructions.png").exists()
+
+
+# --- figures -------------------------------------------------------------------------------------------------
+
+
+def test_psnr_is_taken_over_all_pixels_and_sums_add_up() -> None:
+    tally, parts = Tally.empty(4, torch.device("cpu")), []
+    black = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    for error, codes in ((10, [0, 0]), (30, [1, 3])):
+        part = Tally.empty(4, torch.device("cpu"))
+        for one in (tally, part):
+            one.add(black, black + error, torch.tensor(codes))
+        parts.append(part)
+    assert tally.psnr == pytest.approx(10 * np.log10(255**2 / 500))
+    assert tally.perplexity == pytest.approx(np.exp(1.5 * np.log(2)))
+    assert tally.codes_used == 3
+    assert torch.equal(parts[0].sums + parts[1].sums, tally.sums)
+
+
+def test_a_perfect_reconstruction_has_a_finite_psnr() -> None:
+    tally = Tally.empty(1, torch.device("cpu"))
+    image = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+    tally.add(image, image, torch.zeros(1, dtype=torch.int64))
+    assert 60 < tally.psnr < 100
+    assert tally.perplexity == 1
+
+
+def test_the_learning_rate_rises_then_falls_to_zero() -> None:
+    factors = [WarmupThenCosine(warmup=4, steps=12)(step) for step in range(13)]
+    assert factors[:4] == [0.2, 0.4, 0.6, 0.8]
+    assert factors[4] == 1
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+    assert factors[11] > 0
+    assert factors[12] == pytest.approx(0)
+
+
+def test_a_picture_shows_each_original_above_its_reconstruction() -> None:
+    originals = torch.arange(10, dtype=torch.uint8).reshape(10, 1, 1, 1).expand(10, 3, 4, 4) * 10
+    png = Image.open(io.BytesIO(comparison_png(originals, originals + 100)))
+    pixels = np.array(png)
+    cell = 4 + 2  # an image and the line beside it
+    shown = pixels[3::cell, 3::cell, 0]
+    assert shown.shape == (4, 8)
+    assert (shown[1, :8] == shown[0, :8] + 100).all()
+    assert shown[2, :3].tolist() == [80, 90, 255]
+    assert shown[3, :3].tolist() == [180, 190, 255]

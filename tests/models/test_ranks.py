@@ -1,0 +1,51 @@
+import os
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from pipeline.models import VectorQuantizer
+
+STEPS = 12
+
+
+def batch(step: int, rank: int) -> Tensor:
+    """z [1, 2, 4, 8], different on every rank and step."""
+    generator = torch.Generator().manual_seed(1000 * rank + step)
+    return torch.randn(1, 2, 4, 8, generator=generator) * 3 + 20 * rank
+
+
+def train(options: dict[str, object], rank: int) -> VectorQuantizer:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(12, 2, **options)  # type: ignore[arg-type]
+    torch.manual_seed(rank)  # random choices differ from rank to rank
+    for step in range(STEPS):
+        vq(batch(step, rank))
+    return vq
+
+
+def work(rank: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2)
+    everything = train({"ema_decay": 0.9, "kmeans_init": True, "revive_after": 2, "cosine": True}, rank)
+    by_gradient = train({"kmeans_init": True, "revive_after": 2}, rank)
+    average = train({"ema_decay": 0.9}, rank)
+    states = {"everything": everything, "by_gradient": by_gradient, "average": average}
+    torch.save({name: vq.state_dict() for name, vq in states.items()}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_keep_one_codebook_that_has_seen_the_data_of_both(tmp_path: Path) -> None:
+    mp.spawn(work, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for name, state in first.items():
+        for key, value in state.items():
+            assert torch.equal(value, second[name][key]), (name, key)
+
+    torch.manual_seed(0)
+    alone = VectorQuantizer(12, 2, ema_decay=0.9)
+    for step in range(STEPS):
+        alone(torch.cat([batch(step, 0), batch(step, 1)]))
+    torch.testing.assert_close(alone.get_codebook(), first["average"]["embedding.weight"])

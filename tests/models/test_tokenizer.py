@@ -1,0 +1,137 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.errors import TokenizerError
+from pipeline.models import SimpleVQVAE
+from pipeline.models.blocks import layout_named
+from pipeline.models.tokenizer import Precision, Tokenizer, VqvaeTokenizer, normalize_pixels, to_pixels
+from pipeline.records import Geometry, Normalization
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def tokenizer(layout: str = "quadrants", **options: bool) -> VqvaeTokenizer:
+    """A tokenizer whose codes lie where its vectors do."""
+    torch.manual_seed(0)
+    model = SimpleVQVAE(32, 8, 12, **options)
+    with torch.no_grad():
+        z_NC = model.encode(images(8, 16, 16)).permute(0, 2, 3, 1).reshape(-1, 8)
+        model.quantize.embedding.weight.copy_(z_NC[:: len(z_NC) // 32])
+    return VqvaeTokenizer(model, layout_named(layout), Normalization(), "sha256:0")
+
+
+def images(B: int, H: int, W: int) -> Tensor:
+    return torch.rand(B, 3, H, W, generator=torch.Generator().manual_seed(H * W)) * 2 - 1
+
+
+def test_it_has_the_protocol() -> None:
+    guest: Tokenizer = tokenizer()
+    assert (guest.var_input, guest.downsampling, guest.normalization) == ("lookup", 4, Normalization())
+
+
+def test_encode_and_decode_are_those_of_the_model() -> None:
+    ours, img = tokenizer(), images(3, 12, 20)
+    idx_Bl = ours.encode(img)
+    assert all(map(torch.equal, idx_Bl, ours.model.img_to_idxBl(img, "quadrants")))
+    decoded = ours.decode([block.to(torch.uint8) for block in idx_Bl], (3, 5))
+    assert decoded.dtype == torch.float32
+    assert not decoded.requires_grad
+    torch.testing.assert_close(decoded, ours.model(img)[0])
+    assert ours.model.training  # encoding in the middle of training changes no mode
+
+
+def test_decode_says_why_it_cannot() -> None:
+    with pytest.raises(TokenizerError, match="'diagonal' leaves cells out"):
+        tokenizer("diagonal").decode(tokenizer("diagonal").encode(images(1, 8, 8)))
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_codebook_is_exactly_what_var_input_looks_up(cosine: bool) -> None:
+    ours = tokenizer(cosine=cosine)
+    codebook = ours.codebook
+    assert (codebook.kind, codebook.vocab_size, codebook.embedding_dim) == ("table", 32, 8)
+    assert codebook.table is not None
+    assert codebook.table.dtype == np.float32
+    idx_Bl = ours.encode(images(2, 12, 20))
+    x_BLC = ours.model.idxBl_to_var_input(idx_Bl).detach().numpy()
+    np.testing.assert_array_equal(codebook.table[torch.cat(idx_Bl, dim=1).numpy()], x_BLC)
+    assert np.allclose(np.linalg.norm(codebook.table, axis=1), 1) == cosine
+
+
+def test_geometry() -> None:
+    assert tokenizer("diagonal").geometry((12, 20)) == Geometry(
+        image_size=(12, 20), grid=(3, 5), layout="diagonal", block_lengths=(2, 6), decodable=False
+    )
+    with pytest.raises(TokenizerError, match="12 x 21 pixels"):
+        tokenizer().geometry((12, 21))
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_precision_is_that_of_the_encoder_alone(precision: Precision) -> None:
+    ours, img = tokenizer().to("cpu", precision), images(4, 32, 32)
+    dtypes = []
+    ours.model.encoder.register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
+    exact, reduced = tokenizer().encode(img), ours.encode(img)
+    assert dtypes == [{"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]]
+    same = torch.cat(exact, dim=1) == torch.cat(reduced, dim=1)
+    assert same.all() if precision == "fp32" else same.float().mean() > 0.9
+    assert {parameter.dtype for parameter in ours.model.parameters()} == {torch.float32}
+    assert ours.decode(reduced).dtype == torch.float32
+    # Nothing is lost on the way back to fp32.
+    assert all(map(torch.equal, ours.to("cpu", "fp32").encode(img), exact))
+
+
+def test_fp32_means_fp32_whatever_the_process_has_set() -> None:
+    ours, img = tokenizer(), images(4, 32, 32)
+    exact = ours.encode(img)
+    torch.backends.fp32_precision = "bf16"
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            under = ours.encode(img)
+    finally:
+        torch.backends.fp32_precision = "none"
+    assert all(map(torch.equal, under, exact))
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(TokenizerError, match="no precision 'int8'; known: fp32, bf16, fp16"):
+        tokenizer().to("cpu", "int8")  # type: ignore[arg-type]
+
+
+def test_an_encoder_that_overflows_is_an_error_and_not_a_token() -> None:
+    ours = tokenizer().to("cpu", "fp16")
+    with torch.no_grad():
+        ours.model.encoder[0].weight.mul_(1e6)
+    with pytest.raises(TokenizerError, match=r"not finite in fp16; use precision bf16 or fp32"):
+        ours.encode(images(1, 8, 8))
+
+
+@pytest.mark.parametrize("normalization", [Normalization(), IMAGENET])
+def test_pixels_survive_the_way_there_and_back(normalization: Normalization) -> None:
+    img_B3HW = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 3, 16, 16)
+    normalized = normalize_pixels(img_B3HW, normalization)
+    assert normalized.dtype == torch.float32
+    low, high = normalization.value_range
+    assert normalized.min().item() == pytest.approx(low)
+    assert normalized.max().item() == pytest.approx(high)
+    assert torch.equal(to_pixels(normalized, normalization), img_B3HW)
+
+
+def test_normalisation_is_per_channel() -> None:
+    normalized = normalize_pixels(torch.full((1, 3, 1, 1), 51, dtype=torch.uint8), IMAGENET)
+    expected = [(0.2 - mean) / std for mean, std in zip(IMAGENET.mean, IMAGENET.std, strict=True)]
+    assert normalized.flatten().tolist() == pytest.approx(expected)
+
+
+def test_to_pixels_rounds_and_clips() -> None:
+    values = torch.tensor([-9.0, -1.0, 0.0, 0.999, 1.0, 9.0]).reshape(1, 1, 2, 3).expand(1, 3, 2, 3)
+    assert to_pixels(values, Normalization())[0, 0].flatten().tolist() == [0, 0, 128, 255, 255, 255]
+
+
+def test_pixels_that_were_scaled_before_are_refused() -> None:
+    with pytest.raises(TokenizerError, match=r"must be uint8 from 0 to 255, not torch.float32"):
+        normalize_pixels(torch.rand(1, 3, 4, 4), Normalization())

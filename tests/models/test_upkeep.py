@@ -1,0 +1,182 @@
+"""The options of VectorQuantizer that keep its codebook in use."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.models import VectorQuantizer
+from pipeline.models.kmeans import kmeans
+
+EVERYTHING = {"ema_decay": 0.9, "kmeans_init": True, "revive_after": 3, "cosine": True}
+
+
+def rows(z_BChw: Tensor) -> Tensor:
+    return z_BChw.permute(0, 2, 3, 1).reshape(-1, z_BChw.shape[1])
+
+
+def clusters(count: int = 16, copies: int = 8) -> Tensor:
+    """`count` tight clusters around points far from the origin, as z [1, 2, copies, count]."""
+    angles = torch.arange(count) * (2 * torch.pi / count)
+    centres_C1K = torch.stack([10 + 3 * angles.cos(), 10 + 3 * angles.sin()])[:, None]
+    return (centres_C1K + 0.01 * torch.randn(2, copies, count))[None]
+
+
+def train(vq: VectorQuantizer, steps: int) -> list[int]:
+    """Gradient steps on fresh clusters; the codes that the last batch uses."""
+    parameters = [parameter for parameter in vq.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=1e-2) if parameters else None
+    for _ in range(steps):
+        _, loss, indices = vq(clusters())
+        if optimizer:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return indices.unique().tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "buffers"),
+    [
+        ({}, set()),
+        ({"cosine": True}, set()),
+        ({"ema_decay": 0.9}, {"ema_count", "ema_sum"}),
+        ({"kmeans_init": True}, {"kmeans_done"}),
+        ({"revive_after": 5}, {"steps_unused"}),
+    ],
+)
+def test_buffers_exist_only_for_the_options_that_are_on(options: dict[str, float], buffers: set[str]) -> None:
+    vq = VectorQuantizer(4, 2, **options)  # type: ignore[arg-type]
+    assert vq.state_dict().keys() - {"embedding.weight"} == buffers
+
+
+@pytest.mark.parametrize("options", [{"revive_after": 3}, {"kmeans_init": True}, {"ema_decay": 0.9, "revive_after": 3}])
+def test_a_codebook_that_would_collapse_is_kept_in_use(options: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    assert len(train(VectorQuantizer(16, 2), 60)) == 1  # what the options are for
+    torch.manual_seed(0)
+    assert len(train(VectorQuantizer(16, 2, **options), 60)) >= 12  # type: ignore[arg-type]
+
+
+def test_the_moving_average_follows_the_formulas_of_the_paper() -> None:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(5, 3, ema_decay=0.8)
+    torch.nn.init.normal_(vq.embedding.weight)
+    vq.ema_sum.copy_(vq.embedding.weight)
+    codebook, count, total = vq.embedding.weight.double(), torch.ones(5).double(), vq.ema_sum.double()
+    for _ in range(4):
+        z_BChw = torch.randn(2, 3, 4, 4, requires_grad=True)
+        quantized, loss, indices = vq(z_BChw)
+        z_NC = rows(z_BChw.detach()).double()
+        nearest = torch.cdist(z_NC, codebook).argmin(dim=1)
+        assert torch.equal(indices, nearest)
+        torch.testing.assert_close(rows(quantized), codebook[nearest].float())  # the codes before this update
+        torch.testing.assert_close(loss, 0.25 * (codebook[nearest] - z_NC).square().mean().float())
+        for code in range(5):
+            chosen = z_NC[nearest == code]
+            count[code] = 0.8 * count[code] + 0.2 * len(chosen)
+            total[code] = 0.8 * total[code] + 0.2 * chosen.sum(dim=0)
+        smoothed = (count + 1e-5) / (count.sum() + 5e-5) * count.sum()
+        codebook = total / smoothed[:, None]
+        torch.testing.assert_close(vq.get_codebook(), codebook.float())
+    assert not vq.embedding.weight.requires_grad
+
+
+def test_a_code_that_nothing_chooses_stays_where_it_is() -> None:
+    vq = VectorQuantizer(2, 2, ema_decay=0.9)
+    vq.embedding.weight.copy_(torch.tensor([[10.0, 10.0], [-50.0, 3.0]]))
+    vq.ema_sum.copy_(vq.embedding.weight)
+    for _ in range(30):
+        vq(clusters())
+    torch.testing.assert_close(vq.get_codebook()[1], torch.tensor([-50.0, 3.0]), rtol=1e-3, atol=0)
+
+
+def test_only_codes_unused_for_long_enough_are_revived() -> None:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(3, 2, revive_after=2)
+    with torch.no_grad():
+        vq.embedding.weight.copy_(torch.tensor([[10.0, 10.0], [-50.0, 0.0], [-60.0, 0.0]]))
+    vq(clusters())
+    assert vq.steps_unused.tolist() == [0, 1, 1]
+    vq(torch.full((1, 2, 1, 1), -60.0))
+    assert vq.steps_unused.tolist() == [1, 2, 0]
+    batch = clusters()
+    vq(batch)
+    codebook_KC = vq.get_codebook()
+    assert codebook_KC[0].tolist() == [10.0, 10.0]
+    assert codebook_KC[2].tolist() == [-60.0, 0.0]
+    assert (rows(batch) == codebook_KC[1]).all(dim=1).any()  # exactly a vector of the batch
+
+
+def test_more_dead_codes_than_vectors_become_different_codes() -> None:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(8, 2, revive_after=1)
+    z_BChw = torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)
+    vq(z_BChw)
+    vq(z_BChw)
+    assert len(vq.get_codebook().unique(dim=0)) == 8
+
+
+def test_kmeans_places_the_codes_once() -> None:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(16, 2, kmeans_init=True)
+    vq.eval()(clusters())
+    assert not vq.kmeans_done
+    vq.train()(clusters())
+    assert vq.kmeans_done
+    placed_KC = vq.get_codebook().detach().clone()
+    vq(clusters() + 100)
+    assert torch.equal(vq.get_codebook(), placed_KC)
+    loaded = VectorQuantizer(16, 2, kmeans_init=True)
+    loaded.load_state_dict(vq.state_dict())
+    loaded(clusters() + 100)
+    assert torch.equal(loaded.get_codebook(), placed_KC)
+
+
+def test_kmeans_lowers_the_distortion_and_takes_fewer_vectors_than_codes() -> None:
+    torch.manual_seed(0)
+    vectors_NC = torch.randn(2000, 8)
+
+    def distortion(codes_KC: Tensor) -> float:
+        return torch.cdist(vectors_NC, codes_KC).min(dim=1).values.square().mean().item()
+
+    assert distortion(kmeans(vectors_NC, 32)) < 0.85 * distortion(vectors_NC[:32])
+    few_KC = kmeans(vectors_NC[:3], 10)
+    assert tuple(few_KC.shape) == (10, 8)
+    assert few_KC.isfinite().all()
+    assert torch.cdist(vectors_NC[:3], few_KC).min(dim=1).values.max() < 0.5
+    assert len(few_KC.unique(dim=0)) == 10
+
+
+@pytest.mark.parametrize("evaluating", [True, False])
+def test_nothing_is_counted_outside_training(evaluating: bool) -> None:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(16, 2, **EVERYTHING).train(not evaluating)  # type: ignore[arg-type]
+    before = copy.deepcopy(vq.state_dict())
+    with torch.set_grad_enabled(evaluating):
+        vq(clusters())
+    vq.search(clusters())
+    assert all(torch.equal(before[name], value) for name, value in vq.state_dict().items())
+
+
+def test_a_checkpoint_resumes_exactly() -> None:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(16, 2, **EVERYTHING)  # type: ignore[arg-type]
+    train(vq, 5)
+    resumed = VectorQuantizer(16, 2, **EVERYTHING)  # type: ignore[arg-type]
+    resumed.load_state_dict(copy.deepcopy(vq.state_dict()))
+    random_state = torch.get_rng_state()
+    train(vq, 10)
+    torch.set_rng_state(random_state)
+    train(resumed, 10)
+    assert all(torch.equal(resumed.state_dict()[name], value) for name, value in vq.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{"revive_after": 1, "cosine": True}, {"kmeans_init": True, "cosine": True}])
+def test_moving_codes_leaves_the_gradient_of_the_step_whole(options: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(16, 2, **options)  # type: ignore[arg-type]
+    for _ in range(3):
+        _, loss, _ = vq(clusters())
+        loss.backward()  # torch raises if a saved tensor was changed in place
