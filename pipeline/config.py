@@ -21,7 +21,9 @@ class Section(BaseModel):
 
 
 def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [value] if value else []  # an unset variable with an empty default names nothing
+    return value
 
 
 def _both_sides(value: Any) -> Any:

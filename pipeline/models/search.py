@@ -4,6 +4,7 @@ Shape letters: N vectors, K codes, C their length, n rows of one chunk.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ _ACCELERATOR_CHUNK_BYTES = 256 << 20
 _BACKENDS: Any = torch.backends  # its per-operation settings have no types
 _REDUCIBLE_OPS = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv)
 """Operations that torch may run on float32 input in TF32 or bfloat16."""
+_one_thread = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -30,22 +32,23 @@ def full_float32() -> Iterator[None]:
     They are on for cuDNN convolutions by default, and for matrix products after
     `torch.set_float32_matmul_precision("medium")`, on GPUs and on CPUs alike.
 
-    The settings are global to the process: threads that run at the same time are exact too, for that while.
+    The settings are global to the process, so one thread is let in at a time; it may enter again.
 
     Only the per-operation setting (https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html) is
     used. It never raises, it overrides what the older `allow_tf32` and `set_float32_matmul_precision` have
     set, and once it is restored those can be read again; reading them here could raise.
     """
-    reduced = [(op, op.fp32_precision) for op in _REDUCIBLE_OPS if op.fp32_precision not in ("none", "ieee")]
-    try:
-        for op, _ in reduced:
-            op.fp32_precision = "ieee"
-        yield
-    finally:
-        for op, precision in reduced:
-            op.fp32_precision = "none"  # inherit, which is what a process-wide setting had the operation do
-            if op.fp32_precision != precision:
-                op.fp32_precision = precision
+    with _one_thread:
+        reduced = [(op, op.fp32_precision) for op in _REDUCIBLE_OPS if op.fp32_precision not in ("none", "ieee")]
+        try:
+            for op, _ in reduced:
+                op.fp32_precision = "ieee"
+            yield
+        finally:
+            for op, precision in reduced:
+                op.fp32_precision = "none"  # inherit, which is what a process-wide setting had the operation do
+                if op.fp32_precision != precision:
+                    op.fp32_precision = precision
 
 
 def check_same_device(z_NC: Tensor, codebook_KC: Tensor) -> None:

@@ -25,6 +25,8 @@ def find_source_shards(source: SourceConfig) -> list[SourceShard]:
     Raises ConfigError for a pattern that matches nothing, a missing file, a URL scheme that cannot be
     opened, a file outside `source.base`, and two files with one path relative to their bases.
     """
+    if not source.shards:
+        raise ConfigError("source.shards: names no source shards; give paths, globs or brace patterns")
     shards: dict[str, SourceShard] = {}
     for pattern in source.shards:
         base = Path(source.base).expanduser() if source.base else _literal_folder(pattern)

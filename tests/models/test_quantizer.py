@@ -9,7 +9,7 @@ from pipeline.models import VectorQuantizer
 
 def quantizer(K: int = 16, C: int = 4, **options: object) -> VectorQuantizer:
     torch.manual_seed(0)
-    vq = VectorQuantizer(K, C, **options)  # type: ignore[arg-type]
+    vq = VectorQuantizer(K, C, **options)
     torch.nn.init.normal_(vq.embedding.weight)
     return vq
 

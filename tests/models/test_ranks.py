@@ -19,7 +19,7 @@ def batch(step: int, rank: int) -> Tensor:
 
 def train(options: dict[str, object], rank: int) -> VectorQuantizer:
     torch.manual_seed(0)
-    vq = VectorQuantizer(12, 2, **options)  # type: ignore[arg-type]
+    vq = VectorQuantizer(12, 2, **options)
     torch.manual_seed(rank)  # random choices differ from rank to rank
     for step in range(STEPS):
         vq(batch(step, rank))

@@ -99,7 +99,7 @@ def test_fp32_means_fp32_whatever_the_process_has_set() -> None:
 
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(TokenizerError, match="no precision 'int8'; known: fp32, bf16, fp16"):
-        tokenizer().to("cpu", "int8")  # type: ignore[arg-type]
+        tokenizer().to("cpu", "int8")
 
 
 def test_an_encoder_that_overflows_is_an_error_and_not_a_token() -> None:

@@ -47,7 +47,7 @@ def train(vq: VectorQuantizer, steps: int) -> list[int]:
     ],
 )
 def test_buffers_exist_only_for_the_options_that_are_on(options: dict[str, float], buffers: set[str]) -> None:
-    vq = VectorQuantizer(4, 2, **options)  # type: ignore[arg-type]
+    vq = VectorQuantizer(4, 2, **options)
     assert vq.state_dict().keys() - {"embedding.weight"} == buffers
 
 
@@ -56,7 +56,7 @@ def test_a_codebook_that_would_collapse_is_kept_in_use(options: dict[str, float]
     torch.manual_seed(0)
     assert len(train(VectorQuantizer(16, 2), 60)) == 1  # what the options are for
     torch.manual_seed(0)
-    assert len(train(VectorQuantizer(16, 2, **options), 60)) >= 12  # type: ignore[arg-type]
+    assert len(train(VectorQuantizer(16, 2, **options), 60)) >= 12
 
 
 def test_the_moving_average_follows_the_formulas_of_the_paper() -> None:
@@ -152,7 +152,7 @@ def test_kmeans_lowers_the_distortion_and_takes_fewer_vectors_than_codes() -> No
 @pytest.mark.parametrize("evaluating", [True, False])
 def test_nothing_is_counted_outside_training(evaluating: bool) -> None:
     torch.manual_seed(0)
-    vq = VectorQuantizer(16, 2, **EVERYTHING).train(not evaluating)  # type: ignore[arg-type]
+    vq = VectorQuantizer(16, 2, **EVERYTHING).train(not evaluating)
     before = copy.deepcopy(vq.state_dict())
     with torch.set_grad_enabled(evaluating):
         vq(clusters())
@@ -162,9 +162,9 @@ def test_nothing_is_counted_outside_training(evaluating: bool) -> None:
 
 def test_a_checkpoint_resumes_exactly() -> None:
     torch.manual_seed(0)
-    vq = VectorQuantizer(16, 2, **EVERYTHING)  # type: ignore[arg-type]
+    vq = VectorQuantizer(16, 2, **EVERYTHING)
     train(vq, 5)
-    resumed = VectorQuantizer(16, 2, **EVERYTHING)  # type: ignore[arg-type]
+    resumed = VectorQuantizer(16, 2, **EVERYTHING)
     resumed.load_state_dict(copy.deepcopy(vq.state_dict()))
     random_state = torch.get_rng_state()
     train(vq, 10)
@@ -176,7 +176,7 @@ def test_a_checkpoint_resumes_exactly() -> None:
 @pytest.mark.parametrize("options", [{"revive_after": 1, "cosine": True}, {"kmeans_init": True, "cosine": True}])
 def test_moving_codes_leaves_the_gradient_of_the_step_whole(options: dict[str, float]) -> None:
     torch.manual_seed(0)
-    vq = VectorQuantizer(16, 2, **options)  # type: ignore[arg-type]
+    vq = VectorQuantizer(16, 2, **options)
     for _ in range(3):
         _, loss, _ = vq(clusters())
         loss.backward()  # torch raises if a saved tensor was changed in place

@@ -1,0 +1,76 @@
+# vqtok: `make help` lists the targets.
+
+CONFIG ?= configs/sample.yaml
+NPROC  ?= 2
+ARGS   ?=
+PYTHON ?= python3
+
+BIN  := .venv/bin
+LOCK := scripts/requirements.lock
+RUN  := $(BIN)/vqtok
+# Without uv on the machine, pip puts one into .venv.
+UV   := PATH="$$PATH:.venv/uv/bin" uv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock sample train tokenize status verify report lint test test-slow clean
+
+help: ## list the targets
+	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: .venv/installed ## make .venv with the locked versions
+
+.venv/installed: $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.11 or later, or set PYTHON="; exit 1; }
+	@command -v uv >/dev/null || $(PYTHON) -m pip install --quiet --upgrade --target .venv/uv uv
+	@echo "installing the locked versions into .venv (several GB with the CUDA libraries of torch)"
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	@$(UV) pip install --quiet --python $(BIN)/python -r $(LOCK)
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+lock: setup ## choose the newest allowed versions anew
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate --no-header \
+		--no-emit-index-url pyproject.toml -o $(LOCK)
+
+sample: setup ## make the sample data set in data/sample
+	@$(RUN) sample data/sample
+
+# Only the default configuration needs the sample data set.
+ifeq ($(CONFIG),configs/sample.yaml)
+DATA := sample
+endif
+
+train: setup $(DATA) ## train a tokenizer (in NPROC processes: make train NPROC=8)
+ifeq ($(origin NPROC),file)
+	@$(RUN) train --config $(CONFIG) $(ARGS)
+else
+	@$(BIN)/torchrun --standalone --nproc-per-node $(NPROC) -m pipeline train --config $(CONFIG) $(ARGS)
+endif
+
+tokenize: setup $(DATA) ## train unless there is a tokenizer, tokenize in NPROC processes, report; run again to resume
+	@$(RUN) run --config $(CONFIG) --processes $(NPROC) $(ARGS)
+
+status: setup ## say how far a job is
+	@$(RUN) status --config $(CONFIG) $(ARGS)
+
+verify: setup $(DATA) ## check a store against its source
+	@$(RUN) verify --config $(CONFIG) $(ARGS)
+
+report: setup $(DATA) ## write report.html for a finished store
+	@$(RUN) report --config $(CONFIG) $(ARGS)
+
+lint: setup ## ruff, the type checker, and the floors of the package
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## all of lint, and the tests
+	$(BIN)/pytest
+
+test-slow: setup ## the long tests too
+	$(BIN)/pytest -m "slow or not slow"
+
+clean: ## delete the environment, the sample data set and all runs
+	rm -rf .venv data runs
