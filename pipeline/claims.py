@@ -15,6 +15,8 @@ from pipeline.files import Files
 from pipeline.records import Record
 
 _FOLDER = "claims"
+# Often enough for a progress bar.
+_BEAT_SECONDS = 2.0
 
 
 class Claim(Record):
@@ -122,7 +124,7 @@ class Claims:
         return now - since < self._timeout_s and not _is_gone(data)
 
     def _beat(self) -> None:
-        while not self._stopped.wait(self._timeout_s / 6):
+        while not self._stopped.wait(min(self._timeout_s / 6, _BEAT_SECONDS)):
             with self._lock:
                 held = list(self._held.values())
             for entry in held:

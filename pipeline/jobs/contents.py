@@ -22,9 +22,9 @@ from pipeline.store import names
 from pipeline.store.birth import Birth, read_birth
 from pipeline.store.commits import CommitRecord
 from pipeline.store.counts import unpack_counts
+from pipeline.store.hierarchy import check_codebook
 from pipeline.store.parts import Part
 from pipeline.store.sizes import check_checksums
-from pipeline.store.writer import check_codebook
 from pipeline.world import current_world
 
 # Parts of which one batch is encoded again, at most.

@@ -30,9 +30,10 @@ from pipeline.store import names
 from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.commits import committed_parts, read_commits
 from pipeline.store.failures import Failure, clear_failure, record_failure
+from pipeline.store.hierarchy import prepare_hierarchy, table_digest
 from pipeline.store.manifest import is_current, read_manifest
 from pipeline.store.snapshot import make_manifest
-from pipeline.store.writer import EncodedShard, commit_part, prepare_hierarchy, table_digest
+from pipeline.store.writer import EncodedShard, commit_part
 from pipeline.world import World, current_world
 
 _POLL_SECONDS = 0.5

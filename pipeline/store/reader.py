@@ -16,10 +16,10 @@ from pipeline.records import Geometry
 from pipeline.store.arrays import Array
 from pipeline.store.birth import read_birth
 from pipeline.store.commits import committed_parts, read_commits
+from pipeline.store.hierarchy import check_codebook
 from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.parts import Part
 from pipeline.store.snapshot import make_manifest
-from pipeline.store.writer import check_codebook
 
 
 @dataclass(frozen=True)

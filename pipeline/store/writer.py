@@ -1,6 +1,6 @@
 """Writing a part: staged, made durable, renamed into place, and only then committed."""
 
-import hashlib
+import contextlib
 import secrets
 import shutil
 import socket
@@ -18,8 +18,8 @@ from zarr.storage import LocalStore
 from pipeline.files import LocalFiles, sync_folder, sync_tree
 from pipeline.records import JSON, Reject
 from pipeline.store import names
-from pipeline.store.arrays import Array, arrays_of_part, create_array, groups_of, part_attributes
-from pipeline.store.birth import Birth, damaged
+from pipeline.store.arrays import Array, arrays_of_part, create_array, groups_of
+from pipeline.store.birth import Birth
 from pipeline.store.commits import (
     ArrayRecord,
     CommitRecord,
@@ -50,50 +50,6 @@ class EncodedShard:
     seconds: dict[str, float]
 
 
-def table_digest(table: Array) -> str:
-    """sha256 (hex) of a codebook [K, C] as little-endian float32 in row-major order."""
-    return hashlib.sha256(np.ascontiguousarray(table, "<f4").tobytes()).hexdigest()
-
-
-def prepare_hierarchy(files: LocalFiles, birth: Birth, table: Array | None) -> None:
-    """Create the Zarr hierarchy of a store, or complete one whose creation was interrupted.
-
-    Every process of a job may do this at once: all write the same bytes, each file by rename.
-
-    Args:
-        table: float32 [K, C], or None for a tokenizer without one.
-
-    Raises CorruptStore when the codebook in the store is not the one of its birth.
-    """
-    root = files.path(names.HIERARCHY)
-    if not (root / "zarr.json").is_file() or not (root / "parts" / "zarr.json").is_file():
-        group = zarr.create_group(LocalStore(root), zarr_format=3, attributes=part_attributes(birth), overwrite=False)
-        group.require_group("parts")
-    if table is None:
-        return
-    # Metadata is written before the chunk, so the chunk's presence means that the array is whole.
-    if not (root / "codebook" / "c" / "0" / "0").is_file():
-        create_array(zarr.open_group(LocalStore(root), mode="r+"), "codebook", table, birth.codec)
-    check_codebook(files, birth)
-
-
-def check_codebook(files: LocalFiles, birth: Birth) -> Array | None:
-    """The codebook, float32 [K, C], or None where the store has none.
-
-    Raises CorruptStore when it is missing, unreadable or not the one of the store's birth.
-    """
-    if birth.codebook.sha256 is None:
-        return None
-    try:
-        array = zarr.open_array(LocalStore(files.path(names.CODEBOOK)), mode="r")
-        table: Array = np.asarray(array[...])
-    except Exception as error:
-        raise damaged(files, names.CODEBOOK, f"the codebook cannot be read: {error}") from error
-    if table_digest(table) != birth.codebook.sha256:
-        raise damaged(files, names.CODEBOOK, f"the codebook is not the one that {names.STORE} names")
-    return table
-
-
 def commit_part(files: LocalFiles, birth: Birth, shard: EncodedShard) -> CommitRecord:
     """Write one attempt at a part and commit it.
 
@@ -103,32 +59,41 @@ def commit_part(files: LocalFiles, birth: Birth, shard: EncodedShard) -> CommitR
 
     Raises CorruptStore when a file is not what was written, and OSError (disk full, read-only, ...).
     """
-    started = time.monotonic()
     attempt = secrets.token_hex(4)
+    try:
+        record = _write_attempt(files, birth, shard, attempt)
+    except BaseException:
+        _remove_files(files, shard.part, attempt)  # never offered for a commit, so nobody can need it
+        raise
+    if publish(files, record):
+        return record
+    delete_attempt(files, shard.part, attempt)
+    return read_commit(files, shard.part)
+
+
+def _write_attempt(files: LocalFiles, birth: Birth, shard: EncodedShard, attempt: str) -> CommitRecord:
+    """Stage an attempt, make it durable and move it into place; returns the record to publish."""
+    started = time.monotonic()
     name = names.attempt(shard.part, attempt)
     staged, final = files.path(f"{names.STAGING}/{name}"), files.path(f"{names.PARTS}/{name}")
     arrays = arrays_of_part(shard.tokens, shard.keys, shard.labels, shard.fields)
-    try:
-        array_records = _write_arrays(staged, arrays, birth)
-        file_records = _describe(staged)
-        sync_tree(staged)
-        sync_folder(staged.parent)
-        staged.rename(final)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
+    array_records = _write_arrays(staged, arrays, birth)
+    file_records = _describe(staged)
+    sync_tree(staged)
+    sync_folder(staged.parent)
+    staged.rename(final)
     sync_folder(final.parent)
     check_sizes(final, file_records)
     rejects = b"".join(reject.model_dump_json().encode() + b"\n" for reject in shard.rejects)
     files.put(names.rejects(shard.part, attempt), rejects)
-    record = CommitRecord(
+    return CommitRecord(
         part=shard.part,
         attempt=attempt,
         sources=(shard.source,),
         seen=len(shard.keys) + len(shard.rejects),
         written=len(shard.keys),
         rejected=len(shard.rejects),
-        unlabelled=sum(label < 0 for label in shard.labels),
+        unlabelled=shard.labels.count(-1),
         ignored=tuple(shard.ignored[:100]),
         arrays=array_records,
         files=tuple(file_records),
@@ -140,10 +105,6 @@ def commit_part(files: LocalFiles, birth: Birth, shard: EncodedShard) -> CommitR
         host=socket.gethostname(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    if publish(files, record):
-        return record
-    delete_attempt(files, shard.part, attempt)
-    return read_commit(files, shard.part)
 
 
 def delete_attempt(files: LocalFiles, part: str, attempt: str) -> None:
@@ -153,9 +114,14 @@ def delete_attempt(files: LocalFiles, part: str, attempt: str) -> None:
     """
     if read_commit(files, part).attempt == attempt:
         raise AssertionError(f"attempt {attempt} of {part} is the committed one")
-    shutil.rmtree(files.path(f"{names.PARTS}/{names.attempt(part, attempt)}"), ignore_errors=True)
-    shutil.rmtree(files.path(f"{names.STAGING}/{names.attempt(part, attempt)}"), ignore_errors=True)
-    files.delete(names.rejects(part, attempt))
+    _remove_files(files, part, attempt)
+
+
+def _remove_files(files: LocalFiles, part: str, attempt: str) -> None:
+    for folder in (names.PARTS, names.STAGING):
+        shutil.rmtree(files.path(f"{folder}/{names.attempt(part, attempt)}"), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        files.delete(names.rejects(part, attempt))
 
 
 def _write_arrays(folder: Path, arrays: Mapping[str, Array], birth: Birth) -> dict[str, ArrayRecord]:

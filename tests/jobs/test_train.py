@@ -298,7 +298,7 @@ def test_worker_processes_give_whole_batches_and_the_same_ones_again(data: Path,
 
 
 def test_all_ranks_together_see_every_image_before_one_comes_again(data: Path, tmp_path: Path) -> None:
-    config = configuration(data, tmp_path)
+    config = configuration(data, tmp_path, shuffle_buffer=1)
     seen = [seed for rank in (0, 1) for batch in first_seeds(config, Place(0, rank, 2), 3) for seed in batch]
     assert sorted(seen) == list(range(24))
 
@@ -322,7 +322,7 @@ def test_the_endless_order_is_one_permutation_after_the_other() -> None:
 
 
 def test_bad_images_are_skipped_and_counted(data: Path, tmp_path: Path) -> None:
-    write_tar(tmp_path / "train.tar", [picture(1), b"no image", picture(2), picture(3)[:60]])
+    write_tar(tmp_path / "train-0.tar", [picture(1), b"no image", picture(2), picture(3)[:60]])
     write_tar(tmp_path / "heldout.tar", [b"", picture(4), picture(5)])
     config = configuration(tmp_path, tmp_path / "tokenizer", steps=2, shuffle_buffer=1)
     train.run(config)
@@ -335,23 +335,23 @@ def test_bad_images_are_skipped_and_counted(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([b"no image", b""], "none of 2 samples has a usable image to train on; the first: train-0: not an image"),
+        ([b"no image", b""], "none of 2 samples has a usable image to train on; the first: train-0-0: not an image"),
         ([], "none of 0 samples has a usable image to train on; they hold no samples"),
     ],
 )
 def test_a_source_without_a_usable_image_ends(tmp_path: Path, images: list[bytes], message: str) -> None:
-    write_tar(tmp_path / "train.tar", images)
+    write_tar(tmp_path / "train-0.tar", images)
     with pytest.raises(SourceError, match=message):
         train.run(configuration(tmp_path, tmp_path / "tokenizer", holdout=[]))
 
 
 def test_a_truncated_source_shard_is_an_error_without_a_traceback(data: Path, tmp_path: Path) -> None:
     whole = (data / "train-0.tar").read_bytes()
-    (tmp_path / "train.tar").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "train-0.tar").write_bytes(whole[: len(whole) // 2])
     config = configuration(tmp_path, tmp_path / "tokenizer", holdout=[], workers=1)
     with pytest.raises(SourceError) as caught:
         train.run(config)
-    assert "train.tar" in str(caught.value)
+    assert "train-0.tar" in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
 

@@ -88,6 +88,11 @@ def test_precision_is_that_of_the_encoder_alone(precision: Precision) -> None:
 def test_fp32_means_fp32_whatever_the_process_has_set() -> None:
     ours, img = tokenizer(), images(4, 32, 32)
     exact = ours.encode(img)
+    backends = torch.backends
+    seen = []
+    ours.model.encoder.register_forward_hook(
+        lambda *_: seen.extend([backends.cudnn.conv.fp32_precision, backends.mkldnn.conv.fp32_precision])
+    )
     torch.backends.fp32_precision = "bf16"
     try:
         with torch.autocast("cpu", torch.bfloat16):
@@ -95,6 +100,7 @@ def test_fp32_means_fp32_whatever_the_process_has_set() -> None:
     finally:
         torch.backends.fp32_precision = "none"
     assert all(map(torch.equal, under, exact))
+    assert seen == ["ieee", "ieee"]
 
 
 def test_an_unknown_precision_is_refused() -> None:

@@ -42,7 +42,8 @@ class Checkpoints:
                 self._accelerator.load_state(str(path))
             except Exception as error:  # unpickling damaged files raises almost anything
                 raise TokenizerError(
-                    f"{path}: the checkpoint cannot be loaded ({type(error).__name__}); delete it to resume from the one before"
+                    f"{path}: the checkpoint cannot be loaded ({type(error).__name__}); "
+                    "delete it to resume from the one before"
                 ) from error
         return newest[0]
 

@@ -1,0 +1,60 @@
+"""The Zarr hierarchy of a store: its root, and the codebook that the tokens index into."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from pipeline.files import LocalFiles
+from pipeline.store import names
+from pipeline.store.arrays import Array, create_array, part_attributes
+from pipeline.store.birth import Birth, damaged
+
+
+def table_digest(table: Array) -> str:
+    """sha256 (hex) of a codebook [K, C] as little-endian float32 in row-major order."""
+    return hashlib.sha256(np.ascontiguousarray(table, "<f4").tobytes()).hexdigest()
+
+
+def prepare_hierarchy(files: LocalFiles, birth: Birth, table: Array | None) -> None:
+    """Create the Zarr hierarchy of a store, or complete one whose creation was interrupted.
+
+    Every process of a job may do this at once: all put the same bytes, each file atomically, the root's
+    metadata last.
+
+    Args:
+        table: float32 [K, C], or None for a tokenizer without one.
+
+    Raises CorruptStore when the codebook in the store is not the one of its birth.
+    """
+    root = f"{names.HIERARCHY}/zarr.json"
+    if not files.path(root).is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            group = zarr.create_group(LocalStore(folder), zarr_format=3, attributes=part_attributes(birth))
+            group.create_group("parts")
+            if table is not None:
+                create_array(group, "codebook", table, birth.codec)
+            for path in sorted(Path(folder).rglob("*"), key=lambda path: len(path.parts), reverse=True):
+                if path.is_file():
+                    files.put(f"{names.HIERARCHY}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    check_codebook(files, birth)
+
+
+def check_codebook(files: LocalFiles, birth: Birth) -> Array | None:
+    """The codebook, float32 [K, C], or None where the store has none.
+
+    Raises CorruptStore when it is missing, unreadable or not the one of the store's birth.
+    """
+    if birth.codebook.sha256 is None:
+        return None
+    try:
+        array = zarr.open_array(LocalStore(files.path(names.CODEBOOK)), mode="r")
+        table: Array = np.asarray(array[...])
+    except Exception as error:
+        raise damaged(files, names.CODEBOOK, f"the codebook cannot be read: {error}") from error
+    if table_digest(table) != birth.codebook.sha256:
+        raise damaged(files, names.CODEBOOK, f"the codebook is not the one that {names.STORE} names")
+    return table
