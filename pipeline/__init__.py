@@ -6,9 +6,9 @@
 The floors, top to bottom; imports point down only:
 
     cli        click: parse, call, translate errors
-    jobs       sample, train, tokenize, status, verify, report: run(config) -> result
+    jobs       sample, train, tokenize, status, verify, report: configuration in, result out
     loader     TokenLoader: batches for autoregressive training
-    store      schema, commits, manifest, writer, reader
+    store      birth, commits, manifest, writer, reader
     source │ models │ claims │ world
     config, files, records, errors
 """

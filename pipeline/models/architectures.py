@@ -1,14 +1,32 @@
 """The model classes that a tokenizer folder can name. One entry makes another tokenizer an equal guest."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import Field
 
 from pipeline.records import Record
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Count = Annotated[int, Field(ge=1)]
+
+
+class TokenizerModel(Protocol):
+    """What a torch module needs for its tokenizer folder."""
+
+    downsampling: int
+    """Pixels per token along each side."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The keyword arguments that build it again for inference."""
+
+    def named_parameters(self) -> "Iterator[tuple[str, nn.Parameter]]":
+        """Everything that inference needs and nothing else; buffers belong to training."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +36,7 @@ class Architecture:
     arguments: type[Record]
     """The keyword arguments of `model` that a folder holds."""
     model: str
-    """`module:Class` of the torch module. It tells its `arguments` and its `downsampling`."""
+    """`module:Class` of the torch module, a `TokenizerModel`."""
     tokenizer: str
     """`module:Class` of the Tokenizer, made from (model, layout, normalization, weights_digest)."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import TokenizerError
 from pipeline.files import LocalFiles
-from pipeline.models.architectures import ARCHITECTURES
+from pipeline.models.architectures import ARCHITECTURES, TokenizerModel
 from pipeline.models.blocks import layout_named
 from pipeline.models.folder import (
     CONFIG,
@@ -28,14 +28,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.models.tokenizer import Precision, Tokenizer
-    from pipeline.models.vqvae import SimpleVQVAE
 
 __all__ = ["load_tokenizer", "save_tokenizer", "tokenizer_identity"]
 
 
 def save_tokenizer(
     folder: str | os.PathLike[str],
-    model: "SimpleVQVAE",
+    model: TokenizerModel,
     normalization: Normalization,
     train_summary: JSON | None = None,
     *,
@@ -52,7 +51,7 @@ def save_tokenizer(
     config = FolderConfig(
         identity=TokenizerIdentity(
             architecture=type(model).__name__,
-            arguments=model.arguments,
+            arguments=dict(model.arguments),
             normalization=normalization,
             downsampling=model.downsampling,
             weights=weights_digest(weights),
@@ -92,7 +91,7 @@ def load_tokenizer(
     return tokenizer.to(device, precision)
 
 
-def _serialize(model: "nn.Module") -> bytes:
+def _serialize(model: TokenizerModel) -> bytes:
     """The parameters as float32 in a safetensors file."""
     import torch
     from safetensors.torch import save

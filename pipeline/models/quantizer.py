@@ -29,9 +29,9 @@ class VectorQuantizer(nn.Module):
     cosine         vectors and codes are l2-normalised (https://arxiv.org/abs/2110.04627)
 
     The options keep what they count in buffers, so that a checkpoint resumes exactly; a buffer exists only
-    while its option is on. Counts change in training mode with gradients enabled and at no other time. In a
-    process group they are summed over the ranks and random choices are those of rank 0, so that the ranks
-    keep equal codebooks.
+    while its option is on. A training step is a forward pass in training mode with gradients enabled; no other
+    pass changes anything. In a process group the ranks add up what they count and take the random choices of
+    rank 0, so that they keep equal codebooks.
     """
 
     ema_count: Tensor

@@ -30,7 +30,7 @@ def full_float32() -> Iterator[None]:
 
     TF32 and bfloat16 products keep 10 and 7 of 23 mantissa bits, enough to change which code is nearest.
     They are on for cuDNN convolutions by default, and for matrix products after
-    `torch.set_float32_matmul_precision("medium")`, on GPUs and on CPUs alike.
+    `torch.set_float32_matmul_precision("medium")`: on GPUs, and on CPUs that have fast ones.
 
     The settings are global to the process, so one thread is let in at a time; it may enter again.
 

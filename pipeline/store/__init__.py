@@ -1,12 +1,13 @@
 """The token store, format 1: immutable parts, and commit records that make them exist.
 
-STORE/store.json                      birth: what every token in here is, decided once    birth
-STORE/tokens.zarr/parts/<p>.<a>/      arrays of one attempt at one source shard           arrays, writer
-STORE/staging/<p>.<a>/                an attempt being written                            writer
-STORE/commits/<p>.json                which attempt counts; written last, once            commits
-STORE/rejects/<p>.<a>.jsonl           samples that could not be tokenized                 writer
-STORE/failures/<p>.json               why a source shard is still pending                 failures
-STORE/manifest.json                   snapshot that readers open                          manifest
+STORE/store.json                    birth: what every token in here is, decided once     birth
+STORE/tokens.zarr/codebook/         the table that tokens index into                    hierarchy
+STORE/tokens.zarr/parts/<p>.<a>/    arrays of one attempt at one source shard           arrays, writer
+STORE/staging/<p>.<a>/              an attempt being written                            writer
+STORE/commits/<p>.json              which attempt counts; written last, once            commits
+STORE/rejects/<p>.<a>.jsonl         samples that could not be tokenized                 writer
+STORE/failures/<p>.json             why a source shard is still pending                 failures
+STORE/manifest.json                 snapshot that readers open                          manifest, snapshot
 """
 
 from typing import TYPE_CHECKING, Any

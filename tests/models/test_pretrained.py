@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
-from pipeline.models.architectures import ARCHITECTURES
+from pipeline.models.architectures import ARCHITECTURES, Architecture
+from pipeline.models.blocks import BlockLayout
 from pipeline.models.pretrained import load_tokenizer, save_tokenizer, tokenizer_identity
 from pipeline.models.weights import weights_digest
-from pipeline.records import Normalization
+from pipeline.records import Normalization, Record
 
 EVERYTHING: dict[str, Any] = {
     "residual_blocks": 1,
@@ -276,6 +277,44 @@ def test_the_registry_fits_the_models() -> None:
         assert architecture.model_class().__name__ == name
         assert isinstance(architecture.tokenizer_class(), type)
     assert SimpleVQVAE().arguments.keys() == ARCHITECTURES["SimpleVQVAE"].arguments.model_fields.keys()
+
+
+class GuestArguments(Record):
+    width: int
+
+
+class Guest(torch.nn.Module):
+    """Another kind of model."""
+
+    downsampling = 8
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.arguments = {"width": width}
+        self.scale = torch.nn.Parameter(torch.arange(width).float())
+        self.register_buffer("steps", torch.zeros(1))
+
+
+class GuestTokenizer:
+    def __init__(self, model: Guest, layout: BlockLayout, normalization: Normalization, digest: str) -> None:
+        self.model, self.layout = model, layout
+
+    def to(self, device: str, precision: str) -> "GuestTokenizer":
+        return self
+
+
+def test_an_entry_in_the_registry_makes_another_model_an_equal_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Architecture(GuestArguments, f"{__name__}:Guest", f"{__name__}:GuestTokenizer")
+    monkeypatch.setitem(ARCHITECTURES, "Guest", entry)
+    model = Guest(5)
+    save_tokenizer(tmp_path, model, NORMALIZATION)
+    assert tokenizer_identity(tmp_path)["downsampling"] == 8
+    loaded = load_tokenizer(tmp_path, "raster")
+    assert isinstance(loaded, GuestTokenizer)
+    assert loaded.layout.name == "raster"
+    assert torch.equal(loaded.model.scale, model.scale)
 
 
 def modules_after(code: str) -> set[str]:

@@ -1,3 +1,4 @@
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -133,6 +134,21 @@ def test_settings_come_back_after_an_error() -> None:
         assert set(settings()) <= {"ieee", "none"}
         _ = 1 / 0
     assert settings() == before
+
+
+def test_threads_take_turns_so_that_none_restores_under_another() -> None:
+    entered = threading.Event()
+
+    def enter() -> None:
+        with full_float32():
+            entered.set()
+
+    thread = threading.Thread(target=enter)
+    with full_float32(), full_float32():
+        thread.start()
+        assert not entered.wait(0.1)
+    thread.join()
+    assert entered.is_set()
 
 
 def test_autocast_flips_no_code() -> None:
