@@ -1,5 +1,6 @@
 """Claims: who is working on what. They only spare double work; nothing is lost or doubled without them."""
 
+import contextlib
 import os
 import secrets
 import socket
@@ -27,6 +28,8 @@ class Claim(Record):
     """Random, one for every claim."""
     host: str
     boot_id: str
+    pid_namespace: str
+    """Containers of one host may share its name and boot id, but not the numbers of their processes."""
     pid: int
     pid_started: int
     """Start of the process in clock ticks after boot: process numbers are used again."""
@@ -84,6 +87,7 @@ class Claims:
             token=secrets.token_hex(8),
             host=socket.gethostname(),
             boot_id=_boot_id(),
+            pid_namespace=_pid_namespace(),
             pid=os.getpid(),
             pid_started=_process_start(os.getpid()) or 0,
         )
@@ -100,8 +104,10 @@ class Claims:
         """Give a part back, unless somebody has taken it over meanwhile."""
         with self._lock:
             held = self._held.pop(part, None)
-        if held is not None and self._is_ours(held.claim):
-            self._files.delete(_path(part))
+        # A claim that cannot be removed becomes stale, and that is no reason to fail.
+        with contextlib.suppress(OSError):
+            if held is not None and self._is_ours(held.claim):
+                self._files.delete(_path(part))
 
     def progress(self, part: str, images: int, bytes_read: int) -> None:
         """What the next heartbeat of a held claim tells the others."""
@@ -137,8 +143,8 @@ class Claims:
                 return
             beat = claim.model_copy(update={"beats": claim.beats + 1, "images": entry.images, "bytes": entry.bytes})
             with self._lock:
-                if claim.part not in self._held:
-                    return  # released meanwhile
+                if self._held.get(claim.part) is not entry:
+                    return  # released meanwhile, and perhaps claimed anew
                 self._files.put(_path(claim.part), beat.to_json())
                 entry.claim = beat
         except OSError:
@@ -164,10 +170,11 @@ def read_claims(files: Files) -> list[Claim]:
 
 
 def is_local_and_gone(claim: Claim) -> bool:
-    """Whether the claim's process ran on this host since its last boot, and has ended."""
+    """Whether the claim's process ran on this host since its last boot, where we could see it, and has ended."""
     return (
         claim.host == socket.gethostname()
         and claim.boot_id == _boot_id() != ""
+        and claim.pid_namespace == _pid_namespace()
         and _process_start(claim.pid) != claim.pid_started
     )
 
@@ -186,6 +193,13 @@ def _path(part: str) -> str:
 def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _pid_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 

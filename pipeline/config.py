@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pipeline.errors import ConfigError
 
@@ -19,6 +19,14 @@ PIXEL_RULES = 1
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes`, `on`, `no` and `off` as booleans too, and pydantic would count them as 1 and 0."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true or false does not belong here; quote the word if a text is meant")
+        return value
+
 
 def _one_or_many(value: Any) -> Any:
     if isinstance(value, str):
@@ -27,7 +35,8 @@ def _one_or_many(value: Any) -> Any:
 
 
 def _both_sides(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) else value
+    # Text too: the value of an environment variable is one.
+    return (value, value) if isinstance(value, int | str) else value
 
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
@@ -120,10 +129,13 @@ class TrainConfig(Section):
     gradient_accumulation: Annotated[int, Field(ge=1)] = 1
     """Batches per optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak of the schedule, reached after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps of linear warm-up; a cosine to zero follows."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Mixed precision of encoder and decoder; the code search is always float32."""
     shuffle_buffer: Annotated[int, Field(ge=1)] = 1000
@@ -137,6 +149,7 @@ class TrainConfig(Section):
     checkpoint_every: Annotated[int, Field(ge=1)] = 200
     """Steps between full-state checkpoints; training resumes from the newest."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of weights, shuffling and whatever else is random."""
 
 
 class TokenizeConfig(Section):
@@ -164,8 +177,11 @@ class LoaderConfig(Section):
     """Defaults of `TokenLoader` for readers that start from the same file."""
 
     batch_size: Annotated[int, Field(ge=1)] = 256
+    """Samples per batch and process."""
     shuffle: bool = True
+    """Whether every epoch has an order of its own; else the order of the store."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the shuffled orders."""
 
 
 class Config(Section):
@@ -182,8 +198,8 @@ class Config(Section):
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `section.key=value` overrides and check every field.
 
-    `${NAME}` in a value is the environment variable NAME, `${NAME:-default}` has a default. Overrides are
-    applied first, so that an override can stand in for an unset variable.
+    `${NAME}` in a value is the environment variable NAME; `${NAME:-default}` is `default` where NAME is unset or
+    empty, as in a shell. Overrides are applied first, so that one can stand in for an unset variable.
 
     Raises ConfigError naming the file, the field, the value and what would be right.
     """
@@ -198,6 +214,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds no sections; see configs/sample.yaml")
+    # A section whose keys are all commented out reads as null.
+    tree = {name: {} if section is None else section for name, section in tree.items()}
     for override in overrides:
         _apply_override(tree, override)
     try:
@@ -213,7 +231,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: write it as section.key=value, such as tokenize.batch_size=32")
     node = tree
     for section in sections:
-        child = node.setdefault(section, {})
+        if node.get(section) is None:
+            node[section] = {}
+        child = node[section]
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override!r}: {section} is not a section")
         node = child
@@ -223,16 +243,17 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         node[key] = text  # a brace pattern such as {a,b}.tar is a fine string and bad YAML
 
 
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+# The default may hold a brace pattern: ${SHARDS:-train-{0000..0003}.tar}.
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-((?:[^{}]|\{[^{}]*\})*))?\}")
 
 
 def _expand_variables(node: Any, file: str) -> Any:
     def value_of(match: re.Match[str]) -> str:
         name, default = match.groups()
-        value = os.environ.get(name, default)
-        if value is None:
+        value = os.environ.get(name)
+        if value is None and default is None:
             raise ConfigError(f"{file}: the environment variable {name} is not set; export it or use --set")
-        return value
+        return value or default or ""
 
     if isinstance(node, dict):
         return {key: _expand_variables(child, file) for key, child in node.items()}
@@ -241,9 +262,13 @@ def _expand_variables(node: Any, file: str) -> Any:
     return _VARIABLE.sub(value_of, node) if isinstance(node, str) else node
 
 
+# Steps of an error's location that name alternatives of a type and not what the user wrote.
+_PYDANTIC_STEPS = ("function-", "constrained-", "literal[")
+
+
 def _explain(detail: Any, file: str) -> str:
     """One line for one pydantic error."""
-    where = [str(step) for step in detail["loc"] if not str(step).startswith("function-")]
+    where = [str(step) for step in detail["loc"] if not str(step).startswith(_PYDANTIC_STEPS)]
     name = ".".join(where)
     if detail["type"] == "extra_forbidden":
         known = _fields_of(where[:-1])

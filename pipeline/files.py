@@ -99,7 +99,7 @@ class LocalFiles:
     def _written_beside(self, path: str, data: bytes) -> Iterator[Path]:
         """A durable temporary file beside `path`; its folder is synced when the body is done."""
         target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         temporary = target.with_name(f"{_TEMPORARY}{target.name}.{secrets.token_hex(4)}")
         try:
             with temporary.open("wb") as file:
@@ -148,6 +148,14 @@ def files_at(url: str) -> LocalFiles:
     raise ConfigError(
         f"{scheme}:// is not supported yet ({url.partition('?')[0]}); copy the data to a local or mounted folder"
     )
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents where they are missing, and make their names durable."""
+    missing = [created for created in (folder, *folder.parents) if not created.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for created in missing:
+        sync_folder(created.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from pipeline.jobs.training.tally import Tally
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer, to_pixels
 from pipeline.source.shards import find_source_shards
+from pipeline.store import names
 from pipeline.store.counts import unpack_counts
 from pipeline.store.reader import TokenStore
 from pipeline.world import current_world
@@ -33,7 +34,7 @@ def make_report(config: Config, folder: Path) -> Report:
     """
     store = TokenStore(config.tokenize.store)
     output = LocalFiles(folder)
-    uses_K = torch.from_numpy(unpack_counts(store.manifest.code_counts))
+    uses_K = torch.from_numpy(unpack_counts(store.manifest.code_counts, store.vocab_size, names.MANIFEST))
     rebuilt = _rebuild(config, store)
     png, psnr = None, None
     if rebuilt is not None:

@@ -1,6 +1,6 @@
 """The model classes that a tokenizer folder can name. One entry makes another tokenizer an equal guest."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -10,7 +10,7 @@ from pydantic import Field
 from pipeline.records import Record
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -23,10 +23,13 @@ class TokenizerModel(Protocol):
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The keyword arguments that build it again for inference."""
+        """The keyword arguments that build it again for inference. What that one's state has is saved."""
 
-    def named_parameters(self) -> "Iterator[tuple[str, nn.Parameter]]":
-        """Everything that inference needs and nothing else; buffers belong to training."""
+    def state_dict(self) -> "Mapping[str, Tensor]":
+        """All that the module holds, perhaps more than inference needs."""
+
+    def load_state_dict(self, state_dict: "Mapping[str, Tensor]") -> object:
+        """Take over such a state."""
 
 
 @dataclass(frozen=True)

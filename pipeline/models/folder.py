@@ -2,7 +2,7 @@
 
 FOLDER/
   config.json          what the tokenizer is, with a digest of the weights
-  model.safetensors    the parameters, float32; never pickles, which can run code when they are opened
+  model.safetensors    what inference needs, float32; never pickles, which can run code when they are opened
 """
 
 import json
@@ -39,7 +39,7 @@ class TokenizerIdentity(Record):
     downsampling: Count
     """Pixels per token along each side."""
     weights: str
-    """Digest of the parameters, see `weights_digest`."""
+    """Digest of what model.safetensors holds, see `weights_digest`."""
 
 
 class FolderConfig(Record):

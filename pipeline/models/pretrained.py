@@ -25,7 +25,7 @@ from pipeline.records import JSON, Normalization
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor
 
     from pipeline.models.tokenizer import Precision, Tokenizer
 
@@ -42,10 +42,10 @@ def save_tokenizer(
 ) -> None:
     """Write a tokenizer folder, or replace the one there; each file appears at once and whole.
 
-    It holds the parameters and no buffers: what the quantizer counts in training belongs to checkpoints.
-    config.json comes last and holds a digest of the weights, so a folder caught between the two is noticed.
+    It holds what inference needs; what the quantizer counts in training belongs to checkpoints. config.json
+    comes last and holds a digest of the weights, so a folder caught between the two is noticed.
 
-    Raises TokenizerError when a parameter is not finite, which is how diverged training ends.
+    Raises TokenizerError when a weight is not finite, which is how diverged training ends.
     """
     weights = _serialize(model)
     config = FolderConfig(
@@ -84,7 +84,7 @@ def load_tokenizer(
             f"{Path(folder, CONFIG)}: identity.downsampling is {identity.downsampling}, "
             f"but {identity.architecture} has {model.downsampling}; correct it"
         )
-    _load_parameters(model, weights, Path(folder, WEIGHTS))
+    _load_state(model, weights, Path(folder, WEIGHTS))
     tokenizer: Tokenizer = architecture.tokenizer_class()(
         model.eval(), block_layout, identity.normalization, identity.weights
     )
@@ -92,33 +92,37 @@ def load_tokenizer(
 
 
 def _serialize(model: TokenizerModel) -> bytes:
-    """The parameters as float32 in a safetensors file."""
+    """What inference needs of the model, as a safetensors file with float32 for every floating dtype."""
     import torch
     from safetensors.torch import save
 
-    parameters = {
-        name: parameter.detach().to("cpu", torch.float32).contiguous() for name, parameter in model.named_parameters()
-    }
-    for name, parameter in parameters.items():
-        if not parameter.isfinite().all():
+    with torch.device("meta"):  # allocates nothing and draws no random numbers in the middle of training
+        names = type(model)(**model.arguments).state_dict().keys()
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items() if name in names}
+    for name, value in state.items():
+        if not value.isfinite().all():
             raise TokenizerError(f"{name} is not finite: training diverged; lower the learning rate")
-    return save(parameters)
+    return save({name: _portable(value) for name, value in state.items()})
 
 
-def _load_parameters(model: "nn.Module", weights: bytes, path: Path) -> None:
-    """Fill the parameters from a safetensors file that has exactly them."""
+def _portable(value: "Tensor") -> "Tensor":
+    return (value.float() if value.is_floating_point() else value).contiguous()
+
+
+def _load_state(model: TokenizerModel, weights: bytes, path: Path) -> None:
+    """Fill a new model from a safetensors file that has exactly what it holds."""
     from safetensors.torch import load
 
-    wanted = {name: ("F32", tuple(parameter.shape)) for name, parameter in model.named_parameters()}
-    found = {entry.name: (entry.dtype, entry.shape) for entry in tensor_entries(weights)}
+    wanted, found = _tensors(_serialize(model)), _tensors(weights)
     if found != wanted:
         name = min(name for name in wanted.keys() | found.keys() if found.get(name) != wanted.get(name))
         raise TokenizerError(
-            f"{path}: tensor {name} is {_describe(found.get(name))}, but the arguments in {CONFIG} "
-            f"ask for {_describe(wanted.get(name))}; copy both files from one folder"
+            f"{path}: tensor {name} is {found.get(name, 'missing')}, but the arguments in {CONFIG} "
+            f"ask for {wanted.get(name, 'none')}; copy both files from one folder"
         )
     model.load_state_dict(load(weights))
 
 
-def _describe(tensor: tuple[str, tuple[int, ...]] | None) -> str:
-    return "none" if tensor is None else f"{tensor[0]} {list(tensor[1])}"
+def _tensors(weights: bytes) -> dict[str, str]:
+    """Dtype and shape of each tensor in a safetensors file, as text."""
+    return {entry.name: f"{entry.dtype} {list(entry.shape)}" for entry in tensor_entries(weights)}

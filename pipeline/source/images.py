@@ -6,30 +6,43 @@ are ignored. RGB and grey JPEG files are decoded by torchvision, everything else
 """
 
 import io
+import re
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import ImageConfig
-from pipeline.errors import BadImage
+from pipeline.errors import BadImage, VqtokError
 
 # Formats whose Pillow readers neither run other programs (EPS) nor leave the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+# What these formats need of Pillow; all official builds have it.
+_CODECS = ("jpg", "zlib", "webp", "libtiff")
+
+# How Pillow, libjpeg and torch say that the machine is out of memory, where they raise no MemoryError.
+_OUT_OF_MEMORY = ("out of memory", "insufficient memory", "allocate")
 
 # The limit is ours, per image and before decoding (`image.max_pixels`); Pillow's own is a global that warns.
 Image.MAX_IMAGE_PIXELS = None
 
 
 class ImageTransform:
-    """Decodes, resizes and crops: bytes → uint8 [3, H, W] with (H, W) = `image.size`."""
+    """Decodes, resizes and crops: bytes → uint8 [3, H, W] with (H, W) = `image.size`.
+
+    Raises VqtokError where Pillow lacks a codec: good images would become rejects.
+    """
 
     def __init__(self, image: ImageConfig) -> None:
+        missing = [codec for codec in _CODECS if not features.check(codec)]
+        if missing:
+            raise VqtokError(f"this build of Pillow lacks {', '.join(missing)}; install an official one with pip")
         self._image = image
         self._interpolation = InterpolationMode(image.interpolation)
 
@@ -73,7 +86,8 @@ class ImageTransform:
 def decode_rgb(data: bytes, max_pixels: int) -> Tensor:
     """Decode an image file into uint8 [3, height, width] of any size.
 
-    Raises BadImage for anything that is not a whole image of a known format and at most `max_pixels`.
+    Raises BadImage for anything that is not a whole image of a known format and at most `max_pixels`, and
+    MemoryError where the machine, not the image, is at fault.
     """
     if not data:
         raise BadImage("the image member is empty")
@@ -86,12 +100,21 @@ def decode_rgb(data: bytes, max_pixels: int) -> Tensor:
                 return _decode_jpeg(data)
             return _decode_with_pillow(image)
     except (BadImage, MemoryError):
-        raise  # running out of memory is the machine's fault, not the image's
+        raise
     except UnidentifiedImageError:
         raise BadImage(f"not an image of a known format ({', '.join(FORMATS)}); starts with {data[:12]!r}") from None
     except Exception as error:
         # Pillow's readers raise almost anything on damaged files (OSError, SyntaxError, struct.error, ...).
-        raise BadImage(f"{type(error).__name__}: {error}") from error
+        raise _failure(type(error).__name__, error) from error
+
+
+def _failure(kind: str, error: Exception) -> Exception:
+    """BadImage, or MemoryError where the message blames the machine."""
+    # torch puts the place in C++ before its message and a stack behind it.
+    reason = re.sub(r"^\w+, \S+:\d+, ", "", str(error).partition("\n")[0])
+    if any(words in reason.lower() for words in _OUT_OF_MEMORY):
+        return MemoryError(reason)
+    return BadImage(f"{kind}: {reason}")
 
 
 def _decode_jpeg(data: bytes) -> Tensor:
@@ -101,18 +124,15 @@ def _decode_jpeg(data: bytes) -> Tensor:
         pixels: Tensor = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
         return pixels
     except RuntimeError as error:
-        message = str(error).splitlines()[0]
-        if "alloc" in message.lower():
-            raise MemoryError(message) from error
-        raise BadImage(f"JPEG: {message}") from error
+        raise _failure("JPEG", error) from error
 
 
 def _decode_with_pillow(image: Any) -> Tensor:
     image.load()
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise BadImage("floating-point, signed and 32-bit pixels have no agreed range; convert them to 8 bits")
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
         image = _from_16_bits(image)
-    elif image.mode == "F":
-        raise BadImage("floating-point pixels have no agreed range; convert them to 8 bits")
     image = ImageOps.exif_transpose(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -123,9 +143,7 @@ def _decode_with_pillow(image: Any) -> Tensor:
 
 def _from_16_bits(image: Any) -> Any:
     """Grey of up to 16 bits as mode L: 65535 becomes 255. (`convert` would clip at 255.)"""
-    grey = np.asarray(image).astype(np.int64)
-    if grey.min() < 0 or grey.max() > 0xFFFF:
-        raise BadImage("32-bit integer pixels have no agreed range; convert them to 8 bits")
+    grey = np.asarray(image).astype(np.int32)
     scaled = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
     scaled.info = {key: value for key, value in image.info.items() if key != "transparency"}
     return scaled

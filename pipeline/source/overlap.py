@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
@@ -34,7 +34,7 @@ def ordered_map(
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Iterate over `items` in a thread of its own, at most `depth` of them ahead of the consumer.
+    """Iterate over `items` in a thread of its own: at most `depth` of them wait, and one more is in the making.
 
     An exception of `items` is raised here, behind the items before it. Closing the generator stops the
     thread before it returns.
@@ -54,8 +54,9 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
         return False
 
     def produce() -> None:
-        iterator = iter(items)
+        iterator: Iterator[T] | None = None
         try:
+            iterator = iter(items)
             for item in iterator:
                 if not put(item):
                     return

@@ -8,8 +8,9 @@ from pipeline.errors import SourceError
 from pipeline.files import Files, open_stream
 from pipeline.source.tar import StrictTar
 
-# https://github.com/webdataset/webdataset: the key ends at the first dot of the file's own name.
-_KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
+# https://github.com/webdataset/webdataset: the key ends at the first dot of the file's own name. One deviation:
+# there `photos/.DS_Store` is a sample `photos/`; here a dotfile belongs to no sample in any folder.
+_KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 _META = re.compile(r"__[^/]*__($|/)")
 
 

@@ -7,6 +7,7 @@ https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13
 """
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
@@ -14,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 from pipeline.errors import SourceError
 
 BLOCK_BYTES = 512
-_SKIP_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 _REPACK = "copy the source shard again or repack it"
 
 
@@ -68,16 +69,21 @@ class StrictTar:
             else:
                 name = pax.get("path") or long_name or header.name
                 size = int(pax.get("size", header.size))
+                sparse = any(keyword.startswith("GNU.sparse.") for keyword in pax)
                 long_name, pax = None, {}
                 if header.isdir():
                     continue
-                if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
-                    raise self._error(offset, f"{name!r} is a link or a special file; repack it as a plain file")
+                if sparse or header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+                    raise self._error(
+                        offset, f"{name!r} is a link, a sparse or a special file; repack it as a plain file"
+                    )
                 if self._wanted(name):
                     yield Member(name, offset, self._data(size))
                 else:
                     self._skip(size)
                     yield Member(name, offset, None)
+        if long_name is not None or pax:
+            raise self._error(self.bytes, f"cut off between the long name of a member and the member; {_REPACK}")
 
     def _header(self) -> tarfile.TarInfo | None:
         """The next header, or None behind a good end of the archive."""
@@ -86,17 +92,20 @@ class StrictTar:
         if not block:
             if self._allow_unterminated and offset > 0:
                 return None
-            what = "the file is empty" if offset == 0 else "it ends without the end-of-archive marker"
+            if offset == 0:
+                raise self._error(offset, f"the file is empty; {_REPACK}")
             raise self._error(
-                offset, f"{what}: it was cut off; {_REPACK}, or set source.allow_unterminated to accept it"
+                offset,
+                "it ends without the end-of-archive marker: it was cut off; "
+                f"{_REPACK}, or set source.allow_unterminated to accept it",
             )
+        if offset == 0 and block.startswith(b"\x1f\x8b"):
+            raise self._error(offset, "it is gzip-compressed; decompress it (images do not shrink)")
         if len(block) < BLOCK_BYTES:
             raise self._error(offset, f"cut off inside a header; {_REPACK}")
         if not any(block):
             self._expect_only_zeros()
             return None
-        if offset == 0 and block[:2] == b"\x1f\x8b":
-            raise self._error(offset, "it is gzip-compressed; decompress it (images do not shrink)")
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
         except tarfile.HeaderError as error:
@@ -106,7 +115,7 @@ class StrictTar:
         return header
 
     def _expect_only_zeros(self) -> None:
-        while block := self._read(_SKIP_BYTES):
+        while block := self._read(_PIECE_BYTES):
             if block.count(0) != len(block):
                 raise self._error(
                     self.bytes - len(block),
@@ -115,33 +124,37 @@ class StrictTar:
                 )
 
     def _data(self, size: int) -> bytes:
-        offset = self.bytes
-        data = self._read(size)
-        if len(data) < size or len(self._read(-size % BLOCK_BYTES)) < -size % BLOCK_BYTES:
-            raise self._error(offset, f"cut off inside a member of {size:,} bytes; {_REPACK}")
-        return data
+        return b"".join(self._pieces(size))
 
     def _skip(self, size: int) -> None:
+        for _ in self._pieces(size):
+            pass
+
+    def _pieces(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes, a piece at a time: a damaged header may claim any size."""
         offset = self.bytes
-        left = size + -size % BLOCK_BYTES
-        while left:
-            data = self._read(min(left, _SKIP_BYTES))
+        padding = -size % BLOCK_BYTES
+        while size:
+            data = self._read(min(size, _PIECE_BYTES))
             if not data:
-                raise self._error(offset, f"cut off inside a member of {size:,} bytes; {_REPACK}")
-            left -= len(data)
+                break
+            yield data
+            size -= len(data)
+        if size or len(self._read(padding)) < padding:
+            raise self._error(offset, f"cut off inside a member, {size:,} bytes before its end; {_REPACK}")
 
     def _pax_records(self, data: bytes, offset: int) -> dict[str, str]:
         """Records `length key=value\\n` of a pax extended header."""
         records = {}
         while data.strip(b"\0"):
             digits, _, _ = data.partition(b" ")
-            length = int(digits) if digits.isdigit() else 0
+            length = int(digits) if digits.isdigit() and len(digits) < 20 else 0
             keyword, equals, value = data[len(digits) + 1 : length].partition(b"=")
-            if not equals or not value.endswith(b"\n"):
+            if not equals or not value.endswith(b"\n") or length > len(data):
                 raise self._error(offset, f"damaged pax header; {_REPACK}")
             records[keyword.decode("utf-8", "backslashreplace")] = value[:-1].decode("utf-8", "backslashreplace")
             data = data[length:]
-        if not records.get("size", "0").isdigit():
+        if not re.fullmatch("[0-9]{1,20}", records.get("size", "0")):
             raise self._error(offset, f"damaged pax header (size {records['size']!r}); {_REPACK}")
         return records
 

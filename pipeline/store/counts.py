@@ -5,6 +5,8 @@ import zlib
 
 import numpy as np
 
+from pipeline.errors import CorruptStore
+
 Counts = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
@@ -13,6 +15,15 @@ def pack_counts(counts: Counts) -> str:
     return base64.b64encode(zlib.compress(counts.astype("<i8").tobytes(), 9)).decode()
 
 
-def unpack_counts(text: str) -> Counts:
-    """Inverse of `pack_counts`."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8").astype(np.int64)
+def unpack_counts(text: str, vocab_size: int, path: str) -> Counts:
+    """Inverse of `pack_counts`: int64 [vocab_size].
+
+    Raises CorruptStore naming `path`, the file that `text` is from, for anything else than such counts.
+    """
+    try:
+        counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8").astype(np.int64)
+    except (ValueError, zlib.error) as error:
+        raise CorruptStore(f"{path}: the code counts cannot be read ({error})") from None
+    if len(counts) != vocab_size:
+        raise CorruptStore(f"{path}: {len(counts)} code counts for {vocab_size} codes")
+    return counts

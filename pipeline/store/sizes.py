@@ -22,8 +22,9 @@ def check_sizes(folder: Path, records: Iterable[FileRecord]) -> None:
 
 
 def check_checksums(folder: Path, records: Iterable[FileRecord]) -> None:
-    """Raise CorruptStore unless every recorded file has its CRC-32C. The sizes are taken as checked."""
+    """Raise CorruptStore unless every recorded file is in `folder` with its size and its CRC-32C."""
     for record in records:
+        check_sizes(folder, [record])
         if crc32c_of(folder / record.path) != record.crc32c:
             raise CorruptStore(f"{folder / record.path}: the checksum is not that of the commit: damaged on disk")
 

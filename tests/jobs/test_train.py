@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from safetensors.torch import load_file
 from pipeline.config import Config
 from pipeline.errors import ConfigError, SourceError, TokenizerError
 from pipeline.jobs import train
+from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.metrics import MetricsLog
 from pipeline.jobs.training.pictures import comparison_png
 from pipeline.jobs.training.schedule import WarmupThenCosine
@@ -67,7 +69,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configuration(data: Path, folder: Path, **train: Any) -> Config:
-    """Eight steps in intervals of two, with everything on that keeps a state between steps."""
+    """24 steps in intervals of six, with everything on that keeps a state between steps."""
     model = {
         "vocab_size": 32,
         "embedding_dim": 4,
@@ -81,13 +83,14 @@ def configuration(data: Path, folder: Path, **train: Any) -> Config:
     defaults = {
         "model": model,
         "holdout": [str(data / "heldout.tar")],
-        "steps": 8,
+        "steps": 24,
         "batch_size": 4,
+        "learning_rate": 0.01,
         "warmup_steps": 2,
         "shuffle_buffer": 6,
-        "log_every": 2,
-        "evaluate_every": 4,
-        "checkpoint_every": 2,
+        "log_every": 4,
+        "evaluate_every": 12,
+        "checkpoint_every": 6,
     }
     return Config.model_validate(
         {
@@ -111,25 +114,48 @@ def metrics_of(folder: Path) -> list[JSON]:
     return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
 
 
-def start(config: Config, *launcher: str, **environment: str) -> subprocess.Popen[str]:
-    """Train in a process of its own, in a session that can be killed as a whole."""
-    return subprocess.Popen(
-        [*(launcher or (sys.executable,)), "-c", RUN, config.model_dump_json()],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start(config: Config, ranks: int = 1) -> list[subprocess.Popen[str]]:
+    """Train in processes of their own, which find each other as torchrun's would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    places = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)] if ranks > 1 else [{}]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, config.model_dump_json()],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **place},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in places
+    ]
 
 
-def kill_after_checkpoint(process: subprocess.Popen[str], folder: Path, step: int) -> None:
-    """SIGKILL the session of `process` as soon as the checkpoint of `step` is there."""
+def kill_after_checkpoint(processes: list[subprocess.Popen[str]], folder: Path, step: int) -> None:
+    """SIGKILL as soon as the checkpoint of `step` is there, and not before the folder was seen to be held."""
     while not (folder / "checkpoints" / f"step-{step:06d}").exists():
-        assert process.poll() is None, process.communicate()
+        assert processes[0].poll() is None, processes[0].communicate()
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    with (
+        pytest.raises(TokenizerError, match="another process is training there; wait for it, or end it"),
+        only_training(folder),
+    ):
+        pass
+    for process in processes:
+        process.send_signal(signal.SIGKILL)
+    for process in processes:
+        process.communicate()
+    assert not (folder / "model.safetensors").exists()
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> tuple[str, str]:
+    """Wait for all; output and error output of the first."""
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return outputs[0]
 
 
 # --- what a run leaves behind --------------------------------------------------------------------------------
@@ -140,19 +166,14 @@ def test_the_folder_holds_a_tokenizer_figures_and_pictures(trained: train.TrainS
     tokenizer = load_tokenizer(folder, layout="raster")
     assert tokenizer.geometry((SIDE, SIDE)).num_tokens == 16
     kinds = [(line["step"], line["kind"]) for line in metrics_of(folder)]
-    assert kinds == [
-        (2, "train"),
-        (4, "train"),
-        (4, "held-out"),
-        (6, "train"),
-        (8, "train"),
-        (8, "held-out"),
-    ]
+    train_steps = [4, 6, 8, 12, 16, 18, 20, 24]  # a line also ends each interval
+    assert [step for step, kind in kinds if kind == "train"] == train_steps
+    assert [step for step, kind in kinds if kind == "held-out"] == [12, 24]
     pictures = sorted(path.name for path in (folder / "reconstructions").iterdir())
-    assert pictures == ["step-000004.png", "step-000008.png"]
+    assert pictures == ["step-000012.png", "step-000024.png"]
     newest = (folder / "reconstructions.png").read_bytes()
-    assert newest == (folder / "reconstructions" / "step-000008.png").read_bytes()
-    assert [p.name for p in sorted((folder / "checkpoints").iterdir())] == ["step-000006", "step-000008"]
+    assert newest == (folder / "reconstructions" / "step-000024.png").read_bytes()
+    assert [p.name for p in sorted((folder / "checkpoints").iterdir())] == ["step-000018", "step-000024"]
     assert any((folder / "tensorboard").iterdir())
 
 
@@ -170,8 +191,11 @@ def test_held_out_figures_are_those_of_the_saved_tokenizer(data: Path, trained: 
 
 
 def test_training_learns(trained: train.TrainSummary) -> None:
-    losses = [line["loss"] for line in metrics_of(trained.folder) if line["kind"] == "train"]
+    lines = metrics_of(trained.folder)
+    losses = [line["reconstruction_loss"] for line in lines if line["kind"] == "train"]
     assert losses[-1] < losses[0]
+    first, last = (line["psnr"] for line in lines if line["kind"] == "held-out")
+    assert last > first
 
 
 def test_a_finished_tokenizer_is_found_without_torch(data: Path, trained: train.TrainSummary) -> None:
@@ -183,20 +207,24 @@ def test_a_finished_tokenizer_is_found_without_torch(data: Path, trained: train.
         capture_output=True,
         text=True,
     )
-    assert "already trained, nothing to do; 8 steps; held-out PSNR" in done.stdout
+    assert "already trained, nothing to do; 24 steps; held-out PSNR" in done.stdout
     assert done.stdout.endswith("False\n")
     assert not train.run(config).trained
     assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before
 
 
 def test_another_configuration_is_refused_by_name(data: Path, trained: train.TrainSummary) -> None:
-    config = configuration(data, trained.folder, steps=9, learning_rate=0.5)
+    config = configuration(data, trained.folder, steps=25, learning_rate=0.5)
     with pytest.raises(TokenizerError) as caught:
         train.run(config)
     message = str(caught.value)
     assert "set another tokenizer.path, or delete the folder" in message
-    assert "train.learning_rate: 0.5 here, 0.001 there" in message
-    assert "train.steps: 9 here, 8 there" in message
+    assert "train.learning_rate: 0.5 here, 0.01 there" in message
+    assert "train.steps: 25 here, 24 there" in message
+
+
+def test_how_often_figures_are_taken_may_change(data: Path, trained: train.TrainSummary) -> None:
+    assert not train.run(configuration(data, trained.folder, log_every=1, evaluate_every=1)).trained
 
 
 def test_a_tokenizer_of_unknown_origin_is_left_alone(data: Path, tmp_path: Path) -> None:
@@ -211,39 +239,33 @@ def test_a_tokenizer_of_unknown_origin_is_left_alone(data: Path, tmp_path: Path)
 
 def test_a_killed_run_resumes_to_the_same_bits(data: Path, trained: train.TrainSummary, tmp_path: Path) -> None:
     config = configuration(data, tmp_path)
-    kill_after_checkpoint(start(config), tmp_path, step=4)
-    assert not (tmp_path / "model.safetensors").exists()
-    (tmp_path / "checkpoints" / ".tmp-step-000006").mkdir(exist_ok=True)
+    kill_after_checkpoint(start(config), tmp_path, step=6)
+    (tmp_path / "checkpoints" / ".tmp-step-000024").mkdir(exist_ok=True)
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 6, "kind": "train", "loss": 0}\n{"step": 7, "ki')
+        file.write('{"step": 24, "kind": "train", "loss": 0}\n{"step": 24, "ki')
 
-    process = start(config)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert re.search(r"resumed from the checkpoint of step [46]", err)
-    assert f"{tmp_path}: trained; 8 steps" in out
+    out, err = finish(start(config))
+    assert re.search(r"resumed from the checkpoint of step \d+", err)
+    assert f"{tmp_path}: trained; 24 steps" in out
 
     expected = load_file(trained.folder / "model.safetensors")
     resumed = load_file(tmp_path / "model.safetensors")
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     assert metrics_of(tmp_path) == metrics_of(trained.folder)
-    for name in ("reconstructions.png", "reconstructions/step-000004.png"):
+    for name in ("reconstructions.png", "reconstructions/step-000012.png"):
         assert (tmp_path / name).read_bytes() == (trained.folder / name).read_bytes()
 
 
 @pytest.mark.slow
 def test_two_processes_resume_to_the_same_bits(data: Path, tmp_path: Path) -> None:
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python")
     options: dict[str, Any] = {"batch_size": 2, "gradient_accumulation": 2, "workers": 1}
     weights = []
     for name, killed in (("straight", False), ("killed", True)):
         config = configuration(data, tmp_path / name, **options)
         if killed:
-            kill_after_checkpoint(start(config, *launcher, sys.executable), tmp_path / name, step=4)
-        process = start(config, *launcher, sys.executable)
-        _, err = process.communicate()
-        assert process.returncode == 0, err
+            kill_after_checkpoint(start(config, ranks=2), tmp_path / name, step=6)
+        _, err = finish(start(config, ranks=2))
         assert ("resumed from" in err) == killed
         weights.append((tmp_path / name / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]

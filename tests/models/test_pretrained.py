@@ -132,6 +132,12 @@ def test_saving_again_replaces_the_tokenizer(folder: Path) -> None:
     load_tokenizer(folder, "raster")
 
 
+def test_saving_draws_no_random_numbers(tmp_path: Path) -> None:
+    model, state = trained(), torch.get_rng_state()
+    save_tokenizer(tmp_path, model, NORMALIZATION)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_diverged_model_is_not_saved(tmp_path: Path) -> None:
     model = trained()
     with torch.no_grad():
@@ -217,7 +223,7 @@ BAD_PAIRS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "tensor missing": (
         lambda f: rewrite_weights(f, lambda w: w.pop("decoder.0.bias")),
-        r"model.safetensors: tensor decoder.0.bias is none, but .* ask for F32 \[6\]",
+        r"model.safetensors: tensor decoder.0.bias is missing, but .* ask for F32 \[6\]",
     ),
     "tensor too many": (
         lambda f: rewrite_weights(f, lambda w: w.update(head=torch.zeros(3))),
@@ -292,7 +298,7 @@ class Guest(torch.nn.Module):
         super().__init__()
         self.arguments = {"width": width}
         self.scale = torch.nn.Parameter(torch.arange(width).float())
-        self.register_buffer("steps", torch.zeros(1))
+        self.register_buffer("running_mean", torch.zeros(2))
 
 
 class GuestTokenizer:
@@ -309,12 +315,14 @@ def test_an_entry_in_the_registry_makes_another_model_an_equal_guest(
     entry = Architecture(GuestArguments, f"{__name__}:Guest", f"{__name__}:GuestTokenizer")
     monkeypatch.setitem(ARCHITECTURES, "Guest", entry)
     model = Guest(5)
+    model.running_mean.add_(3)  # a buffer that inference needs
     save_tokenizer(tmp_path, model, NORMALIZATION)
     assert tokenizer_identity(tmp_path)["downsampling"] == 8
     loaded = load_tokenizer(tmp_path, "raster")
     assert isinstance(loaded, GuestTokenizer)
     assert loaded.layout.name == "raster"
     assert torch.equal(loaded.model.scale, model.scale)
+    assert torch.equal(loaded.model.running_mean, model.running_mean)
 
 
 def modules_after(code: str) -> set[str]:

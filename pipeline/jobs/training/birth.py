@@ -11,10 +11,16 @@ from pydantic import ValidationError
 from pipeline.config import Config
 from pipeline.errors import TokenizerError
 from pipeline.files import LocalFiles
-from pipeline.records import JSON, Record, differences, digest_of
+from pipeline.records import JSON, Record, differences
 
 FILE = "train.json"
 _TOKENIZER_FILES = ("config.json", "model.safetensors")
+_REMEDY = "set another tokenizer.path, or delete the folder"
+_FREE = {
+    "source": {"base", "label", "keep", "allow_unterminated"},
+    "train": {"log_every", "evaluate_every"},
+}
+"""Keys that may change between two runs: they decide neither weights nor figures."""
 
 
 class TrainResult(Record):
@@ -33,10 +39,8 @@ class TrainResult(Record):
 class Birth(Record):
     """The content of `train.json`."""
 
-    digest: str
-    """Digest of `configuration`."""
     configuration: JSON
-    """All that decides the weights: the sections source, image and train."""
+    """All that decides weights and figures, by section."""
     result: TrainResult | None = None
     """None until the tokenizer is finished."""
 
@@ -48,8 +52,7 @@ def claim_folder(config: Config) -> Birth:
     configuration, holds a tokenizer of unknown origin, or cannot be written.
     """
     folder = Path(config.tokenizer.path)
-    configuration = config.model_dump(mode="json", include={"source", "image", "train"})
-    ours = Birth(digest=digest_of(configuration), configuration=configuration)
+    ours = Birth(configuration=config.model_dump(mode="json", include={"source", "image", "train"}, exclude=_FREE))
     try:
         if not (folder / FILE).exists():
             _refuse_unknown_tokenizer(folder)
@@ -59,8 +62,8 @@ def claim_folder(config: Config) -> Birth:
         raise TokenizerError(f"{folder / FILE}: not written by `vqtok train`; {_REMEDY}") from error
     except OSError as error:
         raise TokenizerError(f"{folder}: cannot be used as the tokenizer folder: {error}") from error
-    if theirs.digest != ours.digest:
-        lines = differences(ours.configuration, theirs.configuration)
+    lines = differences(ours.configuration, theirs.configuration)
+    if lines:
         raise TokenizerError(
             f"{folder}: belongs to a training with another configuration; {_REMEDY}\n"
             + "\n".join(f"  {line}" for line in lines)
@@ -72,9 +75,6 @@ def claim_folder(config: Config) -> Birth:
 def record_result(folder: Path, birth: Birth, result: TrainResult) -> None:
     """Mark the tokenizer in `folder` as finished."""
     LocalFiles(folder).put(FILE, birth.model_copy(update={"result": result}).to_json())
-
-
-_REMEDY = "set another tokenizer.path, or delete the folder"
 
 
 def _refuse_unknown_tokenizer(folder: Path) -> None:

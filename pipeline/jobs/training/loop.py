@@ -1,6 +1,6 @@
 """The training loop, on any number of processes."""
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.jobs.training.birth import TrainResult
 from pipeline.jobs.training.checkpoints import Checkpoints
 from pipeline.jobs.training.evaluation import evaluate, load_held_out
+from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.reporter import Reporter
 from pipeline.jobs.training.schedule import WarmupThenCosine
 from pipeline.jobs.training.stepper import Stepper, Window
@@ -51,7 +52,14 @@ class Training:
         return bool(self._accelerator.is_main_process)
 
     def run(self) -> TrainResult:
-        """Train from the newest checkpoint, or from the start, to the end, and save the tokenizer."""
+        """Train from the newest checkpoint, or from the start, to the end, and save the tokenizer.
+
+        Raises TokenizerError while another process trains in the folder.
+        """
+        with only_training(self._folder) if self.is_main_process else nullcontext():
+            return self._run()
+
+    def _run(self) -> TrainResult:
         train = self._config.train
         done = self._checkpoints.resume()
         with closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter:

@@ -1,0 +1,84 @@
+"""What tests of several rooms share: tar files, image files, other processes, data that may be absent."""
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+Members = Sequence[tuple[str, bytes]] | Mapping[str, bytes]
+
+
+def shared_data(path: str) -> Path:
+    """A file or folder of the developers' data beside the repository; the test is skipped where it is absent."""
+    found = ROOT.parent / "shared" / "data" / path
+    if not found.exists():
+        pytest.skip(f"no ../shared/data/{path} here")
+    return found
+
+
+def tar_bytes(members: Members, format: int = tarfile.USTAR_FORMAT) -> bytes:
+    """A tar as `tarfile` writes it, members in the given order."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
+        for name, data in members.items() if isinstance(members, Mapping) else members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: Members, format: int = tarfile.USTAR_FORMAT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar_bytes(members, format))
+    return path
+
+
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    """An image as the bytes of a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
+    """Smooth uint8 pixels [height, width, channels], different in every direction and channel."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [
+        127.5 + 127.5 * np.sin((3 + channel) * x / width + (channel - 2.5) * y / height + channel)
+        for channel in range(channels)
+    ]
+    return np.stack(planes, -1).round().astype(np.uint8)
+
+
+def start_python(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """A Python process of its own, with pipes for its input, output and errors."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+def run_python(code: str, *arguments: object, timeout_s: float = 120, **environment: str) -> str:
+    """What a Python process prints; the test fails with its errors when it does not end well."""
+    with start_python(code, *arguments, **environment) as process:
+        try:
+            out, errors = process.communicate(timeout=timeout_s)
+        finally:
+            process.kill()
+    assert process.returncode == 0, errors
+    return out
