@@ -123,10 +123,10 @@ class Claims:
             self._observed.pop(part, None)
             return False
         now = time.monotonic()
-        last, since = self._observed.get(part, (b"", now))
+        last, since = self._observed.get(part, (None, now))
         if data != last:
-            self._observed[part] = (data, now)
             since = now
+            self._observed[part] = (data, since)
         return now - since < self._timeout_s and not _is_gone(data)
 
     def _beat(self) -> None:

@@ -3,6 +3,7 @@
 Every command loads its job when it is called: importing torch takes seconds, and `--help` should not.
 """
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -18,7 +19,11 @@ from pipeline.errors import VqtokError
 
 
 class _Commands(click.Group):
-    """Commands whose user errors end in one message and an exit status, not in a traceback."""
+    """Commands whose errors end in one message and an exit status, not in a traceback.
+
+    That holds for what a user can act on: VqtokError, and what the operating system refuses (disk full, no
+    permission).
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -26,6 +31,11 @@ class _Commands(click.Group):
         except VqtokError as error:
             click.echo(f"vqtok: {error}", err=True)
             ctx.exit(error.exit_status)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # the reader of our output left; click ends quietly
+            click.echo(f"vqtok: {error}", err=True)
+            ctx.exit(VqtokError.exit_status)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of use, not of the alphabet

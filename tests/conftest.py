@@ -1,6 +1,11 @@
-"""For every test: few threads, for the cores are shared with other test processes."""
+"""For every test: few threads and no deadlines, for the cores are shared with other processes."""
 
 import os
 
+from hypothesis import settings
+
 # Before torch is imported anywhere, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("shared cores", deadline=None)
+settings.load_profile("shared cores")

@@ -6,7 +6,7 @@ and real processes: forked from one that has imported torch already, or cold one
 PYTEST_DONT_REWRITE: test modules import it before pytest registers it.
 """
 
-import io
+import json
 import multiprocessing
 import os
 import resource
@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from support import encoded, write_tar
 
 from pipeline.config import Config, load_config
 from pipeline.files import LocalFiles
@@ -41,8 +42,6 @@ from pipeline.store.hierarchy import prepare_hierarchy, table_digest
 from pipeline.store.snapshot import make_manifest
 from pipeline.store.writer import EncodedShard, commit_part
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cores, several processes
-
 IMAGE_SIZE = (16, 24)
 """Height and width of the collection's tokens' images: not square, so that mixing them up shows."""
 BATCH_SIZE = 8
@@ -53,22 +52,15 @@ Sample = tuple[str, dict[str, bytes]]
 # --- the collection ---------------------------------------------------------------------------------------
 
 
-def picture(seed: int, width: int = 40, height: int = 32, mode: str = "RGB") -> Image.Image:
+def patches(seed: int, width: int = 40, height: int = 32, mode: str = "RGB") -> Image.Image:
     """Coloured patches, another picture for every seed."""
     colours = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
     return Image.fromarray(colours).resize((width, height), Image.Resampling.NEAREST).convert(mode)
 
 
-def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
-    """An image as the bytes of a file."""
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
 def jpeg(seed: int, width: int = 40, height: int = 32, mode: str = "RGB") -> bytes:
     """A JPEG file, another picture for every seed."""
-    return encoded(picture(seed, width, height, mode), quality=90)
+    return encoded(patches(seed, width, height, mode), "JPEG", quality=90)
 
 
 def good_samples(first: int, count: int) -> list[Sample]:
@@ -92,9 +84,9 @@ MIXED: dict[str, tuple[dict[str, bytes], str]] = {
     "grey": ({"jpg": jpeg(900, mode="L"), "cls": b"1"}, ""),
     "cmyk": ({"jpg": jpeg(901, mode="CMYK"), "cls": b"1"}, ""),
     "png16": ({"png": sixteen_bit_png(), "cls": b"1"}, ""),
-    "palette": ({"png": encoded(picture(902).quantize(16), "PNG"), "cls": b"1"}, ""),
-    "alpha": ({"png": encoded(picture(903, mode="RGBA"), "PNG"), "cls": b"1"}, ""),
-    "onepixel": ({"png": encoded(picture(904, 1, 1), "PNG"), "cls": b"1"}, ""),
+    "palette": ({"png": encoded(patches(902).quantize(16), "PNG"), "cls": b"1"}, ""),
+    "alpha": ({"png": encoded(patches(903, mode="RGBA"), "PNG"), "cls": b"1"}, ""),
+    "onepixel": ({"png": encoded(patches(904, 1, 1), "PNG"), "cls": b"1"}, ""),
     "no-label": ({"jpg": jpeg(905)}, ""),
     "with": ({"v1.0.jpg": jpeg(906), "cls": b" 7\n"}, ""),
     "folder/nested": ({"jpg": jpeg(907), "cls": b"2"}, ""),
@@ -103,7 +95,7 @@ MIXED: dict[str, tuple[dict[str, bytes], str]] = {
     "empty": ({"jpg": b"", "cls": b"1"}, "decode"),
     "huge": ({"png": encoded(Image.new("L", (400, 400)), "PNG"), "cls": b"1"}, "decode"),
     "no-image": ({"cls": b"1", "txt": b"alone"}, "select"),
-    "two-images": ({"jpg": jpeg(909), "png": encoded(picture(909), "PNG"), "cls": b"1"}, "select"),
+    "two-images": ({"jpg": jpeg(909), "png": encoded(patches(909), "PNG"), "cls": b"1"}, "select"),
     "bad-label": ({"jpg": jpeg(910), "cls": b"cat"}, "label"),
     "last": ({"jpg": jpeg(911), "cls": b"3"}, ""),
 }
@@ -123,16 +115,9 @@ REJECTED = {key: stage for key, (_, stage) in MIXED.items() if stage}
 ROWS = sum(len(samples) for samples in COLLECTION.values()) - len(REJECTED)
 
 
-def write_tar(path: Path, samples: Iterable[Sample]) -> Path:
-    """A tar in WebDataset form, the same bytes for the same samples."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for key, members in samples:
-            for extension, data in members.items():
-                member = tarfile.TarInfo(f"{key}.{extension}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    return path
+def write_shard(path: Path, samples: Iterable[Sample]) -> Path:
+    """A source shard, the same bytes for the same samples."""
+    return write_tar(path, [(f"{key}.{name}", data) for key, members in samples for name, data in members.items()])
 
 
 def save_tiny_tokenizer(folder: Path, seed: int = 0) -> Path:
@@ -163,6 +148,30 @@ class Job:
         """Tokenize in this process."""
         return tokenize.run(self.config(*overrides), show_progress=False, **options)
 
+    def start(self, *arguments: str, **options: Any) -> "Child":
+        """`vqtok tokenize` in a process of its own; `options` of Child."""
+        return vqtok("tokenize", "--no-progress", "--config", self.file, *arguments, folder=self.output, **options)
+
+    @property
+    def output(self) -> Path:
+        """Where processes leave what they print."""
+        return self.file.parent / "output"
+
+    @property
+    def digest(self) -> str:
+        """Content digest of the store, from its manifest."""
+        return str(json.loads((self.store / "manifest.json").read_text())["content_digest"])
+
+    @property
+    def commits(self) -> dict[str, dict[str, Any]]:
+        """Commit records as they are on disk, by the path of their source shard."""
+        records = [json.loads(path.read_text()) for path in (self.store / "commits").glob("*.json")]
+        return {record["sources"][0]["path"]: record for record in records}
+
+    def listing(self, folder: str) -> list[str]:
+        """Names in a folder of the store, sorted; none where there is no folder."""
+        return sorted(path.name for path in (self.store / folder).glob("*"))
+
 
 def make_job(folder: Path, source: Path, tokenizer: Path, changes: Mapping[str, Any] | None = None) -> Job:
     """A configuration of the collection at `source` with its store in `folder`; `changes` by `section.key`."""
@@ -190,7 +199,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of COLLECTION. Read only: use `copied` to change it."""
     folder = tmp_path_factory.mktemp("collection")
     for path, samples in COLLECTION.items():
-        write_tar(folder / path, samples)
+        write_shard(folder / path, samples)
     return folder
 
 
@@ -471,6 +480,6 @@ def _halting(halt: Halt) -> Callable[[str, tuple[Any, ...]], None]:
         if halt.event in (event, "any") and any(halt.fragment in str(detail) for detail in details):
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), halt.signal)
+                signal.pthread_kill(threading.get_ident(), halt.signal)  # not a step further in this thread
 
     return hook

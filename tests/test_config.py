@@ -246,7 +246,8 @@ def sections() -> list[ast.ClassDef]:
     return [
         node
         for node in tree.body
-        if isinstance(node, ast.ClassDef) and any(isinstance(base, ast.Name) and base.id == "Section" for base in node.bases)
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "Section" for base in node.bases)
     ]
 
 

@@ -17,14 +17,17 @@ from pipeline.jobs.verify import Verification
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import Reject, SourceShard
 from pipeline.source.samples import SampleReader
+from pipeline.source.selection import NO_LABEL
 from pipeline.source.shards import find_source_shards
 from pipeline.store import names
-from pipeline.store.birth import Birth, read_birth
-from pipeline.store.commits import CommitRecord
+from pipeline.store.birth import Birth, damaged, read_birth
+from pipeline.store.commits import CommitRecord, read_commits
 from pipeline.store.counts import unpack_counts
 from pipeline.store.hierarchy import check_codebook
+from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.parts import Part
 from pipeline.store.sizes import check_checksums
+from pipeline.store.snapshot import make_manifest
 from pipeline.world import current_world
 
 # Parts of which one batch is encoded again, at most.
@@ -42,24 +45,50 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
     for shard in tqdm(shards, "verify", unit=" source shards", disable=not show_progress):
         with result.collecting():
             _check_part(config, store, birth, shard, result.commits[shard.part])
-    if shards and not result.problems:  # tokens of damaged parts would only be reported twice
+    if not result.problems:  # damaged parts would only be reported twice
         with result.collecting():
+            _check_manifest(store, birth)
             _encode_again(config, store, birth, shards, result)
+
+
+def _check_manifest(store: LocalFiles, birth: Birth) -> None:
+    """The manifest must be what its commits make it."""
+    manifest = read_manifest(store)
+    assert manifest is not None, "check_commits reports a missing one"
+    commits = read_commits(store, [part.part for part in manifest.parts])
+    expected = make_manifest(commits, manifest.planned, birth.codebook.vocab_size, manifest.generation)
+    wrong = [name for name in Manifest.model_fields if getattr(manifest, name) != getattr(expected, name)]
+    if wrong:
+        raise damaged(
+            store,
+            names.MANIFEST,
+            f"{', '.join(wrong)} not as the commit records say; delete it and run vqtok tokenize again",
+        )
 
 
 def _check_part(config: Config, store: LocalFiles, birth: Birth, shard: SourceShard, commit: CommitRecord) -> None:
     check_checksums(store.path(f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"), commit.files)
     check_checksums(store.path(names.REJECTS), [commit.rejects])
     part = Part(store, birth, commit.part, commit.attempt, commit.written)
-    tokens = part.tokens()
-    if tokens.size and tokens.max() >= birth.codebook.vocab_size:
-        raise CorruptStore(f"{commit.part}: token {tokens.max()} is outside the codebook")
-    counts = np.bincount(tokens.reshape(-1), minlength=birth.codebook.vocab_size)
-    if not np.array_equal(counts, unpack_counts(commit.code_counts)):
-        raise CorruptStore(f"{commit.part}: the tokens are not as often as the commit says")
+    rejects = read_rejects(store, commit.part, commit.attempt)
+    _check_counts(birth, part, rejects, commit)
     if part.digest() != commit.content_digest:
-        raise CorruptStore(f"{commit.part}: the arrays are not those of the commit (content digest)")
-    _check_keys(config, shard, part, read_rejects(store, commit.part, commit.attempt), commit)
+        raise damaged(store, names.commit(commit.part), "the arrays are not those of the commit (content digest)")
+    _check_keys(config, shard, part, rejects, commit)
+
+
+def _check_counts(birth: Birth, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:
+    """All that the commit counts: rows, rejects, labels, codes."""
+    path, tokens, vocab_size = names.commit(commit.part), part.tokens(), birth.codebook.vocab_size
+    found = {"written": len(tokens), "rejected": len(rejects), "unlabelled": int((part.labels == NO_LABEL).sum())}
+    for name, count in found.items():
+        if getattr(commit, name) != count:
+            raise CorruptStore(f"{path}: {getattr(commit, name)} {name}, but there are {count}")
+    if tokens.size and tokens.max() >= vocab_size:
+        raise CorruptStore(f"{commit.part}: token {tokens.max()} is outside the codebook")
+    counts = np.bincount(tokens.reshape(-1), minlength=vocab_size)
+    if not np.array_equal(counts, unpack_counts(commit.code_counts, vocab_size, path)):
+        raise CorruptStore(f"{path}: the tokens are not as often as its code counts say")
 
 
 def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:

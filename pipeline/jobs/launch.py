@@ -20,20 +20,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     terminal; SIGTERM is passed on.
     """
     threads = max(1, available_cores() // processes)
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *arguments],
-            env={
-                "OMP_NUM_THREADS": str(threads),
-                **os.environ,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(processes),
-                "LOCAL_WORLD_SIZE": str(processes),
-            },
-        )
-        for rank in range(processes)
-    ]
+    children: list[subprocess.Popen[bytes]] = []
 
     def pass_on(signum: int, frame: object) -> None:
         for child in children:
@@ -41,5 +28,15 @@ def launch(arguments: Sequence[str], processes: int) -> int:
 
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, lambda signum, frame: None)
+    for rank in range(processes):
+        environment = {
+            "OMP_NUM_THREADS": str(threads),
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+        }
+        children.append(subprocess.Popen([sys.executable, "-m", "pipeline", *arguments], env=environment))
     statuses = [child.wait() for child in children]
     return max(status if status >= 0 else 128 - status for status in statuses)

@@ -28,12 +28,12 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import SourceShard
 from pipeline.store import names
 from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
-from pipeline.store.commits import committed_parts, read_commits
+from pipeline.store.commits import CommitRecord, committed_parts, read_commits
 from pipeline.store.failures import Failure, clear_failure, record_failure
 from pipeline.store.hierarchy import prepare_hierarchy, table_digest
 from pipeline.store.manifest import is_current, read_manifest
 from pipeline.store.snapshot import make_manifest
-from pipeline.store.writer import EncodedShard, commit_part
+from pipeline.store.writer import commit_part
 from pipeline.world import World, current_world
 
 _POLL_SECONDS = 0.5
@@ -87,6 +87,17 @@ def run(
     plan = make_plan(config)
     if is_finished(plan, config):
         return TokenizeResult(plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
+    try:
+        return _work_on(plan, config, wait, allow_execution_change, show_progress)
+    except OSError as error:  # full, read-only, gone: sources and tokenizers have errors of their own
+        raise StoreError(
+            f"{plan.store.root}: {error}; see to the disk, then run again: what is committed stays"
+        ) from error
+
+
+def _work_on(
+    plan: Plan, config: Config, wait: bool, allow_execution_change: bool, show_progress: bool
+) -> TokenizeResult:
     world = current_world()
     torch.set_num_threads(world.cores)
     tokenizer = load_tokenizer(
@@ -94,9 +105,9 @@ def run(
     )
     birth = make_birth(config, tokenizer)
     execution = describe_execution(config, world.device)
+    create_or_compare(plan.store, birth)
     if not allow_execution_change:
         refuse_other_execution(plan, execution)
-    create_or_compare(plan.store, birth)
     prepare_hierarchy(plan.store, birth, tokenizer.codebook.table)
 
     workers = config.tokenize.decode_workers
@@ -155,7 +166,7 @@ class _Worker:
         self._failures: dict[str, str] = {}
         self._failed_parts: set[str] = set()
         self._images = 0
-        self._writing: tuple[SourceShard, Future[None]] | None = None
+        self._writing: tuple[SourceShard, Future[CommitRecord]] | None = None
 
     def work(self, shards: list[SourceShard], wait: bool) -> TokenizeResult:
         started = time.monotonic()
@@ -195,7 +206,7 @@ class _Worker:
             )
             self._finish_writing()
             self._images += len(encoded.keys) + len(encoded.rejects)
-            self._writing = shard, writer.submit(self._write, encoded)
+            self._writing = shard, writer.submit(commit_part, self._plan.store, self._birth, encoded)
         return True
 
     def _finish_writing(self) -> None:
@@ -206,15 +217,6 @@ class _Worker:
             future.result()
             clear_failure(self._plan.store, shard.part)
             self._claims.release(shard.part)
-
-    def _write(self, encoded: EncodedShard) -> None:
-        try:
-            commit_part(self._plan.store, self._birth, encoded)
-        except OSError as error:
-            raise StoreError(
-                f"{self._plan.store.root}: {encoded.part} cannot be written ({error}); see to the disk, then run "
-                "again: what is committed stays"
-            ) from error
 
     @contextlib.contextmanager
     def _recording_failure(self, shard: SourceShard) -> Iterator[None]:

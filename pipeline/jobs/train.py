@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.jobs.training.birth import TrainResult, claim_folder, record_result
+from pipeline.jobs.training.birth import TrainResult, find_result
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,14 @@ def run(config: Config) -> TrainSummary:
     Under torchrun or `accelerate launch` every process calls this. A finished tokenizer is found without
     importing torch.
 
-    Raises TokenizerError when the folder belongs to another configuration, ConfigError and SourceError for
+    Raises TokenizerError when the folder holds the work of another configuration, ConfigError and SourceError for
     a configuration or images that cannot be trained on.
     """
     folder = Path(config.tokenizer.path)
-    birth = claim_folder(config)
-    if birth.result is not None:
-        return TrainSummary(folder, birth.result, trained=False)
+    result = find_result(config)
+    if result is not None:
+        return TrainSummary(folder, result, trained=False)
     # Importing torch takes seconds.
     from pipeline.jobs.training.loop import Training
 
-    training = Training(config)
-    result = training.run()
-    if training.is_main_process:
-        record_result(folder, birth, result)
-    return TrainSummary(folder, result, trained=True)
+    return TrainSummary(folder, Training(config).run(), trained=True)

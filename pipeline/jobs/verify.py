@@ -54,7 +54,8 @@ class Verification:
         try:
             yield
         except VqtokError as error:
-            self.problems.append(str(error))
+            if str(error) not in self.problems:  # a full check meets what the quick one has found
+                self.problems.append(str(error))
 
 
 def check_commits(config: Config) -> Verification:

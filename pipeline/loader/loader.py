@@ -83,7 +83,11 @@ class TokenLoader:
 
         Raises StoreError naming what differs when the state is of another store or another order.
         """
-        for name, ours in self.state_dict().items():
+        present = self.state_dict()
+        missing = present.keys() - state.keys()
+        if missing:
+            raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
+        for name, ours in present.items():
             if name in ("content_digest", "shuffle", "seed") and state[name] != ours:
                 raise StoreError(f"the loader's state has {name} {state[name]!r}, this loader {ours!r}")
         self._epoch, self._rows_seen = int(state["epoch"]), int(state["rows_seen"])

@@ -80,9 +80,12 @@ def read_commit(files: Files, part: str) -> CommitRecord:
     """
     path = names.commit(part)
     try:
-        return CommitRecord.model_validate_json(files.read(path))
+        record = CommitRecord.model_validate_json(files.read(path))
     except ValidationError as error:
         raise damaged(files, path, f"not a commit record: {error.errors()[0]['msg']}") from None
+    if record.part != part:
+        raise damaged(files, path, f"the commit record of {record.part}")
+    return record
 
 
 def read_commits(files: Files, parts: Iterable[str]) -> list[CommitRecord]:

@@ -29,9 +29,9 @@ class Part:
         """Elements of one array. Raises CorruptStore for anything missing, short or damaged."""
         try:
             array = self._array(path)
-            # Zarr reads a missing chunk as zeros, which are a valid code.
-            if array.shape[0] and not self._chunk(path, array).is_file():
-                raise self._damaged(path, "its chunk file is missing")
+            # Zarr reads a missing or an empty chunk file as zeros, which are a valid code.
+            if array.shape[0] and not self._has_chunk(path, array):
+                raise self._damaged(path, "its chunk file is missing or empty")
             values: Array = np.asarray(array[rows])
         except CorruptStore:
             raise
@@ -75,8 +75,12 @@ class Part:
     def _array(self, path: str) -> "zarr.Array[Any]":
         return zarr.open_array(LocalStore(self._files.path(self._path)), path=path, mode="r")
 
-    def _chunk(self, path: str, array: "zarr.Array[Any]") -> Any:
-        return self._files.path("/".join([self._path, path, "c", *("0" for _ in array.shape)]))
+    def _has_chunk(self, path: str, array: "zarr.Array[Any]") -> bool:
+        """Whether the one chunk file of an array is there and has contents."""
+        try:
+            return self._files.size("/".join([self._path, path, "c", *("0" for _ in array.shape)])) > 0
+        except FileNotFoundError:
+            return False
 
     def _damaged(self, path: str, what: str) -> CorruptStore:
         return damaged(

@@ -106,9 +106,9 @@ class TokenStore:
     def read(self, rows: slice | Sequence[int] | Array) -> TokenBatch:
         """The named rows, in the order given. Whole ranges are much faster than scattered rows.
 
-        Raises IndexError for a row outside the store.
+        Raises IndexError for a row outside the store, TypeError for what is not a sequence of row numbers.
         """
-        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows, np.int64)
+        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else _row_numbers(rows)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a store of {len(self)} samples")
         tokens = np.empty((len(wanted), self.geometry.num_tokens), self._birth.token_dtype)
@@ -202,3 +202,11 @@ class TokenStore:
     def _snapshot(self) -> Manifest:
         parts = sorted(committed_parts(self._files))
         return make_manifest(read_commits(self._files, parts), (), self.vocab_size, generation=0)
+
+
+def _row_numbers(rows: Sequence[int] | Array) -> Array:
+    """Integers of any kind as int64 [n]. A mask is refused: its values would pass for the rows 0 and 1."""
+    numbers = np.asarray(rows)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise TypeError(f"rows must be a slice or a sequence of row numbers, not {rows!r}")
+    return numbers.astype(np.int64)

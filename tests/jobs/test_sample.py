@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,15 +11,19 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from pipeline.config import Config, load_config
 from pipeline.errors import VqtokError
 from pipeline.jobs import photographs, sample
 from pipeline.jobs.photographs import PHOTOGRAPHS, open_photograph
 
+SHIPPED = Path(__file__).parents[2] / "configs" / "sample.yaml"
 RUN = "import sys; from pathlib import Path; from pipeline.jobs import sample; sample.run(Path(sys.argv[1]))"
 
 
@@ -154,3 +159,57 @@ def test_missing_photographs_name_what_to_install(tmp_path: Path, monkeypatch: p
             sample.run(tmp_path)
         assert photographs.REMEDY in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shipped_configuration_fits_the_set(made: sample.SampleSummary) -> None:
+    config = load_config(SHIPPED)
+    for patterns, prefix in ((config.source.shards, "photos-"), (config.train.holdout, "heldout-")):
+        (pattern,) = (Path(pattern) for pattern in patterns)
+        assert pattern.parent == Path("data/sample")
+        matched = {path.name for path in made.folder.glob(pattern.name)}
+        assert matched == {name for name in made.contents.samples if name.startswith(prefix)}
+
+
+def test_the_shipped_configuration_names_every_key_and_its_default() -> None:
+    shown = dict(remarks(SHIPPED.read_text()))
+    required = {key: "x" for key, remark in shown.items() if remark == "required"} | {"image.size": 64}
+    defaults = flat(Config.model_validate(nested(required)).model_dump(mode="json"))
+    shipped = flat(load_config(SHIPPED).model_dump(mode="json"))
+    assert shown.keys() == defaults.keys()
+    for key, remark in shown.items():
+        if remark == "required":
+            continue
+        default = yaml.safe_load(remark.removeprefix("default: ")) if remark else shipped[key]
+        assert default == defaults[key], f"{key}: the remark is {remark!r}"
+        assert bool(remark) == (shipped[key] != defaults[key]), key
+
+
+def remarks(text: str) -> Iterator[tuple[str, str]]:
+    """Each dotted key that has a value, and what stands in the comment behind it."""
+    path: list[str] = []
+    for line in text.splitlines():
+        match = re.fullmatch(r"( *)(\w+):(?: +([^#]*?))?(?: +# (.*))?", line)
+        if match is None:
+            assert not line.strip() or line.lstrip().startswith("#"), line
+            continue
+        indent, key, value, remark = match.groups()
+        path = [*path[: len(indent) // 2], key]
+        if value:
+            yield ".".join(path), remark or ""
+
+
+def flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Leaves by dotted key."""
+    leaves = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
+    return leaves
+
+
+def nested(leaves: dict[str, Any]) -> dict[str, Any]:
+    """The tree of leaves that are one section deep."""
+    tree: dict[str, Any] = {}
+    for key, value in leaves.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    return tree

@@ -1,6 +1,7 @@
 """`vqtok train`: exact resume, honest figures, and a clear word for every way in which it cannot go on."""
 
 import io
+import itertools
 import json
 import os
 import random
@@ -21,7 +22,7 @@ import webdataset as wds
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.config import Config
+from pipeline.config import Config, ImageConfig
 from pipeline.errors import ConfigError, SourceError, TokenizerError
 from pipeline.jobs import train
 from pipeline.jobs.training.lock import only_training
@@ -229,9 +230,24 @@ def test_how_often_figures_are_taken_may_change(data: Path, trained: train.Train
 
 def test_a_tokenizer_of_unknown_origin_is_left_alone(data: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"precious")
-    with pytest.raises(TokenizerError, match="a tokenizer that `vqtok train` did not write"):
+    with pytest.raises(TokenizerError, match="holds a tokenizer that `vqtok train` did not make"):
         train.run(configuration(data, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_training_that_never_got_anywhere_binds_nobody(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="multiples of 4"):
+        train.run(configuration(data, tmp_path).model_copy(update={"image": ImageConfig(size=(18, 18))}))
+    assert train.run(configuration(data, tmp_path, steps=1)).trained
+
+
+def test_a_folder_that_cannot_be_written(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(TokenizerError, match=r"is a file; set another tokenizer\.path"):
+        train.run(configuration(data, file))
+    with pytest.raises(TokenizerError, match="cannot be written as the tokenizer folder"):
+        train.run(configuration(data, file / "below"))
 
 
 # --- resume --------------------------------------------------------------------------------------------------
@@ -323,6 +339,18 @@ def test_all_ranks_together_see_every_image_before_one_comes_again(data: Path, t
     config = configuration(data, tmp_path, shuffle_buffer=1)
     seen = [seed for rank in (0, 1) for batch in first_seeds(config, Place(0, rank, 2), 3) for seed in batch]
     assert sorted(seen) == list(range(24))
+
+
+def test_half_of_the_images_are_mirrored(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path)
+    batches = training_batches(config, training_shards(config), Place(0, 0, 1), pin_memory=False)
+    mirrored = []
+    for img_3HW in itertools.chain.from_iterable(next(batches).img_B3HW for _ in range(25)):
+        original = np.array(Image.open(io.BytesIO(picture(int(img_3HW[0, 0, 0])))))
+        pixels = img_3HW.permute(1, 2, 0).numpy()
+        mirrored.append(bool((pixels != original).any()))
+        assert (pixels == (original[:, ::-1] if mirrored[-1] else original)).all()
+    assert 30 < sum(mirrored) < 70
 
 
 def test_a_single_source_shard_feeds_any_number_of_ranks(data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -28,7 +29,8 @@ def train(options: dict[str, object], rank: int) -> VectorQuantizer:
 
 def work(rank: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2)
+    limit = timedelta(seconds=60)  # for ranks that wait for different things
+    dist.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2, timeout=limit)
     everything = train({"ema_decay": 0.9, "kmeans_init": True, "revive_after": 2, "cosine": True}, rank)
     by_gradient = train({"kmeans_init": True, "revive_after": 2}, rank)
     average = train({"ema_decay": 0.9}, rank)

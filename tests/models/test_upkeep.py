@@ -109,6 +109,20 @@ def test_only_codes_unused_for_long_enough_are_revived() -> None:
     assert (rows(batch) == codebook_KC[1]).all(dim=1).any()  # exactly a vector of the batch
 
 
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_revived_code_starts_as_a_new_one(ema_decay: float | None) -> None:
+    vq = VectorQuantizer(4, 2, revive_after=3, ema_decay=ema_decay)
+    z_BChw = torch.full((1, 2, 2, 2), 5.0)
+    for _ in range(3):
+        vq(z_BChw)
+    unused = [code for code in range(4) if vq.steps_unused[code] == 3]
+    assert len(unused) == 3
+    vq(z_BChw)
+    # All of them moved to the one vector there is; the first of them is chosen, the others wait anew.
+    torch.testing.assert_close(vq.get_codebook()[unused[0]], torch.tensor([5.0, 5.0]))
+    assert max(vq.steps_unused.tolist()) == 1
+
+
 def test_more_dead_codes_than_vectors_become_different_codes() -> None:
     torch.manual_seed(0)
     vq = VectorQuantizer(8, 2, revive_after=1)

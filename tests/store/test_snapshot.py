@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +35,10 @@ def test_sums_are_those_of_the_commits(commits: list[CommitRecord]) -> None:
     assert [part.part for part in manifest.parts] == sorted(commit.part for commit in commits)
     birth = make_birth()
     tokens = np.concatenate([make_shard(birth, f"p{number}", number).tokens for number in range(5)])
-    assert unpack_counts(manifest.code_counts, 16, "manifest.json").tolist() == np.bincount(tokens.reshape(-1), minlength=16).tolist()
+    assert (
+        unpack_counts(manifest.code_counts, 16, "manifest.json").tolist()
+        == np.bincount(tokens.reshape(-1), minlength=16).tolist()
+    )
 
 
 def test_a_commit_with_damaged_counts_is_named(commits: list[CommitRecord]) -> None:

@@ -1,6 +1,6 @@
 """`train.json`: which configuration a tokenizer folder belongs to, and what came of it.
 
-Written when training starts, so that no other configuration continues it, and once more, with the result,
+Written when training begins, so that no other configuration continues it, and once more, with the result,
 when the tokenizer is saved. Reading it needs no torch.
 """
 
@@ -45,39 +45,52 @@ class Birth(Record):
     """None until the tokenizer is finished."""
 
 
-def claim_folder(config: Config) -> Birth:
-    """Bind the folder `tokenizer.path` to this configuration, or find it bound to it already.
+def find_result(config: Config) -> TrainResult | None:
+    """What a finished training of this configuration came to; None when there is training left to do.
 
-    Processes may call this side by side. Raises TokenizerError when the folder belongs to another
-    configuration, holds a tokenizer of unknown origin, or cannot be written.
+    Raises TokenizerError when the folder holds the work of another configuration, or of unknown origin.
     """
     folder = Path(config.tokenizer.path)
-    ours = Birth(configuration=config.model_dump(mode="json", include={"source", "image", "train"}, exclude=_FREE))
-    try:
-        if not (folder / FILE).exists():
-            _refuse_unknown_tokenizer(folder)
-            LocalFiles(folder).put_if_absent(FILE, ours.to_json())
-        theirs = Birth.model_validate_json((folder / FILE).read_bytes())
-    except ValidationError as error:
-        raise TokenizerError(f"{folder / FILE}: not written by `vqtok train`; {_REMEDY}") from error
-    except OSError as error:
-        raise TokenizerError(f"{folder}: cannot be used as the tokenizer folder: {error}") from error
-    lines = differences(ours.configuration, theirs.configuration)
+    if folder.exists() and not folder.is_dir():
+        raise TokenizerError(f"{folder}: is a file; set another tokenizer.path")
+    if not _holds_work(folder):
+        return None
+    found = _read(folder / FILE)
+    lines = differences(_of(config).configuration, found.configuration)
     if lines:
         raise TokenizerError(
-            f"{folder}: belongs to a training with another configuration; {_REMEDY}\n"
+            f"{folder}: holds the training of another configuration; {_REMEDY}\n"
             + "\n".join(f"  {line}" for line in lines)
         )
-    complete = all((folder / name).is_file() for name in _TOKENIZER_FILES)
-    return theirs if complete else theirs.model_copy(update={"result": None})
+    return found.result if all((folder / name).is_file() for name in _TOKENIZER_FILES) else None
 
 
-def record_result(folder: Path, birth: Birth, result: TrainResult) -> None:
-    """Mark the tokenizer in `folder` as finished."""
-    LocalFiles(folder).put(FILE, birth.model_copy(update={"result": result}).to_json())
+def begin(config: Config) -> None:
+    """Bind the folder to this configuration. The caller holds it alone. Raises TokenizerError."""
+    find_result(config)
+    LocalFiles(config.tokenizer.path).put(FILE, _of(config).to_json())
 
 
-def _refuse_unknown_tokenizer(folder: Path) -> None:
-    for name in _TOKENIZER_FILES:
-        if (folder / name).exists():
-            raise TokenizerError(f"{folder / name}: a tokenizer that `vqtok train` did not write; {_REMEDY}")
+def record_result(config: Config, result: TrainResult) -> None:
+    """Mark the tokenizer in the folder as finished."""
+    finished = _of(config).model_copy(update={"result": result})
+    LocalFiles(config.tokenizer.path).put(FILE, finished.to_json())
+
+
+def _of(config: Config) -> Birth:
+    sections = {"source", "image", "train"}
+    return Birth(configuration=config.model_dump(mode="json", include=sections, exclude=_FREE))
+
+
+def _holds_work(folder: Path) -> bool:
+    """Whether something would be lost if another configuration took the folder over."""
+    return any((folder / name).exists() for name in _TOKENIZER_FILES) or any(folder.glob("checkpoints/step-*"))
+
+
+def _read(path: Path) -> Birth:
+    try:
+        return Birth.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise TokenizerError(f"{path.parent}: holds a tokenizer that `vqtok train` did not make; {_REMEDY}") from None
+    except (ValidationError, OSError) as error:
+        raise TokenizerError(f"{path}: cannot be read as that of a training; {_REMEDY}") from error

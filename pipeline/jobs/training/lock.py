@@ -13,12 +13,17 @@ _HELD_ELSEWHERE = (errno.EACCES, errno.EAGAIN)
 
 @contextmanager
 def only_training(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; its end by whatever means lets go.
+    """Make the folder and hold it for this process; the end of the process, whatever it dies of, lets go.
 
     A file system without locks is trusted to have one user. Raises TokenizerError while another process
-    holds the folder.
+    holds the folder, and when it cannot be written.
     """
-    with (folder / ".lock").open("wb") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("wb")
+    except OSError as error:
+        raise TokenizerError(f"{folder}: cannot be written as the tokenizer folder: {error}") from error
+    with file:
         try:
             # Not `flock`: worker processes would inherit it and outlive a killed parent with it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

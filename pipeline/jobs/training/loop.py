@@ -1,6 +1,6 @@
 """The training loop, on any number of processes."""
 
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.config import Config, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.jobs.training.birth import TrainResult
+from pipeline.jobs.training.birth import TrainResult, begin, record_result
 from pipeline.jobs.training.checkpoints import Checkpoints
 from pipeline.jobs.training.evaluation import evaluate, load_held_out
 from pipeline.jobs.training.lock import only_training
@@ -46,18 +46,18 @@ class Training:
         self._stepper = self._prepare()
         self._checkpoints = Checkpoints(self._folder / "checkpoints", self._accelerator)
 
-    @property
-    def is_main_process(self) -> bool:
-        """Whether this process writes what all of them have made."""
-        return bool(self._accelerator.is_main_process)
-
     def run(self) -> TrainResult:
         """Train from the newest checkpoint, or from the start, to the end, and save the tokenizer.
 
         Raises TokenizerError while another process trains in the folder.
         """
-        with only_training(self._folder) if self.is_main_process else nullcontext():
+        if not self._accelerator.is_main_process:
             return self._run()
+        with only_training(self._folder):
+            begin(self._config)
+            result = self._run()
+            record_result(self._config, result)
+            return result
 
     def _run(self) -> TrainResult:
         train = self._config.train
@@ -108,7 +108,7 @@ class Training:
             vocab_size=self._config.train.model.vocab_size,
             **{name: held_out.get(name) for name in ("psnr", "perplexity", "codes_used")},
         )
-        if self.is_main_process:
+        if self._accelerator.is_main_process:
             summary = {**self._config.train.model_dump(mode="json"), "result": result.model_dump()}
             size = self._config.image.size
             save_tokenizer(self._folder, self._model, self._normalization, summary, image_size=size)

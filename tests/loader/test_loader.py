@@ -1,0 +1,217 @@
+"""`TokenLoader`: every row once per epoch, over any number of ranks, from any point on."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures_store import store_of_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import StoreError
+from pipeline.loader import TokenBatch, TokenLoader
+from pipeline.loader import order as order_module
+from pipeline.store import TokenStore
+
+ROWS = 331
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    """331 rows in parts of uneven sizes."""
+    return TokenStore(store_of_rows(tmp_path_factory.mktemp("loader") / "store", [100, 0, 7, 1, 223]))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 16 rows and windows of 4, so that this store has many of both."""
+    monkeypatch.setattr(order_module, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(order_module, "WINDOW_BLOCKS", 4)
+
+
+def ranks(store: TokenStore, world_size: int, **options: object) -> list[TokenLoader]:
+    return [TokenLoader(store, rank=rank, world_size=world_size, **options) for rank in range(world_size)]  # type: ignore[arg-type]
+
+
+def keys_of(batches: list[TokenBatch]) -> list[str]:
+    return [key for batch in batches for key in batch.key]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 10, 64, 1000])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_every_row_comes_once_per_epoch(store: TokenStore, world_size: int, batch_size: int, shuffle: bool) -> None:
+    loaders = ranks(store, world_size, batch_size=batch_size, shuffle=shuffle)
+    for _ in range(2):
+        batches = [list(loader) for loader in loaders]
+        assert Counter(key for rank in batches for key in keys_of(rank)) == Counter(store.keys)
+        for loader, own in zip(loaders, batches, strict=True):
+            assert len(loader) == len(own)
+            assert {len(batch) for batch in own[:-1]} <= {batch_size}
+        assert max(map(len, batches)) - min(map(len, batches)) <= 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_dropping_the_last_rows_makes_steps_equal(store: TokenStore, world_size: int) -> None:
+    loaders = ranks(store, world_size, batch_size=25, drop_last=True)
+    batches = [list(loader) for loader in loaders]
+    steps = ROWS // (25 * world_size)
+    assert [len(own) for own in batches] == [len(loader) for loader in loaders] == [steps] * world_size
+    assert {len(batch) for own in batches for batch in own} == {25}
+    keys = [key for own in batches for key in keys_of(own)]
+    assert len(set(keys)) == len(keys) == steps * 25 * world_size
+
+
+def test_rows_keep_their_tokens_and_labels(store: TokenStore) -> None:
+    row_of = {key: row for row, key in enumerate(store.keys)}
+    for batch in TokenLoader(store, batch_size=50, seed=3):
+        expected = store.read([row_of[key] for key in batch.key])
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch.idx_Bl, expected.idx_Bl, strict=True))
+        assert torch.equal(batch.label, expected.label)
+
+
+def test_unshuffled_is_the_order_of_the_store(store: TokenStore) -> None:
+    loader = TokenLoader(store, batch_size=40, shuffle=False)
+    assert keys_of(list(loader)) == keys_of(list(loader)) == store.keys
+    first, second = ranks(store, 2, batch_size=40, shuffle=False)
+    assert (keys_of(list(first)), keys_of(list(second))) == (store.keys[::2], store.keys[1::2])
+
+
+def test_epochs_differ_and_seeds_repeat(store: TokenStore) -> None:
+    loader, same, other = (TokenLoader(store, batch_size=40, seed=seed) for seed in (5, 5, 6))
+    epochs = [keys_of(list(loader)) for _ in range(3)]
+    assert [keys_of(list(same)) for _ in range(3)] == epochs
+    orders = [*epochs, keys_of(list(other)), store.keys]
+    assert len({tuple(order) for order in orders}) == 5
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("resumed_world", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_resumed_epoch_delivers_exactly_the_rest(
+    store: TokenStore, world_size: int, resumed_world: int, steps: int, shuffle: bool
+) -> None:
+    seen: list[str] = []
+    states = []
+    for loader in ranks(store, world_size, batch_size=13, shuffle=shuffle, seed=2):
+        list(loader)  # so that it is the second epoch that is interrupted
+        for step, batch in enumerate(loader, start=1):
+            seen += batch.key
+            if step == steps:
+                break
+        states.append(json.loads(json.dumps(loader.state_dict())))
+    assert all(state == states[0] for state in states)
+
+    rest: list[str] = []
+    following: list[str] = []
+    for loader in ranks(store, resumed_world, batch_size=9, shuffle=shuffle, seed=2):
+        loader.load_state_dict(states[0])
+        rest += keys_of(list(loader))
+        following += keys_of(list(loader))
+    assert Counter(seen + rest) == Counter(store.keys)
+    assert Counter(following) == Counter(store.keys)
+
+
+def test_resuming_at_the_same_size_goes_on_with_the_same_batches(store: TokenStore) -> None:
+    whole = [batch.key for batch in TokenLoader(store, batch_size=20, seed=1)]
+    loader = TokenLoader(store, batch_size=20, seed=1)
+    iterator = iter(loader)
+    begun = [next(iterator).key for _ in range(7)]
+    resumed = TokenLoader(store, batch_size=20, seed=1)
+    resumed.load_state_dict(loader.state_dict())
+    assert begun + [batch.key for batch in resumed] == whole
+    assert resumed.state_dict() == {**loader.state_dict(), "epoch": 1, "rows_seen": 0}
+
+
+def test_a_state_taken_after_the_last_batch_goes_on_with_the_next_epoch(store: TokenStore) -> None:
+    loader = TokenLoader(store, batch_size=100, seed=1)
+    iterator = iter(loader)
+    for _ in range(len(loader)):
+        next(iterator)
+    resumed = TokenLoader(store, batch_size=100, seed=1)
+    resumed.load_state_dict(loader.state_dict())
+    assert list(resumed) == []
+    assert sorted(keys_of(list(resumed))) == sorted(store.keys)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_interruptions_at_any_world_sizes_lose_and_double_nothing(store: TokenStore, data: st.DataObject) -> None:
+    state = TokenLoader(store, seed=9).state_dict()
+    seen: list[str] = []
+    for _ in range(data.draw(st.integers(1, 4), "interruptions")):
+        world_size, batch_size = data.draw(st.integers(1, 4), "world size"), data.draw(st.integers(1, 30), "batch size")
+        steps = data.draw(st.integers(1, 4), "steps")
+        loaders = ranks(store, world_size, batch_size=batch_size, seed=9)
+        for loader in loaders:
+            loader.load_state_dict(state)
+            for step, batch in enumerate(loader, start=1):
+                seen += batch.key
+                if step == steps:
+                    break
+        state = loaders[0].state_dict()
+        if state["epoch"]:  # the epoch ended on the way
+            assert Counter(seen) == Counter(store.keys)
+            return
+    loader = TokenLoader(store, seed=9)
+    loader.load_state_dict(state)
+    assert Counter(seen + keys_of(list(loader))) == Counter(store.keys)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 4}, "the loader's state has seed 4, this loader 3"),
+        ({"shuffle": False}, "the loader's state has shuffle False, this loader True"),
+        ({"content_digest": "of another store"}, "the loader's state has content_digest 'of another store'"),
+    ],
+)
+def test_a_state_of_another_order_is_refused(store: TokenStore, change: dict[str, object], message: str) -> None:
+    loader = TokenLoader(store, batch_size=10, seed=3)
+    next(iter(loader))
+    before = loader.state_dict()
+    with pytest.raises(StoreError, match=message):
+        loader.load_state_dict({**before, **change})
+    assert loader.state_dict() == before
+
+
+def test_what_is_no_state_is_refused(store: TokenStore) -> None:
+    loader = TokenLoader(store)
+    state = loader.state_dict()
+    for name in state:
+        with pytest.raises(StoreError, match=f"no {name}"):
+            loader.load_state_dict({key: value for key, value in state.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"rank": 2, "world_size": 2}, "rank 2 is not in 0 .. world_size - 1 = 1"),
+        ({"rank": -1}, "rank -1"),
+        ({"world_size": 0}, "rank 0"),
+    ],
+)
+def test_senseless_arguments_are_refused(store: TokenStore, options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TokenLoader(store, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("counts", [[], [0]])
+def test_a_store_of_nothing_gives_no_batches(tmp_path: Path, counts: list[int]) -> None:
+    store = TokenStore(store_of_rows(tmp_path, counts))
+    for loader in ranks(store, 2):
+        assert (len(loader), list(loader), list(loader)) == (0, [], [])
+
+
+def test_a_store_smaller_than_a_batch(tmp_path: Path) -> None:
+    store = TokenStore(store_of_rows(tmp_path, [2, 1]))
+    (batch,) = TokenLoader(store, batch_size=256)
+    assert sorted(batch.key) == sorted(store.keys)
+    sizes = [[len(batch) for batch in loader] for loader in ranks(store, 4, batch_size=256)]
+    assert sizes == [[1], [1], [1], []]
+    assert [len(loader) for loader in ranks(store, 4, batch_size=256)] == [1, 1, 1, 0]
+    assert [list(loader) for loader in ranks(store, 4, batch_size=256, drop_last=True)] == [[]] * 4

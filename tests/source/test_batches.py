@@ -1,0 +1,213 @@
+"""Batches of one source shard: every sample once, as a row or as a reject, in source order."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support import encoded, shared_data, tar_bytes
+
+from pipeline.config import ImageConfig, SourceConfig
+from pipeline.errors import SourceError
+from pipeline.files import LocalFiles
+from pipeline.records import Reject
+from pipeline.source.batches import ImageBatch, Row, image_batches
+from pipeline.source.images import ImageTransform
+from pipeline.source.overlap import prefetch
+from pipeline.source.samples import Sample, SampleReader
+from pipeline.source.selection import Selection
+
+TRANSFORM = ImageTransform(ImageConfig(size=(8, 12)))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(3) as pool:
+        yield pool
+
+
+def plain(shade: int) -> bytes:
+    return encoded(Image.new("RGB", (12, 8), (shade, shade, shade)), "PNG")
+
+
+def sample(index: int, **members: bytes | None) -> Sample:
+    return Sample(index, f"key-{index}", members or {"png": plain(index + 1), "cls": str(index).encode()})
+
+
+def selection(**options: Any) -> Selection:
+    return Selection(SourceConfig(shards="x.tar", **options))
+
+
+def batches(samples: Any, pool: ThreadPoolExecutor, batch_size: int = 4, **options: Any) -> Iterator[ImageBatch]:
+    return image_batches(samples, selection(**options), TRANSFORM, batch_size, pool)
+
+
+SIZES = [(0, []), (1, [1]), (3, [3]), (4, [4]), (5, [4, 1]), (8, [4, 4]), (11, [4, 4, 3])]
+
+
+@pytest.mark.parametrize(("count", "rows"), SIZES)
+def test_batches_are_full_but_for_the_last(pool: ThreadPoolExecutor, count: int, rows: list[int]) -> None:
+    found = list(batches(map(sample, range(count)), pool))
+    assert [len(batch.rows) for batch in found] == rows
+    assert [row for batch in found for row in batch.rows] == [Row(f"key-{n}", n, {}) for n in range(count)]
+    for number, batch in enumerate(found):
+        assert (batch.img_B3HW.shape, batch.img_B3HW.dtype) == ((4, 3, 8, 12), torch.uint8)
+        shades = [number * 4 + row + 1 if row < len(batch.rows) else 0 for row in range(4)]  # black behind the last
+        assert torch.equal(
+            batch.img_B3HW, torch.tensor(shades, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 8, 12)
+        )
+
+
+def test_batches_do_not_share_memory(pool: ThreadPoolExecutor) -> None:
+    first, second = batches(map(sample, range(8)), pool)
+    first.img_B3HW.zero_()
+    assert second.img_B3HW.min() == 5
+
+
+def bad(index: int) -> Sample:
+    return sample(index, jpg=b"text named .jpg", cls=b"1")
+
+
+REASONS = [
+    (sample(0, jpg=b"not a picture", cls=b"1"), "decode", "not an image of a known format"),
+    (sample(0, jpg=b"", cls=b"1"), "decode", "empty"),
+    (sample(0, txt=b"no picture", cls=b"1"), "select", "no image member among .cls, .txt"),
+    (sample(0, jpg=plain(1), png=plain(1)), "select", "several image members"),
+    (sample(0, png=plain(1), cls=b"cat"), "label", "not an integer"),
+]
+
+
+@pytest.mark.parametrize(("rejected", "stage", "reason"), REASONS, ids=[row[2] for row in REASONS])
+def test_a_bad_sample_is_a_reject_with_its_stage_and_reason(
+    pool: ThreadPoolExecutor, rejected: Sample, stage: str, reason: str
+) -> None:
+    (batch,) = batches([rejected], pool)
+    (reject,) = batch.rejects
+    assert (reject.key, reject.index, reject.stage, batch.rows) == ("key-0", 0, stage, [])
+    assert reason in reject.reason
+    assert not batch.img_B3HW.any()
+
+
+@settings(max_examples=40)
+@given(st.lists(st.booleans(), max_size=20), st.integers(1, 6))
+def test_every_sample_is_a_row_or_a_reject_in_source_order(good: list[bool], batch_size: int) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        samples = [sample(n) if fine else bad(n) for n, fine in enumerate(good)]
+        found = list(batches(samples, pool, batch_size))
+    assert [([row.label for row in b.rows], [reject.index for reject in b.rejects]) for b in found] == split(
+        good, batch_size
+    )
+    for batch in found:
+        for row, img_3HW in zip(batch.rows, batch.img_B3HW, strict=False):
+            assert img_3HW.unique().tolist() == [row.label + 1]  # a reject leaves no gap
+
+
+def split(good: list[bool], batch_size: int) -> list[tuple[list[int], list[int]]]:
+    """Rows and rejects of every batch: a reject belongs to the batch that is being filled when it is met."""
+    found: list[tuple[list[int], list[int]]] = [([], [])]
+    for index, fine in enumerate(good):
+        rows, rejects = found[-1]
+        (rows if fine else rejects).append(index)
+        if len(rows) == batch_size:
+            found.append(([], []))
+    return found if any(found[-1]) else found[:-1]
+
+
+def test_rejects_alone_make_a_batch_without_rows(pool: ThreadPoolExecutor) -> None:
+    (batch,) = batches(map(bad, range(9)), pool)
+    assert (batch.rows, len(batch.rejects)) == ([], 9)
+    assert isinstance(batch.rejects[0], Reject)
+
+
+def test_labels_and_kept_members_come_with_the_rows(pool: ThreadPoolExecutor) -> None:
+    members = [{"png": plain(1), "txt": b""}, {"png": plain(1), "cls": b"5"}]
+    (batch,) = batches([Sample(n, "k", parts) for n, parts in enumerate(members)], pool, keep="txt")
+    assert batch.rows == [Row("k", -1, {"txt": b""}), Row("k", 5, {"txt": None})]
+
+
+def reader(folder: Path, data: bytes) -> SampleReader:
+    files = LocalFiles(folder)
+    files.put("x.tar", data)
+    return SampleReader(files, "x.tar")
+
+
+def test_an_error_of_the_reader_surfaces_behind_the_good_batches(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    data = tar_bytes({f"{n:02}.png": plain(n) for n in range(40)})
+    seen: list[str] = []
+    with pytest.raises(SourceError, match="cut off"):
+        for batch in batches(reader(tmp_path, data[: len(data) // 2]), pool, 2):
+            seen += [row.key for row in batch.rows]
+    assert seen == [f"{n:02}" for n in range(len(seen))]
+    assert 2 <= len(seen) < 25
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), RuntimeError("CUDA error"), ImportError("no codec")])
+def test_a_fault_of_the_machine_is_raised_and_never_a_reject(pool: ThreadPoolExecutor, error: Exception) -> None:
+    class Failing(ImageTransform):
+        def __call__(self, data: bytes) -> torch.Tensor:
+            if data == plain(6):
+                raise error
+            return super().__call__(data)
+
+    found = image_batches(map(sample, range(9)), selection(), Failing(ImageConfig(size=(8, 12))), 4, pool)
+    assert next(found).rejects == []
+    with pytest.raises(type(error), match=str(error)):
+        next(found)
+
+
+def test_reading_ahead_is_bounded(pool: ThreadPoolExecutor) -> None:
+    taken = 0
+
+    def counted() -> Iterator[Sample]:
+        nonlocal taken
+        for number in range(200):
+            taken += 1
+            yield sample(number)
+
+    found = batches(counted(), pool, 4)
+    for done in range(1, 6):
+        next(found)
+        assert 4 * done <= taken <= 4 * done + 2 * 4
+
+
+def test_closing_a_prefetched_stage_leaves_no_thread_and_closes_the_reader(
+    pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    closed = threading.Event()
+
+    def tracked() -> Iterator[Sample]:
+        try:
+            yield from reader(tmp_path, tar_bytes({f"{n:03}.png": plain(n) for n in range(200)}))
+        finally:
+            closed.set()
+
+    stage = prefetch(batches(tracked(), pool, 4), 2)
+    next(stage)
+    assert not closed.is_set()
+    stage.close()
+    assert closed.is_set()
+    assert "prefetch" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_batch_size_and_threads_do_not_change_the_pixels() -> None:
+    """Real photographs of many sizes, some of them grey."""
+    shards = shared_data("photos/photos-0000.tar")
+    apply = ImageTransform(ImageConfig(size=64))
+
+    def pixels(threads: int, batch_size: int) -> np.ndarray:
+        samples = (item for item in SampleReader(LocalFiles(shards.parent), shards.name) if item.index < 40)
+        with ThreadPoolExecutor(threads) as pool:
+            found = list(image_batches(samples, selection(), apply, batch_size, pool))
+        assert not any(batch.rejects for batch in found)
+        return torch.cat([batch.img_B3HW[: len(batch.rows)] for batch in found]).numpy()
+
+    once = pixels(1, 1)
+    assert once.shape == (40, 3, 64, 64)
+    assert np.array_equal(once, pixels(4, 16))

@@ -1,0 +1,274 @@
+"""Files below a root: atomic, durable, exclusive, read in ranges."""
+
+import os
+import stat
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from support import run_python, start_python
+
+from pipeline.errors import ConfigError
+from pipeline.files import LocalFiles, files_at, make_folder, open_stream, sync_tree
+
+DATA = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LocalFiles:
+    return LocalFiles(tmp_path / "root")
+
+
+def everything(files: LocalFiles) -> list[str]:
+    """Names of all files below the root, temporary ones too."""
+    return sorted(name for _, _, names in os.walk(files.root) for name in names)
+
+
+def test_what_was_put_is_read(files: LocalFiles) -> None:
+    files.put("a/b/c.json", DATA)
+    assert files.read("a/b/c.json") == DATA
+    assert files.size("a/b/c.json") == len(DATA)
+    assert everything(files) == ["c.json"]
+
+
+def test_put_replaces(files: LocalFiles) -> None:
+    files.put("a", b"old and longer")
+    files.put("a", b"new")
+    assert files.read("a") == b"new"
+    assert everything(files) == ["a"]
+
+
+RANGES = [
+    (0, None, DATA),
+    (0, 0, b""),
+    (0, 10, DATA[:10]),
+    (300, 17, DATA[300:317]),
+    (len(DATA) - 5, 100, DATA[-5:]),  # fewer where the file ends
+    (len(DATA), 1, b""),
+    (len(DATA) + 1000, 1, b""),  # past the end
+    (len(DATA) + 1000, None, b""),
+    (5, None, DATA[5:]),
+]
+
+
+@pytest.mark.parametrize(("start", "length", "expected"), RANGES)
+def test_ranges_end_where_the_file_ends(files: LocalFiles, start: int, length: int | None, expected: bytes) -> None:
+    files.put("a", DATA)
+    assert files.read("a", start, length) == expected
+
+
+def test_a_missing_file_is_not_found(files: LocalFiles) -> None:
+    for read in (files.read, files.size, lambda path: open_stream(files, path).read(1)):
+        with pytest.raises(FileNotFoundError):
+            read("folder/absent")
+
+
+def test_deleting_is_done_once_and_harmless_twice(files: LocalFiles) -> None:
+    files.put("a/b", b"")
+    files.delete("a/b")
+    files.delete("a/b")
+    files.delete("no/such/folder")
+    assert files.list("a") == []
+
+
+def test_a_listing_is_sorted_and_holds_finished_files_alone(files: LocalFiles) -> None:
+    for name in ("z.json", "a.json", ".hidden", "sub/below.json"):
+        files.put(f"commits/{name}", b"")
+    files.path("commits/.tmp-a.json.0123abcd").write_bytes(b"half")  # left by a process that was killed
+    assert files.list("commits") == [".hidden", "a.json", "z.json"]
+    assert files.list("absent") == []
+
+
+def test_put_if_absent_creates_once(files: LocalFiles) -> None:
+    assert files.put_if_absent("claims/a", b"first") is True
+    assert files.put_if_absent("claims/a", b"second") is False
+    assert files.read("claims/a") == b"first"
+    assert everything(files) == ["a"]
+
+
+RACE = """
+import sys
+from pipeline.files import LocalFiles
+files, mine = LocalFiles(sys.argv[1]), sys.argv[2].encode() * 5000
+print("ready", flush=True)
+sys.stdin.readline()
+print(*(int(files.put_if_absent(f"race/{n}", mine)) for n in range(40)))
+"""
+
+
+def test_of_eight_racing_processes_exactly_one_creates_each_file(files: LocalFiles) -> None:
+    racers = [start_python(RACE, files.root, name) for name in "abcdefgh"]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = []
+    for racer in racers:
+        out, errors = racer.communicate(timeout=60)
+        assert racer.returncode == 0, errors
+        won.append([int(word) for word in out.split()])
+    for number, winners in enumerate(zip(*won, strict=True)):
+        assert sum(winners) == 1
+        name = "abcdefgh"[winners.index(1)]
+        assert files.read(f"race/{number}") == name.encode() * 5000  # whole, and the winner's
+    assert sorted(everything(files)) == sorted(str(number) for number in range(40))
+
+
+def test_a_reader_never_sees_half_of_a_replaced_file(files: LocalFiles) -> None:
+    sizes = [1, 300_000]
+    files.put("a", bytes(sizes[0]))
+    seen, done = set(), threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.add(len(files.read("a")))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for turn in range(60):
+        files.put("a", bytes(sizes[turn % 2]))
+    done.set()
+    watcher.join()
+    assert seen <= set(sizes)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(files: LocalFiles) -> None:
+    files.put("a", b"old")
+    files.path("folder").mkdir()
+    files.path("folder/inside").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        files.put("folder", b"new")  # a folder of that name cannot be replaced
+    with pytest.raises(TypeError):
+        files.put("a", "text")  # type: ignore[arg-type]
+    assert everything(files) == ["a"]
+    assert files.read("a") == b"old"
+
+
+# Reports every file that is opened for writing and every folder that is opened to be synced, in order.
+WATCH = """
+import os, sys
+from pathlib import Path
+from pipeline.files import LocalFiles
+root = Path(sys.argv[1])
+def report(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, Path)) and str(arguments[0]).startswith(str(root)):
+        folder = arguments[2] & os.O_DIRECTORY
+        print("sync" if folder else "open", Path(arguments[0]).relative_to(root).as_posix())
+    if event in ("os.link", "os.rename"):
+        print(event, Path(arguments[1]).relative_to(root).as_posix())
+sys.addaudithook(report)
+files = LocalFiles(root / "store")
+files.put_if_absent("commits/a.json", b"1")
+print("again")
+files.put("commits/b.json", b"2")
+"""
+
+
+def test_names_become_durable_up_to_the_first_folder_that_was_there(tmp_path: Path) -> None:
+    lines = run_python(WATCH, tmp_path).splitlines()
+    first, second = lines[: lines.index("again")], lines[lines.index("again") + 1 :]
+    assert {"sync .", "sync store"} <= set(first[:2])  # the names of `store` and of `commits`
+    assert [line.split(".tmp-")[0] for line in first[2:]] == [
+        "open store/commits/",
+        "os.link store/commits/a.json",
+        "sync store/commits",
+    ]
+    assert [line.split(".tmp-")[0] for line in second] == [
+        "open store/commits/",
+        "os.rename store/commits/b.json",
+        "sync store/commits",
+    ]
+
+
+def under_strace(options: list[str], code: str, *arguments: object) -> str:
+    """What a Python process prints that strace watches or thwarts; skips where the machine has none."""
+    launcher = "import os, sys; os.execvp('strace', ['strace', '-f', '-qq', *sys.argv[1:]])"
+    command = [*options, sys.executable, "-c", code, *map(str, arguments)]
+    with start_python(launcher, *command) as process:
+        out, errors = process.communicate(timeout=120)
+    if "No such file or directory: 'strace'" in errors or "PTRACE_TRACEME" in errors:
+        pytest.skip("no strace here")
+    assert process.returncode == 0, errors
+    return out
+
+
+def test_the_bytes_are_synced_before_the_name_appears(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    code = "import sys; from pipeline.files import LocalFiles; LocalFiles(sys.argv[1]).put_if_absent('c/a', b'x' * 99)"
+    under_strace(["-o", str(trace), "-e", "trace=write,link,linkat,fsync,fdatasync"], code, tmp_path / "root")
+    calls = [line.split(maxsplit=1)[1] for line in trace.read_text().splitlines()]
+    written = next(n for n, call in enumerate(calls) if call.startswith("write") and "x" * 20 in call)
+    linked = next(n for n, call in enumerate(calls) if call.startswith("link"))
+    syncs = [n for n, call in enumerate(calls) if call.startswith(("fsync", "fdatasync"))]
+    assert any(written < n < linked for n in syncs)
+    assert any(n > linked for n in syncs)
+
+
+@pytest.mark.parametrize("error", ["EPERM", "EOPNOTSUPP", "ENOSYS"])
+def test_a_file_system_without_hard_links_is_refused_with_the_remedy(tmp_path: Path, error: str) -> None:
+    code = """if True:
+        import sys
+        from pipeline.errors import StoreError
+        from pipeline.files import LocalFiles
+        try:
+            LocalFiles(sys.argv[1]).put_if_absent("a", b"1")
+        except StoreError as error:
+            print(error)
+    """
+    # The kernel answers every link with the error, as it does on vfat (EPERM).
+    options = ["-o", os.devnull, "-e", "trace=link,linkat", "-e", f"inject=link,linkat:error={error}"]
+    said = under_strace(options, code, tmp_path)
+    assert f"{tmp_path}: this file system has no hard links" in said
+    assert "put the store on one that has" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 7, 4096, 1 << 20])
+def test_a_stream_equals_the_file(files: LocalFiles, buffer_bytes: int) -> None:
+    files.put("a", DATA)
+    with open_stream(files, "a", buffer_bytes) as stream:
+        assert stream.read(100) + stream.read(0) + stream.read(3) + stream.read() == DATA
+        assert stream.read(1) == b""
+
+
+def test_a_stream_notices_that_its_file_is_gone(files: LocalFiles) -> None:
+    files.put("a", DATA)
+    with open_stream(files, "a", 512) as stream:
+        assert stream.read(512) == DATA[:512]
+        files.delete("a")
+        with pytest.raises(FileNotFoundError):
+            stream.read(512)
+
+
+def test_a_folder_or_a_file_url_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files_at(str(tmp_path)).put("a", b"1")
+    assert files_at(f"file://{tmp_path}").read("a") == b"1"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files_at("~").read("a") == b"1"
+    monkeypatch.chdir(tmp_path)
+    assert files_at(".").read("a") == b"1"
+
+
+def test_other_schemes_are_refused_without_their_secrets() -> None:
+    with pytest.raises(ConfigError, match=r"s3:// is not supported yet \(s3://bucket/store\); copy the data") as caught:
+        files_at("s3://bucket/store?X-Amz-Signature=secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_make_folder_makes_what_is_missing(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a/b/c")
+    make_folder(tmp_path / "a/b/c")
+    assert (tmp_path / "a/b/c").is_dir()
+
+
+def test_syncing_a_tree_changes_nothing(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    files.put("a/b/c", DATA)
+    before = {path: stat.S_IMODE(path.stat().st_mode) for path in sorted(tmp_path.rglob("*"))}
+    sync_tree(tmp_path / "a")
+    assert {path: stat.S_IMODE(path.stat().st_mode) for path in sorted(tmp_path.rglob("*"))} == before
+    assert files.read("a/b/c") == DATA

@@ -1,0 +1,69 @@
+"""Where a process stands among others, without meeting them."""
+
+import json
+import os
+from typing import Any
+
+import pytest
+from support import run_python
+
+from pipeline.world import available_cores
+
+# What a rank of a launcher sees; then the same process on one core, with no launcher.
+LOOK = """
+import dataclasses, json, os
+import torch
+from pipeline.world import available_cores, current_world
+def look():
+    world = current_world()
+    seen = {field.name: getattr(world, field.name) for field in dataclasses.fields(world)}
+    del seen["device"]
+    print(json.dumps({
+        **seen,
+        "is_main": world.is_main,
+        "device_is_ours": isinstance(world.device, torch.device),
+        "available": available_cores(),
+        "group": torch.distributed.is_initialized(),
+        "environment": {name: text for name, text in os.environ.items() if "RANK" in name or "MASTER" in name},
+    }))
+look()
+for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+    del os.environ[name]
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+look()
+"""
+RANK = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1000"}
+NOBODY = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+@pytest.fixture(scope="module")
+def looks() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run_python(LOOK, **RANK, **NOBODY).splitlines()]
+
+
+def test_one_rank_of_many_waits_for_nobody_and_joins_no_group(looks: list[dict[str, Any]]) -> None:
+    seen = looks[0]
+    assert [seen[name] for name in ("rank", "size", "local_rank", "local_size")] == [3, 8, 1, 1000]
+    assert seen["is_main"] is False
+    assert seen["group"] is False
+    assert seen["device_is_ours"]
+    assert seen["cores"] == 1  # never 0, however many processes share them
+
+
+def test_the_rank_variables_are_hidden_for_a_moment_only(looks: list[dict[str, Any]]) -> None:
+    ranks = {name: text for name, text in RANK.items() if "RANK" in name}
+    assert looks[0]["environment"] == {**ranks, **NOBODY}
+
+
+def test_a_process_alone_is_rank_0_of_1_and_has_all_its_cores(looks: list[dict[str, Any]]) -> None:
+    seen = looks[1]
+    assert [seen[name] for name in ("rank", "size", "local_rank", "local_size")] == [0, 1, 0, 1]
+    assert seen["is_main"] is True
+    assert seen["cores"] == seen["available"]
+    if hasattr(os, "sched_setaffinity"):
+        assert seen["available"] == 1  # the affinity mask counts, not the machine
+
+
+def test_available_cores_are_some_of_this_machine() -> None:
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
