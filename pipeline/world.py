@@ -5,8 +5,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -19,7 +21,7 @@ class World:
     size: int
     local_rank: int
     local_size: int
-    device: torch.device
+    device: "torch.device"
     cores: int
     """CPU cores for this process alone, at least 1."""
 
@@ -55,8 +57,9 @@ def available_cores() -> int:
     return cores
 
 
-def _device(local_rank: int) -> torch.device:
-    from accelerate import PartialState  # seconds to import, and needed by this function alone
+def _device(local_rank: int) -> "torch.device":
+    import torch  # seconds to import, and needed by this function alone
+    from accelerate import PartialState
 
     with _hidden(_RANK_VARIABLES):
         # With the rank variables in sight it would open a process group and wait for late ranks.

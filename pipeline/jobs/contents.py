@@ -23,7 +23,7 @@ from pipeline.store import names
 from pipeline.store.birth import Birth, damaged, read_birth
 from pipeline.store.commits import CommitRecord, read_commits
 from pipeline.store.counts import unpack_counts
-from pipeline.store.hierarchy import check_codebook
+from pipeline.store.hierarchy import check_codebook, check_root
 from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.parts import Part
 from pipeline.store.sizes import check_checksums
@@ -40,6 +40,7 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
     store = files_at(config.tokenize.store)
     birth = read_birth(store)
     with result.collecting():
+        check_root(store, birth)
         check_codebook(store, birth)
     shards = [shard for shard in find_source_shards(config.source) if shard.part in result.commits]
     for shard in tqdm(shards, "verify", unit=" source shards", disable=not show_progress):

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from pipeline.config import Config
+from pipeline.errors import IdentityMismatch
 from pipeline.files import LocalFiles, files_at
 from pipeline.models.pretrained import tokenizer_identity
-from pipeline.records import JSON, SourceShard
+from pipeline.records import JSON, SourceShard, differences
 from pipeline.source.shards import find_source_shards
 from pipeline.store.birth import read_birth
 from pipeline.store.commits import committed_parts
@@ -60,9 +61,20 @@ def job_identity(config: Config) -> JSON:
 
 
 def is_finished(plan: Plan, config: Config) -> bool:
-    """Whether all is committed, the manifest says so, and the configuration is still that of the store."""
+    """Whether all is committed, the manifest says so, and the configuration is still that of the store.
+
+    Raises TokenizerError for a folder that is no tokenizer, finished or not.
+    """
+    identity = job_identity(config)
     return (
         not plan.pending
         and is_current(read_manifest(plan.store), plan.committed, plan.planned)
-        and read_birth(plan.store).identity == job_identity(config)
+        and read_birth(plan.store).identity == identity
     )
+
+
+def refuse_other_identity(store: LocalFiles, config: Config) -> None:
+    """Raise IdentityMismatch, naming every field that differs, when a store holds other tokens than asked for."""
+    lines = differences(job_identity(config), read_birth(store).identity)
+    if lines:
+        raise IdentityMismatch(f"{store.root}: the configuration is not that of the store (there): {'; '.join(lines)}")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pipeline.config import Config
 from pipeline.errors import IncompleteStore
 from pipeline.files import files_at
+from pipeline.jobs.plan import refuse_other_identity
 from pipeline.records import Record
 from pipeline.store.manifest import read_manifest
 
@@ -25,7 +26,7 @@ class Report(Record):
     store: str
     html: str
     picture: str | None
-    """Originals above reconstructions from the store; None for a layout that cannot be decoded."""
+    """Originals above reconstructions from the store; None without rows or a layout that can be decoded."""
     written: int
     rejected: int
     reject_reasons: dict[str, int]
@@ -55,9 +56,9 @@ class Report(Record):
             ("codebook use", f"{self.codes_used} of {self.vocab_size} codes ({self.codes_used / self.vocab_size:.0%})"),
             (
                 "reconstruction PSNR",
-                "none: the layout does not cover the image"
-                if self.psnr is None
-                else f"{self.psnr:.2f} dB over {self.images_rebuilt} images of the store",
+                f"{self.psnr:.2f} dB over {self.images_rebuilt} images of the store"
+                if self.psnr is not None
+                else f"none: {'the layout does not cover the image' if self.written else 'there are no rows'}",
             ),
             ("picture", "none" if self.picture is None else f"{self.picture} (originals above reconstructions)"),
             ("report", self.html),
@@ -84,12 +85,14 @@ class Report(Record):
 def run(config: Config) -> Report:
     """Report on a finished store, or read the report on it that is there already.
 
-    Raises IncompleteStore for an unfinished store, ConfigError when no source shard of the configuration is
-    in it.
+    Raises IncompleteStore for an unfinished store, IdentityMismatch for a configuration of other tokens,
+    ConfigError when no source shard of the configuration is in the store.
     """
-    manifest = read_manifest(files_at(config.tokenize.store))
+    files = files_at(config.tokenize.store)
+    manifest = read_manifest(files)
     if manifest is None:
         raise IncompleteStore(f"{config.tokenize.store}: not finished; run vqtok tokenize first")
+    refuse_other_identity(files, config)
     folder = Path(f"{config.tokenize.store.rstrip('/')}-report")
     try:
         report = Report.model_validate_json((folder / "report.json").read_bytes())

@@ -68,7 +68,7 @@ def make_report(config: Config, folder: Path) -> Report:
 
 def _rebuild(config: Config, store: TokenStore) -> tuple[Tensor, Tensor] | None:
     """Some originals and what the store's tokens decode to, each uint8 [N, 3, H, W]; None if they cannot be."""
-    if not store.geometry.decodable:
+    if not store.geometry.decodable or not len(store):
         return None
     world = current_world()
     torch.set_num_threads(world.cores)
@@ -110,4 +110,4 @@ def _reject_reasons(config: Config, store: TokenStore) -> dict[str, int]:
 
 def _entropy_bits(uses_K: Tensor) -> float:
     shares = uses_K[uses_K > 0].double() / uses_K.sum()
-    return float(-(shares * shares.log2()).sum())
+    return float((shares * -shares.log2()).sum())

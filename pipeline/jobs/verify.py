@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pipeline.config import Config
 from pipeline.errors import VqtokError
 from pipeline.files import LocalFiles
-from pipeline.jobs.plan import job_identity, make_plan
-from pipeline.records import JSON, SourceShard, differences
+from pipeline.jobs.plan import make_plan, refuse_other_identity
+from pipeline.records import JSON, SourceShard
 from pipeline.store import names
 from pipeline.store.birth import read_birth
 from pipeline.store.commits import CommitRecord, read_commit
@@ -64,16 +64,15 @@ def check_commits(config: Config) -> Verification:
     Raises StoreError where there is no store, ConfigError for a bad configuration.
     """
     plan = make_plan(config)
-    birth = read_birth(plan.store)
+    read_birth(plan.store)  # no store at all is an error and not a finding
     result = Verification()
     result.problems += [f"{shard.path}: not committed; run vqtok tokenize again" for shard in plan.pending]
     result.warnings += [
         f"{part}: committed, but of no source shard of this configuration"
         for part in sorted(plan.committed - plan.planned)
     ]
-    if birth.identity != job_identity(config):
-        lines = differences(job_identity(config), birth.identity)
-        result.problems.append(f"the configuration is not that of the store: {'; '.join(lines)}")
+    with result.collecting():
+        refuse_other_identity(plan.store, config)
     with result.collecting():
         manifest = read_manifest(plan.store)
         if not plan.pending and not is_current(manifest, plan.committed, plan.planned):

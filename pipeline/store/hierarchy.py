@@ -43,6 +43,18 @@ def prepare_hierarchy(files: LocalFiles, birth: Birth, table: Array | None) -> N
     check_codebook(files, birth)
 
 
+def check_root(files: LocalFiles, birth: Birth) -> None:
+    """Raise CorruptStore unless readers that know only Zarr find the parts, and what they hold."""
+    path = f"{names.HIERARCHY}/zarr.json"
+    try:
+        root = zarr.open_group(LocalStore(files.path(names.HIERARCHY)), mode="r")
+        attributes, groups = dict(root.attrs), set(root.group_keys())
+    except Exception as error:
+        raise damaged(files, path, f"the root of the hierarchy cannot be read: {error}") from error
+    if attributes != part_attributes(birth) or groups != {"parts"}:
+        raise damaged(files, path, f"the root of the hierarchy is not as {names.STORE} says")
+
+
 def check_codebook(files: LocalFiles, birth: Birth) -> Array | None:
     """The codebook, float32 [K, C], or None where the store has none.
 

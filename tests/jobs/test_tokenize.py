@@ -195,7 +195,7 @@ def launched(
     started = {}
     for name, command in LAUNCHERS.items():
         job = make_job(tmp_path_factory.mktemp(name), collection, tokenizer_folder)
-        words = [*command, "pipeline", "tokenize", "--config", str(job.file)]
+        words = [*command, "pipeline", "tokenize", "--config", str(job.file), "--set", "tokenize.codec=raw"]
         process = subprocess.Popen(
             words + (["--processes", "2"] if name == "processes" else []),
             stdout=subprocess.PIPE,
@@ -221,6 +221,7 @@ def test_every_launcher_gives_the_same_store(
     assert out.count("6 of 6 source shards are committed") == (1 if launcher == "accelerate" else 2)
     assert "6/6 source shards, 69 images" in err  # the progress of all processes together
     assert job.digest == finished.digest
+    assert json.loads((job.store / "store.json").read_text())["codec"] == "raw"  # the options reached them all
     assert len(job.commits) == len(COLLECTION) == len(job.listing("tokens.zarr/parts")) - 1
 
 
@@ -479,7 +480,7 @@ def test_too_many_rejects_fail_the_source_shard_with_the_commonest_reasons(job: 
 @pytest.mark.parametrize(
     ("file_bytes", "image_size", "there", "missing"),
     [
-        (100, "[16, 24]", "", "store.json"),
+        (700, "[16, 24]", "", "store.json"),
         (1320, "[16, 24]", "store.json", "tokens.zarr/codebook"),
         (2000, "64", "tokens.zarr/zarr.json", "commits"),  # 256 tokens for each of 20 images
         (3000, "[16, 24]", "rejects", "commits/*"),

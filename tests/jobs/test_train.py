@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,14 @@ def metrics_of(folder: Path) -> list[JSON]:
     return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
 
 
-def start(config: Config, ranks: int = 1) -> list[subprocess.Popen[str]]:
-    """Train in processes of their own, which find each other as torchrun's would."""
+@contextmanager
+def training(config: Config, ranks: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
+    """Train in processes of their own, which find each other as torchrun's would; none outlives the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         group = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     places = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)] if ranks > 1 else [{}]
-    return [
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", RUN, config.model_dump_json()],
             env={**os.environ, "OMP_NUM_THREADS": "1", **place},
@@ -131,6 +133,12 @@ def start(config: Config, ranks: int = 1) -> list[subprocess.Popen[str]]:
         )
         for place in places
     ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def kill_after_checkpoint(processes: list[subprocess.Popen[str]], folder: Path, step: int) -> None:
@@ -146,9 +154,9 @@ def kill_after_checkpoint(processes: list[subprocess.Popen[str]], folder: Path, 
     ):
         pass
     for process in processes:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     for process in processes:
-        process.communicate()
+        process.wait()
     assert not (folder / "model.safetensors").exists()
 
 
@@ -255,12 +263,14 @@ def test_a_folder_that_cannot_be_written(data: Path, tmp_path: Path) -> None:
 
 def test_a_killed_run_resumes_to_the_same_bits(data: Path, trained: train.TrainSummary, tmp_path: Path) -> None:
     config = configuration(data, tmp_path)
-    kill_after_checkpoint(start(config), tmp_path, step=6)
+    with training(config) as processes:
+        kill_after_checkpoint(processes, tmp_path, step=6)
     (tmp_path / "checkpoints" / ".tmp-step-000024").mkdir(exist_ok=True)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 24, "kind": "train", "loss": 0}\n{"step": 24, "ki')
 
-    out, err = finish(start(config))
+    with training(config) as processes:
+        out, err = finish(processes)
     assert re.search(r"resumed from the checkpoint of step \d+", err)
     assert f"{tmp_path}: trained; 24 steps" in out
 
@@ -280,8 +290,10 @@ def test_two_processes_resume_to_the_same_bits(data: Path, tmp_path: Path) -> No
     for name, killed in (("straight", False), ("killed", True)):
         config = configuration(data, tmp_path / name, **options)
         if killed:
-            kill_after_checkpoint(start(config, ranks=2), tmp_path / name, step=6)
-        _, err = finish(start(config, ranks=2))
+            with training(config, ranks=2) as processes:
+                kill_after_checkpoint(processes, tmp_path / name, step=6)
+        with training(config, ranks=2) as processes:
+            _, err = finish(processes)
         assert ("resumed from" in err) == killed
         weights.append((tmp_path / name / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]

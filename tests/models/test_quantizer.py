@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.errors import TokenizerError
 from pipeline.models import VectorQuantizer
@@ -128,14 +131,31 @@ def test_no_indices_give_no_codes() -> None:
     assert tuple(quantizer().lookup(torch.empty(2, 0, dtype=torch.uint8)).shape) == (2, 0, 4)
 
 
+class DevicesOfLookups(TorchDispatchMode):
+    """Records the devices that meet in a lookup: the meta device forgives what CUDA does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "embedding" in func.name():
+            self.seen.update(arg.device.type for arg in args if isinstance(arg, Tensor))
+        return func(*args, **(kwargs or {}))
+
+
 def test_indices_follow_the_codebook_to_its_device() -> None:
-    found = quantizer().to("meta").lookup(torch.tensor([[1, 2]], dtype=torch.uint8))
+    vq = quantizer().to("meta")
+    with DevicesOfLookups() as lookups:
+        found = vq.lookup(torch.tensor([[1, 2]], dtype=torch.uint8))
+    assert lookups.seen == {"meta"}
     assert (found.device.type, tuple(found.shape)) == ("meta", (1, 2, 4))
 
 
-def test_vectors_on_another_device_are_refused() -> None:
+@pytest.mark.parametrize("options", [{}, {"kmeans_init": True}, {"revive_after": 1}])
+def test_vectors_on_another_device_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(TokenizerError, match="vectors are on cpu and the codebook is on meta"):
-        quantizer().to("meta")(torch.randn(1, 4, 2, 2))
+        quantizer(**options).to("meta")(torch.randn(1, 4, 2, 2))
 
 
 @pytest.mark.parametrize(

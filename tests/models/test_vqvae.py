@@ -121,15 +121,27 @@ def test_indices_and_layouts_agree_with_forward() -> None:
         vqvae.img_to_idxBl(img, "spiral")
 
 
+@pytest.mark.parametrize("residual_blocks", [0, 2])
+def test_the_final_relu_keeps_vectors_in_the_positive_orthant_and_can_be_left_out(residual_blocks: int) -> None:
+    lowest = [
+        model(final_relu=relu, residual_blocks=residual_blocks).encode(images(2, 16, 16)).min().item()
+        for relu in (True, False)
+    ]
+    assert lowest[0] == 0
+    assert lowest[1] < 0
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_img_to_idxBl_leaves_mode_gradients_and_statistics_alone(options: dict[str, Any]) -> None:
     vqvae = model(**options)
     before = {name: value.clone() for name, value in vqvae.state_dict().items()}
+    graphs: list[bool] = []
+    vqvae.encoder.register_forward_hook(lambda module, args, out: graphs.append(out.requires_grad))
     for training in (True, False):
         vqvae.train(training)
         vqvae.img_to_idxBl(images(4, 16, 16).requires_grad_())
         assert all(module.training == training for module in vqvae.modules())
-    assert all(parameter.grad is None for parameter in vqvae.parameters())
+    assert graphs == [False, False]  # nothing is kept for a backward pass
     assert all(torch.equal(before[name], value) for name, value in vqvae.state_dict().items())
 
 

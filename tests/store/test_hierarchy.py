@@ -11,7 +11,7 @@ from fixtures_store import Child, Halt, all_files, begin_store, make_birth
 
 from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles
-from pipeline.store.hierarchy import check_codebook, prepare_hierarchy, table_digest
+from pipeline.store.hierarchy import check_codebook, check_root, prepare_hierarchy, table_digest
 
 TABLE = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
 BIRTH = make_birth(table=TABLE)
@@ -68,6 +68,24 @@ def test_several_processes_may_prepare_at_once(tmp_path: Path) -> None:
     children = [Child(prepare, tmp_path / "store", folder=tmp_path / "output") for _ in range(4)]
     assert [child.wait().status for child in children] == [0] * 4
     assert all_files(tmp_path / "store") == all_files(tmp_path / "whole")
+
+
+DAMAGED_ROOTS = {
+    "deleted": lambda root: (root / "zarr.json").unlink(),
+    "no JSON": lambda root: (root / "zarr.json").write_text("{"),
+    "other attributes": lambda root: zarr.open_group(str(root)).attrs.update({"fingerprint": "0"}),
+    "no parts": lambda root: (root / "parts/zarr.json").unlink(),
+    "another group": lambda root: zarr.open_group(str(root)).create_group("other"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_ROOTS)
+def test_a_damaged_root_is_found(tmp_path: Path, damage: str) -> None:
+    files = begin_store(tmp_path, BIRTH, TABLE)
+    check_root(files, BIRTH)
+    DAMAGED_ROOTS[damage](tmp_path / "tokens.zarr")
+    with pytest.raises(CorruptStore, match=r"tokens\.zarr/zarr\.json: the root of the hierarchy"):
+        check_root(files, BIRTH)
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "c/0/0"])

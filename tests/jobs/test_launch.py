@@ -1,0 +1,75 @@
+"""Several processes of one job on this machine. (That they share the work is tested with tokenize.)"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixtures_store import Child, Job, cold, wait_for
+
+from pipeline.jobs.launch import launch
+
+pytest_plugins = ["fixtures_store"]
+
+
+def children_of(process: "subprocess.Popen[str]") -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment a process was started with; nothing until it is the program that was asked for."""
+    if b"pipeline" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        return {}
+    words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return dict(word.decode().split("=", 1) for word in words if b"=" in word)
+
+
+def launch_and_exit(arguments: list[str], processes: int) -> None:
+    sys.exit(launch(arguments, processes))
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["tokenize"], 2)])
+def test_the_largest_exit_status_is_that_of_the_job(tmp_path: Path, arguments: list[str], status: int) -> None:
+    done = Child(launch_and_exit, arguments, 2, folder=tmp_path).wait()
+    assert done.status == status
+    assert (done.out + done.err).count("vqtok, version" if status == 0 else "Missing option '--config'") == 2
+
+
+def test_every_process_finds_its_rank_and_sigterm_reaches_them_all(job: Job) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "tokenize", "--processes", "3", "--config", str(job.file)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+    )
+    try:
+        wait_for(lambda: len(children_of(process)) == 3 and all(map(environment_of, children_of(process))))
+        children = children_of(process)
+        ranks = [environment_of(pid) for pid in children]
+        assert [(r["RANK"], r["LOCAL_RANK"], r["WORLD_SIZE"], r["LOCAL_WORLD_SIZE"]) for r in ranks] == [
+            (str(rank), str(rank), "3", "3") for rank in range(3)
+        ]
+        assert all(int(environment["OMP_NUM_THREADS"]) >= 1 for environment in ranks)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 143
+    assert "Traceback" not in err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+def test_a_bad_tokenizer_is_told_once_and_at_once(job: Job) -> None:
+    done = cold(
+        *(sys.executable, "-m", "pipeline", "tokenize", "--processes", "8", "--config", job.file),
+        *("--set", "tokenizer.path=nowhere"),
+    )
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("vqtok: nowhere: no such tokenizer folder")
+    assert done.err.count("\n") == 1
