@@ -8,7 +8,6 @@ import random
 import resource
 import struct
 import sys
-import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -343,11 +342,8 @@ def test_damaged_bytes_raise_nothing_else(name: str, chance: random.Random, coun
 
 
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
-    zeros = zlib.compress(bytes(10**6), 9)
-    bomb = png_of(50_000, 50_000, 1, 0, zeros)  # 2.5 gigapixels in 1 kB
-    began = time.monotonic()
-    assert refused(bomb) == "50000x50000 pixels are more than image.max_pixels = 100,000,000"
-    assert time.monotonic() - began < 1
+    large = png_of(12_000, 12_000, 1, 0, zlib.compress(b""))
+    assert refused(large) == "12000x12000 pixels are more than image.max_pixels = 100,000,000"
     data = encoded(Image.fromarray(RGB), "JPEG")
     assert "more than image.max_pixels = 2,239" in refused(data, 40 * 56 - 1)
     assert decode_rgb(data, 40 * 56).shape == (3, 40, 56)
@@ -512,7 +508,7 @@ def test_running_out_of_memory_is_the_machines_fault(format: str, options: dict[
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_an_image_of_too_many_pixels_costs_no_memory() -> None:
-    bomb = png_of(50_000, 50_000, 8, 2, b"")
+    bomb = png_of(50_000, 50_000, 1, 0, zlib.compress(bytes(10**6), 9))
     expected = "BadImage: 50000x50000 pixels are more than image.max_pixels = 1,000,000,000"
     assert in_a_child(outcome_without_memory, bomb) == expected
 

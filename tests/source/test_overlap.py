@@ -189,7 +189,8 @@ def test_a_source_that_cannot_be_iterated_fails_and_hangs_nobody() -> None:
 @pytest.mark.parametrize("taken", [1, 5])
 def test_closing_stops_the_thread_and_closes_the_source(taken: int) -> None:
     items = Counted(10**9)
-    results = prefetch(items, 3)
+    source = iter(items)  # held here, so that nothing but closing can end it
+    results = prefetch(source, 3)
     for _ in range(taken):
         next(results)
     results.close()

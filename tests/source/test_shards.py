@@ -105,6 +105,7 @@ PATTERNS = [
     ("data/deep/*/c.tar", ["one/c.tar", "two/c.tar"]),  # relative to the folder before the wildcard
     ("data/deep/{one,two}/c.tar", ["one/c.tar", "two/c.tar"]),
     ("data/deep/**/c.tar", ["one/c.tar", "two/c.tar"]),
+    ("data/**/d.tar", ["deep/one/more/d.tar", "deep/two/d.tar"]),
     ("{data,other}/a-0000.tar", ["data/a-0000.tar", "other/a-0000.tar"]),
     ("data/deep/one/c.tar", ["c.tar"]),
     ("d*a/b-0000.tar", ["data/b-0000.tar"]),
@@ -114,7 +115,7 @@ PATTERNS = [
 @pytest.mark.parametrize(("pattern", "expected"), PATTERNS)
 def test_patterns_stand_for_files(pattern: str, expected: list[str]) -> None:
     make(*(f"data/a-000{number}.tar" for number in range(3)), "data/b-0000.tar", "other/a-0000.tar")
-    make("data/deep/one/c.tar", "data/deep/two/c.tar")
+    make("data/deep/one/c.tar", "data/deep/two/c.tar", "data/deep/one/more/d.tar", "data/deep/two/d.tar")
     Path("data/a-folder.tar").mkdir()  # not a file
     assert paths(pattern) == expected
 
@@ -127,11 +128,11 @@ def test_absolute_paths_home_and_file_urls_are_local(here: Path, monkeypatch: py
 
 
 def test_names_with_brackets_and_braces_are_names() -> None:
-    make("data/a[1].tar", "data/b{1}.tar", "set[2]/x-0.tar", "set[2]/x-1.tar")
+    make("data/a[1].tar", "data/b{1,2}.tar", "set[2]/x-0.tar", "set[2]/x-1.tar")
     assert paths("data/a[1].tar") == ["a[1].tar"]
-    assert paths("data/b{1}.tar") == ["b{1}.tar"]
+    assert paths("data/b{1,2}.tar") == ["b{1,2}.tar"]
     assert paths("set[2]/x-{0..1}.tar", base="set[2]") == ["x-0.tar", "x-1.tar"]
-    assert paths("data/*.tar") == ["a[1].tar", "b{1}.tar"]
+    assert paths("data/*.tar") == ["a[1].tar", "b{1,2}.tar"]
 
 
 def test_a_missing_file_of_a_range_is_named() -> None:

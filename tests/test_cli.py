@@ -1,0 +1,301 @@
+"""The command line: every command is documented, every mistake ends in one message and the right exit status."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from fixtures_store import COLLECTION, ROWS, Done, Job, cold, save_tiny_tokenizer, vqtok
+from support import ROOT
+
+from pipeline import __version__
+from pipeline.cli import main
+
+pytest_plugins = ["fixtures_store"]
+
+README = (ROOT / "README.md").read_text()
+CONFIGURED = [name for name, command in main.commands.items() if any(p.name == "path" for p in command.params)]
+"""Commands with --config."""
+
+
+def refused(done: Done, status: int) -> str:
+    """The message of a command that has failed as it should."""
+    assert (done.status, done.out) == (status, "")
+    assert "Traceback" not in done.err
+    return done.err
+
+
+# --- documentation ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
+    command = main.commands[name]
+    assert (command.help or "").strip().endswith(".")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert (parameter.help or "").endswith("."), parameter.name
+    assert re.search(rf"^\| `vqtok {name} ", README, re.MULTILINE)
+
+
+def test_the_readme_names_only_options_that_exist() -> None:
+    known = {option for command in main.commands.values() for parameter in command.params for option in parameter.opts}
+    named = set(re.findall(r"(?:vqtok|pipeline) (?:\w+) [^\n`|]*?(--[a-z-]+)", README))
+    assert named
+    assert named <= known
+
+
+@pytest.mark.parametrize("options", [["--help"], ["-h"], ["tokenize", "--help"], ["verify", "-h"], ["--version"]])
+def test_help_is_printed(options: list[str], tmp_path: Path) -> None:
+    done = vqtok(*options, folder=tmp_path).wait()
+    assert (done.status, done.err) == (0, "")
+    assert __version__ in done.out if options == ["--version"] else done.out.startswith("Usage: ")
+
+
+def test_commands_are_listed_in_the_order_of_use(tmp_path: Path) -> None:
+    listed = re.findall(r"^  (\w+)  ", vqtok("-h", folder=tmp_path).wait().out, re.MULTILINE)
+    assert listed == ["sample", "train", "tokenize", "run", "status", "verify", "report"]
+
+
+def test_python_m_pipeline_is_the_same_command() -> None:
+    script = Path(sys.executable).with_name("vqtok")
+    assert cold(script, "--version") == cold(sys.executable, "-m", "pipeline", "--version")
+
+
+def test_the_python_of_the_readme_runs(finished: Job) -> None:
+    (store_example,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "TokenStore(" in code)
+    names: dict[str, object] = {}
+    exec(store_example.replace("runs/sample/store", str(finished.store)), names)
+    assert len(names["store"]) == ROWS  # type: ignore[arg-type]
+    assert names["x_BLC"].shape[1:] == (24, 4)  # type: ignore[attr-defined]
+
+
+# --- bad configurations -----------------------------------------------------------------------------------
+
+
+BAD_TREES: dict[str, tuple[Callable[[dict[str, dict[str, object]]], object], str]] = {
+    "unknown key": (
+        lambda tree: tree["tokenize"].update(batchsize=3),
+        r"tokenize\.batchsize: unknown key; did you mean batch_size\?",
+    ),
+    "unknown section": (lambda tree: tree.update(tokenise={}), r"tokenise: unknown key; did you mean tokenize\?"),
+    "missing key": (lambda tree: tree["tokenize"].pop("store"), r"tokenize\.store: missing"),
+    "missing section": (lambda tree: tree.pop("tokenizer"), r"tokenizer: missing"),
+    "wrong type": (lambda tree: tree["image"].update(size="large"), r"image\.size.*'large'"),
+    "out of range": (lambda tree: tree["tokenize"].update(batch_size=0), r"tokenize\.batch_size: .* \(got 0\)"),
+    "unknown choice": (lambda tree: tree["tokenize"].update(precision="fp8"), r"tokenize\.precision: .*'fp8'"),
+    "unknown layout": (
+        lambda tree: tree["tokenize"].update(layout="spiral"),
+        r"no block layout 'spiral'; known: raster",
+    ),
+    "unset variable": (
+        lambda tree: tree["tokenize"].update(store="${VQTOK_UNSET}/store"),
+        r"the environment variable VQTOK_UNSET is not set",
+    ),
+    "missing source shard": (
+        lambda tree: tree["source"].update(shards="nowhere/a-{0..3}.tar", base=None),
+        r"4 of 4 source shards are missing, first nowhere/a-0\.tar",
+    ),
+    "empty pattern": (
+        lambda tree: tree["source"].update(shards="nowhere/*.tar", base=None),
+        r"'nowhere/\*\.tar' matches no file",
+    ),
+    "no patterns": (lambda tree: tree["source"].update(shards=[]), r"source\.shards"),
+    "everything excluded": (lambda tree: tree["source"].update(exclude="*"), r"no source shards left"),
+    "outside the base": (lambda tree: tree["source"].update(base="/nowhere"), r"source\.base: .*does not lie in"),
+    "object store": (
+        lambda tree: tree["tokenize"].update(store="s3://bucket/store?secret=1"),
+        r"s3:// is not supported yet",
+    ),
+    "pipe": (lambda tree: tree["source"].update(shards="pipe:cat x.tar", base=None), r"commands are not run"),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD_TREES)
+def test_a_bad_configuration_is_status_2_and_names_the_field(job: Job, mistake: str) -> None:
+    change, message = BAD_TREES[mistake]
+    tree = yaml.safe_load(job.file.read_text())
+    change(tree)
+    job.file.write_text(yaml.safe_dump(tree))
+    err = refused(job.start().wait(), 2)
+    assert re.search(message, err), err
+    assert err.startswith("vqtok: ")
+    assert "secret" not in err
+    assert not job.store.exists()
+
+
+BAD_FILES = {
+    "missing": (None, r"no such configuration file; shipped ones are in configs/"),
+    "empty": ("", "holds no sections"),
+    "no YAML": ("a: [", "not valid YAML"),
+    "a list": ("- a", "holds no sections"),
+    "no text": (b"\xff\xfe\x00", "cannot be read as a configuration file"),
+}
+
+
+@pytest.mark.parametrize("command", CONFIGURED)
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_status_2_for_every_command(tmp_path: Path, kind: str, command: str) -> None:
+    contents, message = BAD_FILES[kind]
+    file = tmp_path / "job.yaml"
+    if contents is not None:
+        file.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+    err = refused(vqtok(command, "--config", file, folder=tmp_path / "output").wait(), 2)
+    assert err.startswith(f"vqtok: {file}: ")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tokenize.batchsize=3", "tokenize.batchsize: unknown key; did you mean batch_size?"),
+        ("tokenise.batch_size=3", "tokenise: unknown key; did you mean tokenize?"),
+        ("batch_size=3", "write it as section.key=value"),
+        ("tokenize.batch_size", "write it as section.key=value"),
+        ("tokenize..x=1", "write it as section.key=value"),
+        ("tokenize.store.path=1", "store is not a section"),
+        ("tokenize.batch_size=many", "tokenize.batch_size"),
+    ],
+)
+def test_a_bad_override_is_status_2(job: Job, override: str, message: str) -> None:
+    assert message in refused(job.start("--set", override).wait(), 2)
+
+
+def test_overrides_win_in_their_order(job: Job) -> None:
+    done = job.start("--dry-run", "--set", "tokenize.store=elsewhere", "--set", "tokenize.store='the last'").wait()
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("the last: 6 of 6 source shards are pending, ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tokenise"],
+        ["tokenize"],
+        ["tokenize", "--confg", "x"],
+        ["tokenize", "--processes", "0", "--config", "x"],
+        ["sample"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
+    err = refused(vqtok(*arguments, folder=tmp_path).wait(), 2)
+    assert "Usage: " in err
+    assert "Error: " in err
+
+
+# --- bad folders ------------------------------------------------------------------------------------------
+
+
+def bad_tokenizer(folder: Path, kind: str) -> str:
+    """A tokenizer folder that cannot be used; the message it must give."""
+    if kind == "missing":
+        return "no such tokenizer folder"
+    if kind == "a file":
+        folder.write_text("no folder")
+        return "no such tokenizer folder"
+    save_tiny_tokenizer(folder)
+    if kind == "without weights":
+        (folder / "model.safetensors").unlink()
+        return "model.safetensors: missing"
+    if kind == "without config":
+        (folder / "config.json").unlink()
+        return "config.json: missing"
+    if kind == "cut weights":
+        weights = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(weights[:-5])
+        return "copy the folder again or train again"
+    if kind == "weights of another":
+        save_tiny_tokenizer(folder / "other", seed=1)
+        (folder / "other/model.safetensors").replace(folder / "model.safetensors")
+        return "not the weights that config.json was written for"
+    if kind == "pickle":
+        (folder / "config.json").unlink()
+        (folder / "model.safetensors").replace(folder / "model.pt")
+        return "a pickle can run code when it is opened"
+    (folder / "config.json").write_text("{")
+    return "not valid JSON"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "missing",
+        "a file",
+        "without weights",
+        "without config",
+        "cut weights",
+        "weights of another",
+        "pickle",
+        "no JSON",
+    ],
+)
+def test_a_tokenizer_folder_that_cannot_be_used_is_named(job: Job, tmp_path: Path, kind: str) -> None:
+    message = bad_tokenizer(tmp_path / "bad", kind)
+    err = refused(job.start("--set", f"tokenizer.path={tmp_path / 'bad'}").wait(), 1)
+    assert err.startswith(f"vqtok: {tmp_path / 'bad'}")
+    assert message in err
+    assert not job.store.exists()
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_what_needs_a_store_says_where_there_is_none(job: Job, command: str) -> None:
+    err = refused(vqtok(command, "--config", job.file, folder=job.output).wait(), 1)
+    assert str(job.store) in err
+    assert "run vqtok tokenize first" in err
+
+
+@pytest.mark.parametrize("command", ["tokenize", "status", "verify", "report"])
+def test_a_store_below_a_file_is_refused_without_a_traceback(job: Job, command: str) -> None:
+    job.store.write_text("a file")
+    override = f"tokenize.store={job.store}/below"
+    done = vqtok(command, "--config", job.file, "--set", override, folder=job.output).wait()
+    assert str(job.store) in refused(done, 1)
+
+
+def test_a_reader_that_leaves_is_no_error(finished: Job) -> None:
+    command = [sys.executable, "-m", "pipeline", "status", "--config", str(finished.file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        err = process.stderr.read().decode()
+    assert "Traceback" not in err
+
+
+# --- the whole way ----------------------------------------------------------------------------------------
+
+
+def test_run_tokenizes_with_the_tokenizer_there_is_and_reports(job: Job, finished: Job) -> None:
+    done = vqtok("run", "--config", job.file, folder=job.output).wait()
+    assert done.status == 0
+    lines = done.out.splitlines()
+    assert lines[0] == f"{job.tokenizer}: a tokenizer is there"
+    assert f"{job.store}: {len(COLLECTION)} of {len(COLLECTION)} source shards are committed" in lines
+    assert any(line.startswith("reconstruction PSNR ") for line in lines)
+    assert f'    store = TokenStore("{job.store}")' in lines
+    assert job.digest == finished.digest
+    again = vqtok("run", "--config", job.file, folder=job.output).wait()
+    assert (again.status, again.err) == (0, "")
+    assert "all 6 source shards are committed; nothing to do" in again.out
+    assert again.out.endswith(done.out[done.out.index("rows  ") :])
+
+
+def test_run_ends_with_the_status_of_what_failed(copied: Path, job: Job) -> None:
+    (copied / "train-0001.tar").write_bytes(b"")
+    pattern = f"source.shards={copied}/train-000[01].tar"
+    done = vqtok("run", "--config", job.file, "--set", pattern, "--set", "source.base=null", folder=job.output).wait()
+    assert done.status == 1
+    assert "train-0001.tar stays pending: " in done.err
+    assert "Traceback" not in done.err
+    assert "PSNR" not in done.out
+    answer = vqtok(
+        "status", "--json", "--config", job.file, "--set", pattern, "--set", "source.base=null", folder=job.output
+    )
+    assert json.loads(answer.wait().out)["pending"] == 1

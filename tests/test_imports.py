@@ -1,0 +1,130 @@
+"""Imports point down, and what should answer at once imports neither torch nor Zarr."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fixtures_store import Job, cold, cold_python
+from support import ROOT
+
+pytest_plugins = ["fixtures_store"]
+
+HEAVY = ("torch", "torchvision", "accelerate", "zarr", "webdataset")
+ATTEMPTS = 5
+
+RUN = """
+import json, sys, time
+started = time.monotonic()
+from pipeline.cli import main
+try:
+    main(sys.argv[2:])
+except SystemExit as exit:
+    status = exit.code
+seconds = time.monotonic() - started
+with open(sys.argv[1], "w") as file:
+    json.dump([status, sorted(sys.modules)], file)
+"""
+
+
+def heavy_imports(folder: Path, *arguments: str | Path) -> list[str]:
+    """Which of HEAVY a successful command has imported."""
+    done = cold_python(RUN, folder / "answer.json", *arguments)
+    status, modules = json.loads((folder / "answer.json").read_text())
+    assert status in (0, None), done.err
+    return [name for name in HEAVY if name in modules]
+
+
+@pytest.fixture(scope="module")
+def reported(finished: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The finished job with a report."""
+    from pipeline.jobs import report
+
+    report.run(finished.config())
+    return finished
+
+
+LIGHT = {
+    "help": ["--help"],
+    "help of a command": ["verify", "--help"],
+    "status": ["status", "--config"],
+    "status for programs": ["status", "--json", "--config"],
+    "quick verification": ["verify", "--quick", "--config"],
+    "dry run": ["tokenize", "--dry-run", "--config"],
+    "nothing to do": ["tokenize", "--config"],
+    "report that is there": ["report", "--config"],
+}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_light_commands_import_neither_torch_nor_zarr(reported: Job, tmp_path: Path, name: str) -> None:
+    words = LIGHT[name]
+    assert heavy_imports(tmp_path, *words, *([reported.file] if words[-1] == "--config" else [])) == []
+
+
+def test_the_proof_can_fail(reported: Job, tmp_path: Path) -> None:
+    assert {"torch", "zarr"} <= set(heavy_imports(tmp_path, "verify", "--config", reported.file))
+
+
+@pytest.mark.parametrize("name", ["help", "status", "quick verification"])
+def test_light_commands_answer_in_under_a_second(reported: Job, name: str) -> None:
+    """The best of a few, for the cores are shared with others."""
+    words = LIGHT[name]
+    script = Path(sys.executable).with_name("vqtok")
+    best = float("inf")
+    for _ in range(ATTEMPTS):
+        started = time.monotonic()
+        done = cold(script, *words, *([reported.file] if words[-1] == "--config" else []))
+        assert done.status == 0, done.err
+        best = min(best, time.monotonic() - started)
+        if best < 1:
+            break
+    assert best < 1
+
+
+@pytest.mark.parametrize(
+    "module", ["pipeline", "pipeline.store", "pipeline.models", "pipeline.jobs.launch", "pipeline.jobs.report"]
+)
+def test_light_modules_import_no_torch(module: str) -> None:
+    done = cold_python(f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])")
+    assert (done.out, done.err) == ("[]\n", "")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from pipeline.models import SimpleVQVAE, VectorQuantizer",
+        "from pipeline.store import TokenStore",
+        "from pipeline.loader import TokenLoader",
+    ],
+)
+def test_the_public_names_are_there(code: str) -> None:
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert all(isinstance(names[name], type) for name in names if name != "__builtins__")
+
+
+def lint_imports(*arguments: str | Path) -> tuple[int, str]:
+    done = cold(Path(sys.executable).with_name("lint-imports"), "--no-cache", *arguments)
+    return done.status, done.out
+
+
+def test_imports_point_down_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    status, out = lint_imports()
+    assert status == 0, out
+    assert "Contracts: 1 kept, 0 broken." in out
+
+
+def test_an_import_that_points_up_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "pipeline/source/tar.py").open("a") as file:
+        file.write("\nfrom pipeline.models.blocks import LAYOUTS\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    status, out = lint_imports()
+    assert status == 1
+    assert "pipeline.source.tar -> pipeline.models.blocks" in out
