@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,8 +185,8 @@ def test_overrides_win_in_their_order(job: Job) -> None:
     ],
     ids=" ".join,
 )
-def test_a_wrong_command_line_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
-    err = refused(vqtok(*arguments, folder=tmp_path).wait(), 2)
+def test_a_wrong_command_line_is_status_2(tmp_path: Path, arguments: str) -> None:
+    err = refused(vqtok(*arguments.split(), folder=tmp_path).wait(), 2)
     assert "Usage: " in err
     assert "Error: " in err
 
@@ -193,54 +194,52 @@ def test_a_wrong_command_line_is_status_2(tmp_path: Path, arguments: list[str]) 
 # --- bad folders ------------------------------------------------------------------------------------------
 
 
-def bad_tokenizer(folder: Path, kind: str) -> str:
-    """A tokenizer folder that cannot be used; the message it must give."""
-    if kind == "missing":
-        return "no such tokenizer folder"
-    if kind == "a file":
-        folder.write_text("no folder")
-        return "no such tokenizer folder"
+def damage_tokenizer(folder: Path, kind: str) -> None:
+    config, weights = folder / "config.json", folder / "model.safetensors"
     save_tiny_tokenizer(folder)
-    if kind == "without weights":
-        (folder / "model.safetensors").unlink()
-        return "model.safetensors: missing"
-    if kind == "without config":
-        (folder / "config.json").unlink()
-        return "config.json: missing"
-    if kind == "cut weights":
-        weights = (folder / "model.safetensors").read_bytes()
-        (folder / "model.safetensors").write_bytes(weights[:-5])
-        return "copy the folder again or train again"
-    if kind == "weights of another":
+    if kind == "missing":
+        shutil.rmtree(folder)
+    elif kind == "a file":
+        shutil.rmtree(folder)
+        folder.write_text("no folder")
+    elif kind == "without weights":
+        weights.unlink()
+    elif kind == "without config":
+        config.unlink()
+    elif kind == "unreadable":
+        config.unlink()
+        config.mkdir()
+    elif kind == "no JSON":
+        config.write_text("{")
+    elif kind == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:-5])
+    elif kind == "weights of another":
         save_tiny_tokenizer(folder / "other", seed=1)
-        (folder / "other/model.safetensors").replace(folder / "model.safetensors")
-        return "not the weights that config.json was written for"
-    if kind == "pickle":
-        (folder / "config.json").unlink()
-        (folder / "model.safetensors").replace(folder / "model.pt")
-        return "a pickle can run code when it is opened"
-    (folder / "config.json").write_text("{")
-    return "not valid JSON"
+        (folder / "other/model.safetensors").replace(weights)
+    elif kind == "pickle":
+        config.unlink()
+        weights.replace(folder / "model.pt")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "missing",
-        "a file",
-        "without weights",
-        "without config",
-        "cut weights",
-        "weights of another",
-        "pickle",
-        "no JSON",
-    ],
-)
+BAD_TOKENIZERS = {
+    "missing": "no such tokenizer folder",
+    "a file": "no such tokenizer folder",
+    "without weights": "model.safetensors: missing",
+    "without config": "config.json: missing",
+    "unreadable": "config.json: cannot be read",
+    "no JSON": "not valid JSON",
+    "cut weights": "copy the folder again or train again",
+    "weights of another": "not the weights that config.json was written for",
+    "pickle": "a pickle can run code when it is opened",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TOKENIZERS)
 def test_a_tokenizer_folder_that_cannot_be_used_is_named(job: Job, tmp_path: Path, kind: str) -> None:
-    message = bad_tokenizer(tmp_path / "bad", kind)
+    damage_tokenizer(tmp_path / "bad", kind)
     err = refused(job.start("--set", f"tokenizer.path={tmp_path / 'bad'}").wait(), 1)
     assert err.startswith(f"vqtok: {tmp_path / 'bad'}")
-    assert message in err
+    assert BAD_TOKENIZERS[kind] in err
     assert not job.store.exists()
 
 
@@ -289,13 +288,11 @@ def test_run_tokenizes_with_the_tokenizer_there_is_and_reports(job: Job, finishe
 
 def test_run_ends_with_the_status_of_what_failed(copied: Path, job: Job) -> None:
     (copied / "train-0001.tar").write_bytes(b"")
-    pattern = f"source.shards={copied}/train-000[01].tar"
-    done = vqtok("run", "--config", job.file, "--set", pattern, "--set", "source.base=null", folder=job.output).wait()
+    options = ["--config", job.file, "--set", f"source.shards={copied}/train-000[01].tar", "--set", "source.base=null"]
+    done = vqtok("run", *options, folder=job.output).wait()
     assert done.status == 1
     assert "train-0001.tar stays pending: " in done.err
     assert "Traceback" not in done.err
     assert "PSNR" not in done.out
-    answer = vqtok(
-        "status", "--json", "--config", job.file, "--set", pattern, "--set", "source.base=null", folder=job.output
-    )
-    assert json.loads(answer.wait().out)["pending"] == 1
+    answer = vqtok("status", "--json", *options, folder=job.output).wait()
+    assert json.loads(answer.out)["pending"] == 1
