@@ -176,14 +176,7 @@ def test_overrides_win_in_their_order(job: Job) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ["tokenise"],
-        ["tokenize"],
-        ["tokenize", "--confg", "x"],
-        ["tokenize", "--processes", "0", "--config", "x"],
-        ["sample"],
-    ],
-    ids=" ".join,
+    ["tokenise", "tokenize", "tokenize --confg x", "tokenize --processes 0 --config x", "sample", "status x"],
 )
 def test_a_wrong_command_line_is_status_2(tmp_path: Path, arguments: str) -> None:
     err = refused(vqtok(*arguments.split(), folder=tmp_path).wait(), 2)

@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from pipeline.files import LocalFiles, sync_folder, sync_tree
+from pipeline.files import LocalFiles, make_folder, sync_folder, sync_tree
 from pipeline.records import JSON, Reject
 from pipeline.store import names
 from pipeline.store.arrays import Array, arrays_of_part, create_array, groups_of
@@ -125,7 +125,7 @@ def _remove_files(files: LocalFiles, part: str, attempt: str) -> None:
 
 
 def _write_arrays(folder: Path, arrays: Mapping[str, Array], birth: Birth) -> dict[str, ArrayRecord]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     group = zarr.create_group(LocalStore(folder), zarr_format=3)
     for path in groups_of(arrays):
         group.create_group(path)
