@@ -4,7 +4,6 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from pipeline.config import Config
@@ -28,7 +27,7 @@ from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.parts import Part
 from pipeline.store.sizes import check_checksums
 from pipeline.store.snapshot import make_manifest
-from pipeline.world import current_world
+from pipeline.world import cpu_threads, current_world, one_thread
 
 # Parts of which one batch is encoded again, at most.
 _PARTS_ENCODED_AGAIN = 8
@@ -114,14 +113,13 @@ def _encode_again(
 ) -> None:
     """One batch of some parts, with the neighbours it had, so that equal means bit for bit."""
     world = current_world()
-    torch.set_num_threads(world.cores)
     tokenizer = load_tokenizer(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
     execution = describe_execution(config, world.device)
     draw = random.Random(result.content_digest)
     batch_size = config.tokenize.batch_size
-    with ThreadPoolExecutor(world.cores) as decoders:
+    with cpu_threads(world.cores), ThreadPoolExecutor(world.cores, "decode", one_thread) as decoders:
         encoder = ShardEncoder(config, tokenizer, world.device, decoders, execution)
         for shard in draw.sample(shards, min(_PARTS_ENCODED_AGAIN, len(shards))):
             commit = result.commits[shard.part]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pipeline.config import Config
 from pipeline.errors import IdentityMismatch
 from pipeline.files import LocalFiles, files_at
-from pipeline.models.pretrained import tokenizer_identity
+from pipeline.models.folder import tokenizer_identity
 from pipeline.records import JSON, SourceShard, differences
 from pipeline.source.shards import find_source_shards
 from pipeline.store.birth import read_birth

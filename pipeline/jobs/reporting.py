@@ -21,7 +21,7 @@ from pipeline.source.shards import find_source_shards
 from pipeline.store import names
 from pipeline.store.counts import unpack_counts
 from pipeline.store.reader import TokenStore
-from pipeline.world import current_world
+from pipeline.world import cpu_threads, current_world, one_thread
 
 # Parts of which one batch is rebuilt for PSNR and pictures, at most.
 _PARTS_REBUILT = 8
@@ -71,7 +71,6 @@ def _rebuild(config: Config, store: TokenStore) -> tuple[Tensor, Tensor] | None:
     if not store.geometry.decodable or not len(store):
         return None
     world = current_world()
-    torch.set_num_threads(world.cores)
     tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, str(world.device))
     shards = {shard.part: shard for shard in find_source_shards(config.source)}
     parts = [(number, part) for number, part in enumerate(store.manifest.parts) if part.part in shards and part.written]
@@ -79,7 +78,7 @@ def _rebuild(config: Config, store: TokenStore) -> tuple[Tensor, Tensor] | None:
         raise ConfigError(f"source.shards: no image of these source shards is in {config.tokenize.store}")
     files = files_at(config.tokenize.store)
     originals, reconstructions = [], []
-    with ThreadPoolExecutor(world.cores) as decoders:
+    with cpu_threads(world.cores), ThreadPoolExecutor(world.cores, "decode", one_thread) as decoders:
         for index in evenly_spaced(_PARTS_REBUILT, len(parts)):
             number, part = parts[index]
             rows = range(min(config.tokenize.batch_size, part.written))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 
 from pipeline.config import Config
+from pipeline.errors import SourceError
 from pipeline.files import Files, files_at
 from pipeline.records import Reject, SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
@@ -24,16 +25,23 @@ def images_of_rows(
 ) -> ImageBatch:
     """The images of at most `tokenize.batch_size` rows, decoded again and batched as they were.
 
-    Raises SourceError when the source shard cannot be read.
+    Raises SourceError when the source shard cannot be read, or no longer has images for all of the rows.
     """
     rejected = {reject.index for reject in read_rejects(store, shard.part, attempt)}
-    (batch,) = image_batches(
-        _samples_of_rows(config, shard, rejected, rows),
-        Selection(config.source),
-        ImageTransform(config.image),
-        config.tokenize.batch_size,
-        decoders,
+    batches = list(
+        image_batches(
+            _samples_of_rows(config, shard, rejected, rows),
+            Selection(config.source),
+            ImageTransform(config.image),
+            config.tokenize.batch_size,
+            decoders,
+        )
     )
+    if sum(len(batch.rows) for batch in batches) != len(rows):
+        raise SourceError(
+            f"{shard.base}/{shard.path}: not the images that were tokenized: it was replaced; see vqtok verify"
+        )
+    (batch,) = batches
     return batch
 
 

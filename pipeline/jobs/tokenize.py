@@ -34,7 +34,7 @@ from pipeline.store.hierarchy import prepare_hierarchy, table_digest
 from pipeline.store.manifest import is_current, read_manifest
 from pipeline.store.snapshot import make_manifest
 from pipeline.store.writer import commit_part
-from pipeline.world import World, current_world
+from pipeline.world import World, cpu_threads, current_world, one_thread
 
 _POLL_SECONDS = 0.5
 
@@ -99,7 +99,6 @@ def _work_on(
     plan: Plan, config: Config, wait: bool, allow_execution_change: bool, show_progress: bool
 ) -> TokenizeResult:
     world = current_world()
-    torch.set_num_threads(world.cores)
     tokenizer = load_tokenizer(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
@@ -113,7 +112,8 @@ def _work_on(
     workers = config.tokenize.decode_workers
     with (
         _terminable(),
-        ThreadPoolExecutor(world.cores if workers == "auto" else workers, "decode", _one_thread_each) as decoders,
+        cpu_threads(world.cores),
+        ThreadPoolExecutor(world.cores if workers == "auto" else workers, "decode", one_thread) as decoders,
         Claims(plan.store, config.tokenize.claim_timeout) as claims,
         JobProgress(plan, enabled=show_progress and world.is_main),
     ):
@@ -254,10 +254,6 @@ def _own_order(shards: list[SourceShard], world: World) -> list[SourceShard]:
     """The same source shards for every process, each beginning elsewhere, so that they seldom collide."""
     first = len(shards) * (world.rank % world.size) // world.size
     return shards[first:] + shards[:first]
-
-
-def _one_thread_each() -> None:
-    torch.set_num_threads(1)
 
 
 @contextlib.contextmanager

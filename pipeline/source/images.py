@@ -7,6 +7,7 @@ are ignored. RGB and grey JPEG files are decoded by torchvision, everything else
 
 import io
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ _CODECS = ("jpg", "zlib", "webp", "libtiff")
 
 # How Pillow, libjpeg and torch say that the machine is out of memory, where they raise no MemoryError.
 _OUT_OF_MEMORY = ("out of memory", "insufficient memory", "allocate")
+
+# What Pillow warns of in damaged files ends in pixels or in a reject; thousands of lines would hide the rest.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # The limit is ours, per image and before decoding (`image.max_pixels`); Pillow's own is a global that warns.
 Image.MAX_IMAGE_PIXELS = None

@@ -18,6 +18,7 @@ from fixtures_store import (
     REJECTED,
     ROWS,
     Job,
+    Sample,
     make_job,
     save_tiny_tokenizer,
     vqtok,
@@ -25,7 +26,7 @@ from fixtures_store import (
 )
 from PIL import Image
 
-from pipeline.errors import ConfigError, IdentityMismatch, IncompleteStore
+from pipeline.errors import ConfigError, IdentityMismatch, IncompleteStore, SourceError
 from pipeline.jobs import report
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import to_pixels
@@ -148,6 +149,13 @@ def test_a_report_needs_the_source(damageable: Job, tmp_path: Path) -> None:
     write_shard(tmp_path / "other/x.tar", [("x", MIXED["grey"][0])])
     with pytest.raises(ConfigError, match=r"source\.shards: no image of these source shards is in"):
         report.run(damageable.config(f"source.shards={tmp_path}/other/*.tar", "source.base=null"))
+
+
+@pytest.mark.parametrize("samples", [[], COLLECTION["train-0001.tar"][:2], [("x", {"jpg": b"no image"})]])
+def test_a_source_shard_that_was_replaced_is_named(damageable: Job, samples: list[Sample]) -> None:
+    write_shard(damageable.source / "train-0001.tar", samples)
+    with pytest.raises(SourceError, match=r"train-0001\.tar: not the images that were tokenized: it was replaced"):
+        report.run(damageable.config())
 
 
 def test_a_store_of_nothing_but_rejects_has_a_report(tokenizer_folder: Path, tmp_path: Path) -> None:

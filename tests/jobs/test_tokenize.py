@@ -219,7 +219,8 @@ def test_every_launcher_gives_the_same_store(
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert out.count("6 of 6 source shards are committed") == (1 if launcher == "accelerate" else 2)
-    assert "6/6 source shards, 69 images" in err  # the progress of all processes together
+    if "tokenize:" in err:  # a first process that comes late finds nothing to do and no progress to show
+        assert "6/6 source shards, 69 images" in err  # of all processes together
     assert job.digest == finished.digest
     assert json.loads((job.store / "store.json").read_text())["codec"] == "raw"  # the options reached them all
     assert len(job.commits) == len(COLLECTION) == len(job.listing("tokens.zarr/parts")) - 1
@@ -274,14 +275,19 @@ def test_a_killed_job_is_completed_by_the_next(job: Job, finished: Job, event: s
     assert {path: job.commits[path] for path in before} == before
 
 
-def test_sigterm_releases_the_claims(job: Job, finished: Job) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "err"), [(signal.SIGTERM, 143, ""), (signal.SIGINT, 1, "Aborted!")], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_a_job_that_is_told_to_stop_releases_its_claims(
+    job: Job, finished: Job, number: int, status: int, err: str
+) -> None:
     child = job.start(halt=Halt("os.link", "/claims/", 2, signal.SIGSTOP))
     child.wait_until_stopped()
     assert len(job.listing("claims")) >= 1
-    child.signal(signal.SIGTERM)
+    child.signal(number)
     child.signal(signal.SIGCONT)
     done = child.wait()
-    assert (done.status, done.err) == (143, "")
+    assert (done.status, done.err.strip()) == (status, err)
     assert job.listing("claims") == []
     assert job.listing("staging") == []
     assert len(job.commits) < len(COLLECTION)

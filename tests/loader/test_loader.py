@@ -88,8 +88,7 @@ def test_epochs_differ_and_seeds_repeat(store: TokenStore) -> None:
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("resumed_world", [1, 2, 3, 4])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize(("world_size", "resumed_world"), [(1, 1), (1, 3), (2, 1), (2, 3), (3, 4)])
 @pytest.mark.parametrize("steps", [1, 4])
 def test_a_resumed_epoch_delivers_exactly_the_rest(
     store: TokenStore, world_size: int, resumed_world: int, steps: int, shuffle: bool
