@@ -5,6 +5,7 @@ Every command loads its job when it is called: importing torch takes seconds, an
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -87,7 +88,9 @@ def train(config: Config) -> None:
     """Train a tokenizer, or go on where training was interrupted."""
     from pipeline.jobs import train as job
 
-    click.echo(job.run(config))
+    result = job.run(config)
+    if os.environ.get("RANK", "0") == "0":  # all ranks have the same result
+        click.echo(result)
 
 
 @main.command()

@@ -45,22 +45,6 @@ def current_world() -> World:
     )
 
 
-@contextlib.contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads for each operation, and put the caller's number back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def one_thread() -> None:
-    """For the threads of a pool that are themselves the parallelism: one core for each."""
-    torch.set_num_threads(1)
-
-
 def available_cores() -> int:
     """CPU cores this process may use: the affinity mask, and the CPU quota of the container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

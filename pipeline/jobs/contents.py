@@ -27,7 +27,8 @@ from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.parts import Part
 from pipeline.store.sizes import check_checksums
 from pipeline.store.snapshot import make_manifest
-from pipeline.world import cpu_threads, current_world, one_thread
+from pipeline.threads import cpu_threads, one_thread
+from pipeline.world import current_world
 
 # Parts of which one batch is encoded again, at most.
 _PARTS_ENCODED_AGAIN = 8

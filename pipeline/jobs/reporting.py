@@ -21,7 +21,8 @@ from pipeline.source.shards import find_source_shards
 from pipeline.store import names
 from pipeline.store.counts import unpack_counts
 from pipeline.store.reader import TokenStore
-from pipeline.world import cpu_threads, current_world, one_thread
+from pipeline.threads import cpu_threads, one_thread
+from pipeline.world import current_world
 
 # Parts of which one batch is rebuilt for PSNR and pictures, at most.
 _PARTS_REBUILT = 8

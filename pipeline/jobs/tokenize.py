@@ -34,7 +34,8 @@ from pipeline.store.hierarchy import prepare_hierarchy, table_digest
 from pipeline.store.manifest import is_current, read_manifest
 from pipeline.store.snapshot import make_manifest
 from pipeline.store.writer import commit_part
-from pipeline.world import World, cpu_threads, current_world, one_thread
+from pipeline.threads import cpu_threads, one_thread
+from pipeline.world import World, current_world
 
 _POLL_SECONDS = 0.5
 
