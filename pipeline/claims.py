@@ -94,10 +94,13 @@ class Claims:
         if part in self._observed:
             # A stale claim. Two may come to this line together; the worst that follows is double work.
             self._files.delete(_path(part))
-        if not self._files.put_if_absent(_path(part), claim.to_json()):
-            return False
+        # Held before it is written: a signal that arrives in between must not leave a claim that nobody releases.
         with self._lock:
             self._held[part] = _Held(claim)
+        if not self._files.put_if_absent(_path(part), claim.to_json()):
+            with self._lock:
+                del self._held[part]
+            return False
         return True
 
     def release(self, part: str) -> None:
