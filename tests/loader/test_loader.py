@@ -114,6 +114,14 @@ def test_a_resumed_epoch_delivers_exactly_the_rest(
     assert Counter(following) == Counter(store.keys)
 
 
+def test_resumed_ranks_take_turns_from_where_the_epoch_was_left(store: TokenStore) -> None:
+    first = TokenLoader(store, batch_size=13, shuffle=False)
+    next(iter(first))
+    for rank, loader in enumerate(ranks(store, 3, batch_size=10, shuffle=False)):
+        loader.load_state_dict(first.state_dict())
+        assert keys_of(list(loader)) == store.keys[13 + rank :: 3]
+
+
 def test_resuming_at_the_same_size_goes_on_with_the_same_batches(store: TokenStore) -> None:
     whole = [batch.key for batch in TokenLoader(store, batch_size=20, seed=1)]
     loader = TokenLoader(store, batch_size=20, seed=1)
