@@ -124,8 +124,10 @@ def _tokenize(
 ) -> int:
     """Tokenize in this process or in several; the exit status."""
     from pipeline.jobs.plan import is_finished, make_plan
+    from pipeline.jobs.replaced import refuse_replaced_sources
 
     plan = make_plan(config)
+    refuse_replaced_sources(plan)
     if is_finished(plan, config):
         click.echo(f"{plan}; nothing to do")
         return 0
@@ -199,6 +201,17 @@ def report(config: Config) -> None:
     from pipeline.jobs import report as job
 
     click.echo(job.run(config))
+
+
+@main.command()
+@_with_config
+@_as_json
+def clean(config: Config, as_json: bool) -> None:
+    """Delete what is provably lost: attempts at parts of which another attempt is committed."""
+    from pipeline.jobs import clean as job
+
+    result = job.run(config)
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
 
 
 def _config_arguments() -> list[str]:

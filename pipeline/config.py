@@ -48,9 +48,9 @@ class SourceConfig(Section):
     """Which images, and what of each sample is kept."""
 
     shards: Patterns
-    """Tar files in WebDataset form: paths, globs or brace patterns such as `train-{0000..0255}.tar`."""
+    """Tar files in WebDataset form: paths, globs, brace patterns such as `train-{0000..0255}.tar`, or URLs of them."""
     base: str | None = None
-    """Folder that part names are relative to; by default the literal folder of each pattern."""
+    """Folder or URL that part names are relative to; by default the literal folder of each pattern."""
     exclude: Patterns = ()
     """Patterns of source shards to leave out."""
     image: Extension | None = None
@@ -61,6 +61,8 @@ class SourceConfig(Section):
     """Extensions of members to carry into the store as they are, such as `txt` or `json`."""
     allow_unterminated: bool = False
     """Accept a tar that ends at a member boundary without its end-of-archive marker."""
+    allow_pipe: bool = False
+    """Run the shell commands of `pipe:` sources, whose output is a tar. Only for configurations that you trust."""
 
 
 class ImageConfig(Section):
@@ -156,7 +158,7 @@ class TokenizeConfig(Section):
     """The tokenization job."""
 
     store: str
-    """Folder of the token store."""
+    """Folder or URL of the token store."""
     layout: str = "quadrants"
     """Block layout: raster, quadrants or diagonal."""
     batch_size: Annotated[int, Field(ge=1)] = 64

@@ -62,11 +62,13 @@ class SourceShard(Record):
     path: str
     """POSIX path relative to `source.base`."""
     base: str
-    """The folder that `path` is relative to. It is never stored, so that collections can move."""
+    """The folder or URL that `path` is relative to, or a `pipe:` command. It is never stored: collections move."""
     part: str
     """Name of the part it becomes: sanitised stem and 12 hex digits of the sha256 of `path`."""
-    bytes: int
-    """Size in bytes when the job was planned."""
+    bytes: int | None
+    """Size in bytes when the job was planned; None for the output of a command."""
+    version: str = ""
+    """Another text whenever the file has been written anew: its modification time, or an object's entity tag."""
 
 
 class Reject(Record):

@@ -8,13 +8,14 @@ from tqdm import tqdm
 
 from pipeline.config import Config
 from pipeline.errors import CorruptStore
-from pipeline.files import LocalFiles, files_at
+from pipeline.files import Files, files_at
 from pipeline.jobs.encoding import ShardEncoder
 from pipeline.jobs.execution import describe_execution
 from pipeline.jobs.rows import images_of_rows, read_rejects
 from pipeline.jobs.verify import Verification
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import Reject, SourceShard
+from pipeline.source.opening import source_at
 from pipeline.source.samples import SampleReader
 from pipeline.source.selection import NO_LABEL
 from pipeline.source.shards import find_source_shards
@@ -52,7 +53,7 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
             _encode_again(config, store, birth, shards, result)
 
 
-def _check_manifest(store: LocalFiles, birth: Birth) -> None:
+def _check_manifest(store: Files, birth: Birth) -> None:
     """The manifest must be what its commits make it."""
     manifest = read_manifest(store)
     assert manifest is not None, "check_commits reports a missing one"
@@ -67,9 +68,9 @@ def _check_manifest(store: LocalFiles, birth: Birth) -> None:
         )
 
 
-def _check_part(config: Config, store: LocalFiles, birth: Birth, shard: SourceShard, commit: CommitRecord) -> None:
-    check_checksums(store.path(f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"), commit.files)
-    check_checksums(store.path(names.REJECTS), [commit.rejects])
+def _check_part(config: Config, store: Files, birth: Birth, shard: SourceShard, commit: CommitRecord) -> None:
+    check_checksums(store, f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}", commit.files)
+    check_checksums(store, names.REJECTS, [commit.rejects])
     part = Part(store, birth, commit.part, commit.attempt, commit.written)
     rejects = read_rejects(store, commit.part, commit.attempt)
     _check_counts(birth, part, rejects, commit)
@@ -94,7 +95,7 @@ def _check_counts(birth: Birth, part: Part, rejects: list[Reject], commit: Commi
 
 def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:
     """Every key of the source shard once, in its order: either a row or a reject."""
-    reader = SampleReader(files_at(shard.base), shard.path, lambda _: False, config.source.allow_unterminated)
+    reader = SampleReader(source_at(shard.base), shard.path, lambda _: False, config.source.allow_unterminated)
     expected = [sample.key for sample in reader]
     if reader.digest != commit.sources[0].sha256:
         raise CorruptStore(f"{shard.path}: not the source shard that was tokenized (sha256): it was replaced")
@@ -109,9 +110,7 @@ def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Re
         raise CorruptStore(f"{shard.path}: keys differ from sample {first} on: source {expected[first : first + 1]}")
 
 
-def _encode_again(
-    config: Config, store: LocalFiles, birth: Birth, shards: list[SourceShard], result: Verification
-) -> None:
+def _encode_again(config: Config, store: Files, birth: Birth, shards: list[SourceShard], result: Verification) -> None:
     """One batch of some parts, with the neighbours it had, so that equal means bit for bit."""
     world = current_world()
     tokenizer = load_tokenizer(

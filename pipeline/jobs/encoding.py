@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.errors import SourceError
-from pipeline.files import files_at
 from pipeline.models.tokenizer import Tokenizer, normalize_pixels
 from pipeline.records import JSON, Reject, SourceShard
 from pipeline.source.batches import image_batches
 from pipeline.source.images import ImageTransform
+from pipeline.source.opening import refuse_changed, source_at
 from pipeline.source.overlap import prefetch
 from pipeline.source.samples import SampleReader
 from pipeline.source.selection import Selection
@@ -49,7 +49,7 @@ class ShardEncoder:
         `tokenize.max_reject_rate`; MemoryError or RuntimeError when the machine fails.
         """
         selection = Selection(self.config.source)
-        reader = SampleReader(files_at(shard.base), shard.path, selection.wants, self.config.source.allow_unterminated)
+        reader = SampleReader(source_at(shard.base), shard.path, selection.wants, self.config.source.allow_unterminated)
         dtype = smallest_token_dtype(self.tokenizer.codebook.vocab_size)
         tokens = [np.empty((0, self.tokenizer.geometry(self.config.image.size).num_tokens), dtype)]
         keys: list[str] = []
@@ -80,15 +80,13 @@ class ShardEncoder:
                     for name, values in fields.items():
                         values.append(row.fields[name])
                 progress(len(keys) + len(rejects), reader.bytes)
-        if reader.bytes != shard.bytes:
-            raise SourceError(
-                f"{shard.base}/{shard.path}: {reader.bytes:,} bytes now, {shard.bytes:,} when the job began; "
-                "run again when nobody writes to it"
-            )
+        refuse_changed(shard, reader.bytes)
         self._check_reject_rate(shard, rejects, len(keys))
         return EncodedShard(
             part=shard.part,
-            source=SourceRecord(path=shard.path, bytes=reader.bytes, sha256=reader.digest),
+            source=SourceRecord(
+                path=shard.path, bytes=reader.bytes, sha256=reader.digest, version=shard.version, head=reader.head
+            ),
             tokens=np.concatenate(tokens),
             keys=keys,
             labels=labels,

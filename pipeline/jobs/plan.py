@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pipeline.config import Config
 from pipeline.errors import IdentityMismatch
-from pipeline.files import LocalFiles, files_at
+from pipeline.files import Files, files_at
 from pipeline.models.folder import tokenizer_identity
 from pipeline.records import JSON, SourceShard, differences
 from pipeline.source.shards import find_source_shards
@@ -17,7 +17,7 @@ from pipeline.store.manifest import is_current, read_manifest
 class Plan:
     """Pending work is what the configuration names and no commit record does: that is all of resume."""
 
-    store: LocalFiles
+    store: Files
     shards: list[SourceShard]
     committed: set[str]
     """All committed parts, planned or not."""
@@ -36,7 +36,7 @@ class Plan:
         pending = self.pending
         if not pending:
             return f"{self.store.root}: all {len(self.shards)} source shards are committed"
-        size = sum(shard.bytes for shard in pending)
+        size = sum(shard.bytes or 0 for shard in pending)
         return f"{self.store.root}: {len(pending)} of {len(self.shards)} source shards are pending, {size:,} bytes"
 
 
@@ -73,7 +73,7 @@ def is_finished(plan: Plan, config: Config) -> bool:
     )
 
 
-def refuse_other_identity(store: LocalFiles, config: Config) -> None:
+def refuse_other_identity(store: Files, config: Config) -> None:
     """Raise IdentityMismatch, naming every field that differs, when a store holds other tokens than asked for."""
     lines = differences(job_identity(config), read_birth(store).identity)
     if lines:

@@ -20,7 +20,7 @@ class JobProgress:
     def __init__(self, plan: Plan, enabled: bool) -> None:
         self._plan = plan
         self._enabled = enabled
-        self._bytes = {shard.part: shard.bytes for shard in plan.shards}
+        self._bytes = {shard.part: shard.bytes or 0 for shard in plan.shards}
         self._before = set(plan.committed)
         self._images: dict[str, int] = {}
         self._stopped = threading.Event()

@@ -5,10 +5,11 @@ from concurrent.futures import Executor
 
 from pipeline.config import Config
 from pipeline.errors import SourceError
-from pipeline.files import Files, files_at
+from pipeline.files import Files
 from pipeline.records import Reject, SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images import ImageTransform
+from pipeline.source.opening import source_at
 from pipeline.source.samples import Sample, SampleReader
 from pipeline.source.selection import Selection
 from pipeline.store import names
@@ -47,7 +48,7 @@ def images_of_rows(
 
 def _samples_of_rows(config: Config, shard: SourceShard, rejected: set[int], rows: range) -> Iterator[Sample]:
     reader = SampleReader(
-        files_at(shard.base), shard.path, Selection(config.source).wants, config.source.allow_unterminated
+        source_at(shard.base), shard.path, Selection(config.source).wants, config.source.allow_unterminated
     )
     row = 0
     for sample in reader:

@@ -67,7 +67,7 @@ def run(config: Config) -> Status:
         for claim in read_claims(plan.store)
         if claim.part in plan.planned - plan.committed and not is_local_and_gone(claim)
     ]
-    pending_bytes = sum(shard.bytes for shard in plan.pending)
+    pending_bytes = sum(shard.bytes or 0 for shard in plan.pending)
     rate, bytes_rate = _rates(commits)
     return Status(
         store=plan.store.root,

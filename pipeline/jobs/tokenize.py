@@ -23,6 +23,7 @@ from pipeline.jobs.encoding import ShardEncoder
 from pipeline.jobs.execution import describe_execution, refuse_other_execution
 from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan
 from pipeline.jobs.progress import JobProgress
+from pipeline.jobs.replaced import refuse_replaced_sources
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import SourceShard
@@ -86,6 +87,7 @@ def run(
     left pending and named in the result.
     """
     plan = make_plan(config)
+    refuse_replaced_sources(plan)
     if is_finished(plan, config):
         return TokenizeResult(plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
     try:
@@ -245,7 +247,7 @@ class _Worker:
 
     def _is_committed(self, shard: SourceShard) -> bool:
         try:
-            self._plan.store.size(names.commit(shard.part))
+            self._plan.store.stat(names.commit(shard.part))
         except FileNotFoundError:
             return False
         return True

@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass, field, replace
 
 from pipeline.config import Config
 from pipeline.errors import VqtokError
-from pipeline.files import LocalFiles
+from pipeline.files import Files
 from pipeline.jobs.plan import make_plan, refuse_other_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.store import names
 from pipeline.store.birth import read_birth
 from pipeline.store.commits import CommitRecord, read_commit
 from pipeline.store.manifest import is_current, read_manifest
-from pipeline.store.sizes import check_sizes
+from pipeline.store.sizes import check_file, check_sizes
 
 
 @dataclass
@@ -85,7 +85,7 @@ def check_commits(config: Config) -> Verification:
     return result
 
 
-def _check_commit(store: LocalFiles, shard: SourceShard, commit: CommitRecord, result: Verification) -> None:
+def _check_commit(store: Files, shard: SourceShard, commit: CommitRecord, result: Verification) -> None:
     result.commits[shard.part] = commit
     result.samples += commit.written
     result.rejected += commit.rejected
@@ -97,5 +97,6 @@ def _check_commit(store: LocalFiles, shard: SourceShard, commit: CommitRecord, r
         result.problems.append(
             f"{shard.path}: {shard.bytes:,} bytes, {commit.sources[0].bytes:,} when it was committed: it was replaced"
         )
-    check_sizes(store.path(f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"), commit.files)
-    check_sizes(store.path(names.REJECTS), [commit.rejects])
+    folder = f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"
+    check_sizes(f"{store.root}/{folder}", store.stats(folder), commit.files)
+    check_file(store, names.REJECTS, commit.rejects)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.errors import SourceError
-from pipeline.files import Files, open_stream
+from pipeline.files import Readable
 from pipeline.source.tar import StrictTar
 
 # https://github.com/webdataset/webdataset: the key ends at the first dot of the file's own name. One deviation:
@@ -38,8 +38,8 @@ class SampleReader:
     """Iterates over the samples of one source shard, once, in order.
 
     Reading is strict (see `StrictTar`), and the members of a sample must stand together. After the last
-    sample `digest` is the sha256 of the tar and `ignored` names the members that belong to no sample; `bytes`
-    counts up to the size of the tar.
+    sample `digest` is the sha256 of the tar, `head` that of its first 64 KiB, and `ignored` names the members
+    that belong to no sample; `bytes` counts up to the size of the tar.
 
     Args:
         wanted: which extensions are read into memory; all by default.
@@ -49,7 +49,7 @@ class SampleReader:
 
     def __init__(
         self,
-        files: Files,
+        files: Readable,
         path: str,
         wanted: Callable[[str], bool] = lambda _: True,
         allow_unterminated: bool = False,
@@ -59,16 +59,17 @@ class SampleReader:
         self._wanted = wanted
         self._allow_unterminated = allow_unterminated
         self.digest = ""
+        self.head = ""
         self.bytes = 0
         self.ignored: list[str] = []
 
     def __iter__(self) -> Iterator[Sample]:
         location = f"{self._files.root}/{self._path}"
         try:
-            with open_stream(self._files, self._path) as stream:
+            with self._files.open(self._path) as stream:
                 tar = StrictTar(stream, location, self._wants, self._allow_unterminated)
                 yield from self._group(tar, location)
-                self.digest, self.bytes = tar.digest, tar.bytes
+                self.digest, self.head, self.bytes = tar.digest, tar.head, tar.bytes
         except FileNotFoundError:
             raise SourceError(f"{location}: the source shard is gone; restore it and run again") from None
         except OSError as error:
@@ -108,6 +109,6 @@ class SampleReader:
             yield sample
 
 
-def read_samples(files: Files, path: str) -> Iterator[Sample]:
+def read_samples(files: Readable, path: str) -> Iterator[Sample]:
     """All samples of one source shard with all their members. Raises SourceError."""
     return iter(SampleReader(files, path))

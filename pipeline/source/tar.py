@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 from pipeline.errors import SourceError
 
 BLOCK_BYTES = 512
+HEAD_BYTES = 64 << 10
 _PIECE_BYTES = 1 << 20
 _REPACK = "copy the source shard again or repack it"
 
@@ -30,7 +31,8 @@ class Member(NamedTuple):
 class StrictTar:
     """Iterates over the plain files of one tar, once, from front to back.
 
-    After the last member `digest` is the sha256 (hex) and `bytes` the size of the whole file.
+    After the last member `digest` is the sha256 (hex) and `bytes` the size of the whole file, and `head` the
+    sha256 of its first 64 KiB.
 
     Iterating raises SourceError for a tar that is cut off, damaged, compressed, followed by other data, or
     that holds links or sparse files, naming the tar, the offset in bytes and the remedy.
@@ -48,12 +50,18 @@ class StrictTar:
         self._wanted = wanted
         self._allow_unterminated = allow_unterminated
         self._sha256 = hashlib.sha256()
+        self._head = hashlib.sha256()
         self.bytes = 0
 
     @property
     def digest(self) -> str:
         """sha256 in hex of all that has been read."""
         return self._sha256.hexdigest()
+
+    @property
+    def head(self) -> str:
+        """sha256 in hex of the first HEAD_BYTES, as far as they have been read."""
+        return self._head.hexdigest()
 
     def __iter__(self) -> Iterator[Member]:
         long_name: str | None = None
@@ -161,6 +169,8 @@ class StrictTar:
     def _read(self, size: int) -> bytes:
         data = self._stream.read(size)
         self._sha256.update(data)
+        if self.bytes < HEAD_BYTES:
+            self._head.update(data[: HEAD_BYTES - self.bytes])
         self.bytes += len(data)
         return data
 

@@ -1,6 +1,6 @@
 """The arrays of a part: their names, dtypes, chunks and codecs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ def chunk_rows(rows: int, row_bytes: int) -> int:
     return -(-rows // chunks) if chunks else 1
 
 
-def create_array(group: zarr.Group, path: str, array: Array, codec: str) -> None:
+def create_array(group: zarr.Group, path: str, array: Array, codec: str) -> "zarr.Array[Any]":
     """Write one array as one Zarr shard of balanced inner chunks, each with its crc32c."""
     rows, *rest = array.shape
     inner = (chunk_rows(rows, array.dtype.itemsize * int(np.prod(rest))), *rest)
@@ -85,6 +85,7 @@ def create_array(group: zarr.Group, path: str, array: Array, codec: str) -> None
     )
     if rows:
         created[...] = array
+    return created
 
 
 def _compressors(path: str, codec: str) -> list[BloscCodec | ZstdCodec]:
@@ -98,12 +99,6 @@ def _compressors(path: str, codec: str) -> list[BloscCodec | ZstdCodec]:
 def _dimensions(path: str) -> list[str]:
     names = {"tokens": ["sample", "token"], "codebook": ["code", "channel"], "data": ["byte"], "offsets": ["boundary"]}
     return names.get(path.rpartition("/")[2], ["sample"])
-
-
-def groups_of(paths: Iterable[str]) -> list[str]:
-    """Every group above the arrays at `paths`, parents first."""
-    groups = {path[:end] for path in paths for end in range(len(path)) if path[end] == "/"}
-    return sorted(groups)
 
 
 def part_attributes(birth: Birth) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The birth of a store: what every token in it is, decided by whoever creates `store.json` first."""
 
+import secrets
 from typing import Literal
 
 from pydantic import ValidationError
@@ -79,16 +80,44 @@ def read_birth(files: Files) -> Birth:
 def create_or_compare(files: Files, birth: Birth) -> None:
     """Create the store as `birth` says, or make sure that it was born equal.
 
-    Raises IdentityMismatch naming every field that differs, with both values.
+    Raises IdentityMismatch naming every field that differs, with both values, and StoreError where the
+    place cannot tell the first of two writers.
     """
-    if files.put_if_absent(names.STORE, birth.to_json()):
-        return
+    if not _is_born(files):
+        _prove_exclusive_creation(files)
+        if files.put_if_absent(names.STORE, birth.to_json()):
+            return
     present = read_birth(files)
     lines = differences(birth.model_dump(mode="json"), present.model_dump(mode="json"))
     if lines:
         raise IdentityMismatch(
             "\n  ".join([f"{files.root}: this configuration makes other tokens than the store holds (there):", *lines])
             + "\nName another tokenize.store, or go back to the store's settings."
+        )
+
+
+def _is_born(files: Files) -> bool:
+    try:
+        files.stat(names.STORE)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _prove_exclusive_creation(files: Files) -> None:
+    """Raise StoreError unless the second of two creations of one file is refused.
+
+    Some servers that speak S3 accept `If-None-Match: *` and overwrite all the same; there the second commit of
+    a part would replace the first.
+    """
+    probe = f"{names.PROBE}{secrets.token_hex(8)}"
+    first, second = files.put_if_absent(probe, b"first"), files.put_if_absent(probe, b"second")
+    kept = files.read(probe)
+    files.delete(probe)
+    if (first, second, kept) != (True, False, b"first"):
+        raise StoreError(
+            f"{files.root}: this place overwrites where a file should only be created (PUT with If-None-Match: *), so "
+            "that two processes could commit one part; keep the store on a server that honours it, or on a local disk"
         )
 
 

@@ -18,6 +18,8 @@ class FileRecord(Record):
     """POSIX path relative to the attempt's group, or to `rejects/`."""
     bytes: int
     crc32c: int
+    etag: str | None = None
+    """The entity tag that an object store gave these contents; None on a file system."""
 
 
 class ArrayRecord(Record):
@@ -37,6 +39,10 @@ class SourceRecord(Record):
     """Relative to `source.base`."""
     bytes: int
     sha256: str
+    version: str = ""
+    """Its version (see `Stat`), so that a file that is still the same need not be read to say so."""
+    head: str = ""
+    """sha256 of its first 64 KiB: tells another file of the same size without reading it all."""
 
 
 class CommitRecord(Record):

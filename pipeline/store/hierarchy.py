@@ -1,17 +1,16 @@
 """The Zarr hierarchy of a store: its root, and the codebook that the tokens index into."""
 
 import hashlib
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore
+from zarr.storage import MemoryStore
 
-from pipeline.files import LocalFiles
+from pipeline.files import Files
 from pipeline.store import names
 from pipeline.store.arrays import Array, create_array, part_attributes
 from pipeline.store.birth import Birth, damaged
+from pipeline.store.group import Memory, contents_of, zarr_store
 
 
 def table_digest(table: Array) -> str:
@@ -19,7 +18,7 @@ def table_digest(table: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(table, "<f4").tobytes()).hexdigest()
 
 
-def prepare_hierarchy(files: LocalFiles, birth: Birth, table: Array | None) -> None:
+def prepare_hierarchy(files: Files, birth: Birth, table: Array | None) -> None:
     """Create the Zarr hierarchy of a store, or complete one whose creation was interrupted.
 
     Every process of a job may do this at once: all put the same bytes, each file atomically, the root's
@@ -31,23 +30,24 @@ def prepare_hierarchy(files: LocalFiles, birth: Birth, table: Array | None) -> N
     Raises CorruptStore when the codebook in the store is not the one of its birth.
     """
     root = f"{names.HIERARCHY}/zarr.json"
-    if not files.path(root).is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            group = zarr.create_group(LocalStore(folder), zarr_format=3, attributes=part_attributes(birth))
-            group.create_group("parts")
-            if table is not None:
-                create_array(group, "codebook", table, birth.codec)
-            for path in sorted(Path(folder).rglob("*"), key=lambda path: len(path.parts), reverse=True):
-                if path.is_file():
-                    files.put(f"{names.HIERARCHY}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    try:
+        files.stat(root)
+    except FileNotFoundError:
+        memory: Memory = {}
+        group = zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=part_attributes(birth))
+        group.create_group("parts")
+        if table is not None:
+            create_array(group, "codebook", table, birth.codec)
+        for path, data in reversed(contents_of(memory).items()):
+            files.put(f"{names.HIERARCHY}/{path}", data)
     check_codebook(files, birth)
 
 
-def check_root(files: LocalFiles, birth: Birth) -> None:
+def check_root(files: Files, birth: Birth) -> None:
     """Raise CorruptStore unless readers that know only Zarr find the parts, and what they hold."""
     path = f"{names.HIERARCHY}/zarr.json"
     try:
-        root = zarr.open_group(LocalStore(files.path(names.HIERARCHY)), mode="r")
+        root = zarr.open_group(zarr_store(files), path=names.HIERARCHY, mode="r")
         attributes, groups = dict(root.attrs), set(root.group_keys())
     except Exception as error:
         raise damaged(files, path, f"the root of the hierarchy cannot be read: {error}") from error
@@ -55,7 +55,7 @@ def check_root(files: LocalFiles, birth: Birth) -> None:
         raise damaged(files, path, f"the root of the hierarchy is not as {names.STORE} says")
 
 
-def check_codebook(files: LocalFiles, birth: Birth) -> Array | None:
+def check_codebook(files: Files, birth: Birth) -> Array | None:
     """The codebook, float32 [K, C], or None where the store has none.
 
     Raises CorruptStore when it is missing, unreadable or not the one of the store's birth.
@@ -63,7 +63,7 @@ def check_codebook(files: LocalFiles, birth: Birth) -> Array | None:
     if birth.codebook.sha256 is None:
         return None
     try:
-        array = zarr.open_array(LocalStore(files.path(names.CODEBOOK)), mode="r")
+        array = zarr.open_array(zarr_store(files), path=names.CODEBOOK, mode="r")
         table: Array = np.asarray(array[...])
     except Exception as error:
         raise damaged(files, names.CODEBOOK, f"the codebook cannot be read: {error}") from error

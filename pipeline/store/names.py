@@ -10,6 +10,7 @@ COMMITS = "commits"
 CLAIMS = "claims"
 FAILURES = "failures"
 REJECTS = "rejects"
+PROBE = "probe-"
 
 
 def commit(part: str) -> str:

@@ -5,20 +5,20 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore
 
 from pipeline.errors import CorruptStore
-from pipeline.files import LocalFiles
+from pipeline.files import Files
 from pipeline.store import names
 from pipeline.store.arrays import Array, Texts
 from pipeline.store.birth import Birth, damaged
 from pipeline.store.digest import content_digest
+from pipeline.store.group import zarr_store
 
 
 class Part:
     """One committed attempt. Nothing is read before it is asked for."""
 
-    def __init__(self, files: LocalFiles, birth: Birth, part: str, attempt: str, rows: int) -> None:
+    def __init__(self, files: Files, birth: Birth, part: str, attempt: str, rows: int) -> None:
         self.name = part
         self.rows = rows
         self._birth = birth
@@ -73,12 +73,12 @@ class Part:
         return content_digest({path: self.read(path) for path in paths})
 
     def _array(self, path: str) -> "zarr.Array[Any]":
-        return zarr.open_array(LocalStore(self._files.path(self._path)), path=path, mode="r")
+        return zarr.open_array(zarr_store(self._files), path=f"{self._path}/{path}", mode="r")
 
     def _has_chunk(self, path: str, array: "zarr.Array[Any]") -> bool:
         """Whether the one chunk file of an array is there and has contents."""
         try:
-            return self._files.size("/".join([self._path, path, "c", *("0" for _ in array.shape)])) > 0
+            return self._files.stat("/".join([self._path, path, "c", *("0" for _ in array.shape)])).bytes > 0
         except FileNotFoundError:
             return False
 
@@ -86,5 +86,5 @@ class Part:
         return damaged(
             self._files,
             f"{self._path}/{path}",
-            f"{what}; delete {names.commit(self.name)} and the part's folder, then run vqtok tokenize again",
+            f"{what}; delete {names.commit(self.name)} and {names.MANIFEST}, then run vqtok tokenize again",
         )

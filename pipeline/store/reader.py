@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import IncompleteStore, StoreError
-from pipeline.files import LocalFiles, files_at
+from pipeline.files import Files, files_at
 from pipeline.models.lookup import lookup
 from pipeline.records import Geometry
 from pipeline.store.arrays import Array
@@ -82,7 +82,7 @@ class TokenStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], partial: bool = False) -> None:
-        self._files: LocalFiles = files_at(str(path))
+        self._files: Files = files_at(str(path))
         self._birth = read_birth(self._files)
         manifest = self._snapshot() if partial else read_manifest(self._files)
         if manifest is None:

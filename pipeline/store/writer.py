@@ -1,36 +1,25 @@
-"""Writing a part: staged, made durable, renamed into place, and only then committed."""
+"""Writing a part: complete and durable first, and only then committed."""
 
 import contextlib
 import secrets
-import shutil
 import socket
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import google_crc32c
 import numpy as np
-import zarr
-from zarr.storage import LocalStore
 
-from pipeline.files import LocalFiles, make_folder, sync_folder, sync_tree
+from pipeline.files import Files
 from pipeline.records import JSON, Reject
 from pipeline.store import names
-from pipeline.store.arrays import Array, arrays_of_part, create_array, groups_of
+from pipeline.store.arrays import Array, arrays_of_part
 from pipeline.store.birth import Birth
-from pipeline.store.commits import (
-    ArrayRecord,
-    CommitRecord,
-    FileRecord,
-    SourceRecord,
-    publish,
-    read_commit,
-)
+from pipeline.store.commits import CommitRecord, FileRecord, SourceRecord, publish, read_commit
 from pipeline.store.counts import pack_counts
 from pipeline.store.digest import content_digest
-from pipeline.store.sizes import check_sizes, crc32c_of
+from pipeline.store.group import make_group
+from pipeline.store.sizes import check_sizes
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,7 @@ class EncodedShard:
     seconds: dict[str, float]
 
 
-def commit_part(files: LocalFiles, birth: Birth, shard: EncodedShard) -> CommitRecord:
+def commit_part(files: Files, birth: Birth, shard: EncodedShard) -> CommitRecord:
     """Write one attempt at a part and commit it.
 
     The order makes every crash harmless: nothing exists for readers until the commit record, and the
@@ -71,21 +60,21 @@ def commit_part(files: LocalFiles, birth: Birth, shard: EncodedShard) -> CommitR
     return read_commit(files, shard.part)
 
 
-def _write_attempt(files: LocalFiles, birth: Birth, shard: EncodedShard, attempt: str) -> CommitRecord:
-    """Stage an attempt, make it durable and move it into place; returns the record to publish."""
+def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str) -> CommitRecord:
+    """Put the files of an attempt into place, durably; returns the record to publish."""
     started = time.monotonic()
     name = names.attempt(shard.part, attempt)
-    staged, final = files.path(f"{names.STAGING}/{name}"), files.path(f"{names.PARTS}/{name}")
+    folder = f"{names.PARTS}/{name}"
     arrays = arrays_of_part(shard.tokens, shard.keys, shard.labels, shard.fields)
-    array_records = _write_arrays(staged, arrays, birth)
-    file_records = _describe(staged)
-    sync_tree(staged)
-    sync_folder(staged.parent)
-    staged.rename(final)
-    sync_folder(final.parent)
-    check_sizes(final, file_records)
+    group = make_group(arrays, birth.codec)
+    files.put_folder(folder, group.contents, f"{names.STAGING}/{name}")
     rejects = b"".join(reject.model_dump_json().encode() + b"\n" for reject in shard.rejects)
     files.put(names.rejects(shard.part, attempt), rejects)
+    stats = files.stats(folder)
+    file_records = [
+        _record(path, data, stats[path].etag if path in stats else None) for path, data in group.contents.items()
+    ]
+    check_sizes(f"{files.root}/{folder}", stats, file_records)
     return CommitRecord(
         part=shard.part,
         attempt=attempt,
@@ -95,9 +84,9 @@ def _write_attempt(files: LocalFiles, birth: Birth, shard: EncodedShard, attempt
         rejected=len(shard.rejects),
         unlabelled=shard.labels.count(-1),
         ignored=tuple(shard.ignored[:100]),
-        arrays=array_records,
+        arrays=group.arrays,
         files=tuple(file_records),
-        rejects=FileRecord(path=f"{name}.jsonl", bytes=len(rejects), crc32c=google_crc32c.value(rejects)),
+        rejects=_record(f"{name}.jsonl", rejects, None),
         code_counts=pack_counts(np.bincount(shard.tokens.reshape(-1), minlength=birth.codebook.vocab_size)),
         content_digest=content_digest(arrays),
         execution=shard.execution,
@@ -107,7 +96,11 @@ def _write_attempt(files: LocalFiles, birth: Birth, shard: EncodedShard, attempt
     )
 
 
-def delete_attempt(files: LocalFiles, part: str, attempt: str) -> None:
+def _record(path: str, data: bytes, etag: str | None) -> FileRecord:
+    return FileRecord(path=path, bytes=len(data), crc32c=google_crc32c.value(data), etag=etag)
+
+
+def delete_attempt(files: Files, part: str, attempt: str) -> None:
     """Delete an attempt of which a commit says that another one counts.
 
     An attempt without such a commit may be about to be committed, so this refuses to touch it.
@@ -117,33 +110,10 @@ def delete_attempt(files: LocalFiles, part: str, attempt: str) -> None:
     _remove_files(files, part, attempt)
 
 
-def _remove_files(files: LocalFiles, part: str, attempt: str) -> None:
+def _remove_files(files: Files, part: str, attempt: str) -> None:
+    # What cannot be removed is garbage that no reader sees, and no reason to fail.
     for folder in (names.PARTS, names.STAGING):
-        shutil.rmtree(files.path(f"{folder}/{names.attempt(part, attempt)}"), ignore_errors=True)
+        with contextlib.suppress(OSError):
+            files.delete_folder(f"{folder}/{names.attempt(part, attempt)}")
     with contextlib.suppress(OSError):
         files.delete(names.rejects(part, attempt))
-
-
-def _write_arrays(folder: Path, arrays: Mapping[str, Array], birth: Birth) -> dict[str, ArrayRecord]:
-    make_folder(folder.parent)
-    group = zarr.create_group(LocalStore(folder), zarr_format=3)
-    for path in groups_of(arrays):
-        group.create_group(path)
-    for path, array in arrays.items():
-        create_array(group, path, array, birth.codec)
-    return {path: _array_record(group, path) for path in arrays}
-
-
-def _array_record(group: zarr.Group, path: str) -> ArrayRecord:
-    array = group[path]
-    assert isinstance(array, zarr.Array)
-    codecs = [type(codec).__name__.removesuffix("Codec").lower() for codec in array.compressors]
-    return ArrayRecord(shape=array.shape, dtype=str(array.dtype), chunks=array.chunks, codecs=("bytes", *codecs))
-
-
-def _describe(folder: Path) -> list[FileRecord]:
-    return [
-        FileRecord(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, crc32c=crc32c_of(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]

@@ -69,7 +69,7 @@ def test_the_identity_is_all_that_decides_tokens_and_no_path(finished: Job, copi
 def test_a_plan_needs_source_shards_and_a_store_that_can_be_opened(job: Job) -> None:
     with pytest.raises(ConfigError, match="matches no file"):
         make_plan(job.config("source.shards=nowhere/*.tar", "source.base=null"))
-    with pytest.raises(ConfigError, match="s3:// is not supported yet"):
-        make_plan(job.config("tokenize.store=s3://bucket/store"))
+    with pytest.raises(ConfigError, match="hdfs:// cannot be opened"):
+        make_plan(job.config("tokenize.store=hdfs://host/store"))
     with pytest.raises(TokenizerError, match="no such tokenizer folder"):
         job_identity(job.config("tokenizer.path=nowhere"))

@@ -452,7 +452,7 @@ def test_a_truncated_tar_stays_pending_until_it_is_repaired(copied: Path, finish
     ("change", "reason"),
     [
         (lambda path: path.unlink(), "the source shard is gone"),
-        (lambda path: path.write_bytes(path.read_bytes() + bytes(10240)), "bytes now, .* when the job began"),
+        (lambda path: path.write_bytes(path.read_bytes() + bytes(10240)), "bytes read, .* now, .* when the job began"),
         (lambda path: path.write_bytes(b""), "the file is empty"),
     ],
     ids=["vanishes", "grows", "empties"],
@@ -487,7 +487,7 @@ def test_too_many_rejects_fail_the_source_shard_with_the_commonest_reasons(job: 
     ("file_bytes", "image_size", "there", "missing"),
     [
         (700, "[16, 24]", "", "store.json"),
-        (1320, "[16, 24]", "store.json", "tokens.zarr/codebook"),
+        (1320, "[16, 24]", "store.json", "tokens.zarr/zarr.json"),
         (2000, "64", "tokens.zarr/zarr.json", "commits"),  # 256 tokens for each of 20 images
         (3000, "[16, 24]", "rejects", "commits/*"),
     ],

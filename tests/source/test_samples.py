@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -217,17 +218,33 @@ def test_an_unterminated_tar_is_accepted_where_that_was_asked_for(files: LocalFi
     assert (samples.bytes, samples.digest) == (2048, hashlib.sha256(data).hexdigest())
 
 
-def test_a_file_that_is_missing_or_vanishes_or_is_none_is_named(files: LocalFiles, tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_is_none_is_named(files: LocalFiles, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"absent\.tar: the source shard is gone; restore it"):
         next(read_samples(files, "absent.tar"))
     with pytest.raises(SourceError, match=r"cannot be read: .* run again when it can"):
         next(read_samples(LocalFiles(tmp_path.parent), tmp_path.name))  # a folder
 
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_was_opened_is_read_to_its_end_whatever_takes_its_name(
+    files: LocalFiles, tmp_path: Path, replaced: bool
+) -> None:
     write_tar(tmp_path / "x.tar", {f"{number}.jpg": bytes(1 << 20) for number in range(4)})
     iterator = read_samples(files, "x.tar")
-    next(iterator)
+    samples = [next(iterator)]
     files.delete("x.tar")
-    with pytest.raises(SourceError, match="the source shard is gone"):
+    if replaced:
+        write_tar(tmp_path / "x.tar", {f"{number}.jpg": b"\1" * (1 << 20) for number in range(9)})
+    samples += iterator
+    assert [set(sample.members["jpg"] or b"") for sample in samples] == [{0}] * 4
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named(files: LocalFiles, tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", {f"{number}.jpg": bytes(1 << 20) for number in range(8)})
+    iterator = read_samples(files, "x.tar")
+    next(iterator)
+    os.truncate(tmp_path / "x.tar", 3 << 20)
+    with pytest.raises(SourceError, match="cut off inside a member"):
         list(iterator)
 
 

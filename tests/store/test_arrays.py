@@ -17,7 +17,6 @@ from pipeline.store.arrays import (
     arrays_of_part,
     chunk_rows,
     create_array,
-    groups_of,
     pack_texts,
     part_attributes,
 )
@@ -71,10 +70,6 @@ def test_an_empty_field_is_not_a_missing_one() -> None:
         *("fields/txt/data", "fields/txt/offsets", "fields/txt/present"),
         *("key/data", "key/offsets", "label", "tokens"),
     ]
-
-
-def test_parents_come_first() -> None:
-    assert groups_of(["tokens", "fields/txt/data", "key/data"]) == ["fields", "fields/txt", "key"]
 
 
 CASES: dict[str, tuple[str, np.ndarray]] = {

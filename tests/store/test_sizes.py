@@ -6,47 +6,67 @@ import google_crc32c
 import pytest
 
 from pipeline.errors import CorruptStore
+from pipeline.files import LocalFiles, Stat
 from pipeline.store.commits import FileRecord
-from pipeline.store.sizes import check_checksums, check_sizes, crc32c_of
+from pipeline.store.sizes import check_checksums, check_file, check_sizes
 
 DATA = bytes(range(256)) * 5000
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> FileRecord:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/file").write_bytes(DATA)
-    return FileRecord(path="folder/file", bytes=len(DATA), crc32c=google_crc32c.value(DATA))
+def files(tmp_path: Path) -> LocalFiles:
+    files = LocalFiles(tmp_path)
+    files.put("part/folder/file", DATA)
+    return files
 
 
-def test_the_checksum_is_crc32c(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"123456789")
-    assert crc32c_of(tmp_path / "file") == 0xE3069283  # the check value of CRC-32C, RFC 3720 appendix B.4's polynomial
+RECORD = FileRecord(path="folder/file", bytes=len(DATA), crc32c=google_crc32c.value(DATA))
 
 
-def test_files_as_recorded_pass(tmp_path: Path, record: FileRecord) -> None:
-    check_sizes(tmp_path, [record])
-    check_checksums(tmp_path, [record])
+def check_all(files: LocalFiles) -> list[str]:
+    """What each of the three checks says, `` for nothing."""
+    said = []
+    for check in (
+        lambda: check_sizes("STORE/part", files.stats("part"), [RECORD]),
+        lambda: check_file(files, "part", RECORD),
+        lambda: check_checksums(files, "part", [RECORD]),
+    ):
+        try:
+            check()
+            said.append("")
+        except CorruptStore as error:
+            said.append(str(error).replace(files.root, "STORE"))
+    return said
 
 
-def test_a_missing_or_a_short_file_is_named(tmp_path: Path, record: FileRecord) -> None:
-    path = tmp_path / record.path
-    path.write_bytes(DATA[:-1])
-    message = r"folder/file: 1,279,999 bytes, 1,280,000 bytes when it was committed"
-    for check in (check_sizes, check_checksums):
-        with pytest.raises(CorruptStore, match=message):
-            check(tmp_path, [record])
-    path.unlink()
-    for check in (check_sizes, check_checksums):
-        with pytest.raises(CorruptStore, match="folder/file: missing, 1,280,000 bytes when it was committed"):
-            check(tmp_path, [record])
+def test_files_as_recorded_pass(files: LocalFiles) -> None:
+    assert check_all(files) == ["", "", ""]
+
+
+def test_a_missing_or_a_short_file_is_named(files: LocalFiles) -> None:
+    files.put("part/folder/file", DATA[:-1])
+    assert check_all(files) == ["STORE/part/folder/file: 1,279,999 bytes, 1,280,000 bytes when it was committed"] * 3
+    files.delete("part/folder/file")
+    assert check_all(files) == ["STORE/part/folder/file: missing, 1,280,000 bytes when it was committed"] * 3
 
 
 @pytest.mark.parametrize("position", [0, len(DATA) // 2, len(DATA) - 1])
-def test_a_flipped_bit_is_found(tmp_path: Path, record: FileRecord, position: int) -> None:
+def test_a_flipped_bit_is_found(files: LocalFiles, position: int) -> None:
     data = bytearray(DATA)
     data[position] ^= 1
-    (tmp_path / record.path).write_bytes(data)
-    check_sizes(tmp_path, [record])
-    with pytest.raises(CorruptStore, match="folder/file: the checksum is not that of the commit"):
-        check_checksums(tmp_path, [record])
+    files.put("part/folder/file", bytes(data))
+    said = "STORE/part/folder/file: the checksum is not that of the commit: damaged where it lies"
+    assert check_all(files) == ["", "", said]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "found", "sound"), [("a", "a", True), ("a", "b", False), (None, "b", True), ("a", None, True)]
+)
+def test_an_entity_tag_counts_where_both_are_known(recorded: str | None, found: str | None, sound: bool) -> None:
+    record = RECORD.model_copy(update={"etag": recorded})
+    stats = {record.path: Stat(record.bytes, "now", found)}
+    if sound:
+        check_sizes("STORE/part", stats, [record])
+        return
+    with pytest.raises(CorruptStore, match="STORE/part/folder/file: entity tag b, a when it was committed"):
+        check_sizes("STORE/part", stats, [record])

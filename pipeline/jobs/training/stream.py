@@ -14,7 +14,6 @@ import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -24,12 +23,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeline.config import Config, SourceConfig
 from pipeline.errors import BadSample, ConfigError, SourceError, VqtokError
-from pipeline.files import files_at
+from pipeline.files import is_url
 from pipeline.records import SourceShard
 from pipeline.source.images import ImageTransform
+from pipeline.source.opening import source_at
 from pipeline.source.samples import Sample, SampleReader
 from pipeline.source.selection import Selection
-from pipeline.source.shards import find_source_shards
+from pipeline.source.shards import find_source_shards, location
 
 
 class TrainBatch(NamedTuple):
@@ -100,7 +100,15 @@ def training_batches(
     Raises SourceError for a source shard that cannot be read.
     """
     stream = TrainStream(config, shards, place)
-    loader = DataLoader(stream, batch_size=None, num_workers=config.train.workers, pin_memory=pin_memory)
+    # The threads of an object store's client do not survive a fork; starting workers anew takes seconds.
+    remote = config.train.workers and any(is_url(shard.base) for shard in shards)
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=config.train.workers,
+        pin_memory=pin_memory,
+        multiprocessing_context="forkserver" if remote else None,
+    )
     for item in loader:
         if isinstance(item, VqtokError):
             raise item
@@ -112,8 +120,8 @@ def training_shards(config: Config) -> list[SourceShard]:
 
     Raises ConfigError for patterns without files, and when nothing is left.
     """
-    held_out = {_location(shard) for shard in held_out_shards(config)}
-    shards = [shard for shard in find_source_shards(config.source) if _location(shard) not in held_out]
+    held_out = {location(shard) for shard in held_out_shards(config)}
+    shards = [shard for shard in find_source_shards(config.source) if location(shard) not in held_out]
     if not shards:
         raise ConfigError("train.holdout: names every source shard; leave some of source.shards to train on")
     return shards
@@ -154,7 +162,7 @@ def read_all(shards: Iterable[SourceShard], source: SourceConfig) -> Iterator[Sa
     """The samples of one source shard after the other, with the members that `source` asks for."""
     wants = Selection(source).wants
     for shard in shards:
-        yield from SampleReader(files_at(shard.base), shard.path, wants, source.allow_unterminated)
+        yield from SampleReader(source_at(shard.base), shard.path, wants, source.allow_unterminated)
 
 
 def _decode(samples: Iterable[Sample], config: Config, flips: random.Random) -> Iterator[Tensor | None]:
@@ -180,7 +188,3 @@ def _batched(images: Iterable[Tensor | None], batch_size: int) -> Iterator[Train
         if len(batch) == batch_size:
             yield TrainBatch(torch.stack(batch), skipped)
             batch, skipped = [], 0
-
-
-def _location(shard: SourceShard) -> Path:
-    return Path(shard.base, shard.path).resolve()

@@ -1,4 +1,4 @@
-"""Files below a root: atomic, durable, exclusive, read in ranges."""
+"""Files in a local folder: atomic, durable, without leftovers. What every place must do is in test_places.py."""
 
 import os
 import stat
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from support import run_python, start_python
 
-from pipeline.errors import ConfigError
-from pipeline.files import LocalFiles, files_at, make_folder, open_stream, sync_tree
+from pipeline.files import LocalFiles, make_folder, sync_tree
 
 DATA = bytes(range(256)) * 40
 
@@ -25,97 +24,12 @@ def everything(files: LocalFiles) -> list[str]:
     return sorted(name for _, _, names in os.walk(files.root) for name in names)
 
 
-def test_what_was_put_is_read(files: LocalFiles) -> None:
-    files.put("a/b/c.json", DATA)
-    assert files.read("a/b/c.json") == DATA
-    assert files.size("a/b/c.json") == len(DATA)
-    assert everything(files) == ["c.json"]
-
-
-def test_put_replaces(files: LocalFiles) -> None:
-    files.put("a", b"old and longer")
-    files.put("a", b"new")
-    assert files.read("a") == b"new"
-    assert everything(files) == ["a"]
-
-
-RANGES = [
-    (0, None, DATA),
-    (0, 0, b""),
-    (0, 10, DATA[:10]),
-    (300, 17, DATA[300:317]),
-    (len(DATA) - 5, 100, DATA[-5:]),  # fewer where the file ends
-    (len(DATA), 1, b""),
-    (len(DATA) + 1000, 1, b""),  # past the end
-    (len(DATA) + 1000, None, b""),
-    (5, None, DATA[5:]),
-]
-
-
-@pytest.mark.parametrize(("start", "length", "expected"), RANGES)
-def test_ranges_end_where_the_file_ends(files: LocalFiles, start: int, length: int | None, expected: bytes) -> None:
-    files.put("a", DATA)
-    assert files.read("a", start, length) == expected
-
-
-def test_a_missing_file_is_not_found(files: LocalFiles) -> None:
-    for read in (files.read, files.size, lambda path: open_stream(files, path).read(1)):
-        with pytest.raises(FileNotFoundError):
-            read("folder/absent")
-
-
-def test_deleting_is_done_once_and_harmless_twice(files: LocalFiles) -> None:
-    files.put("a/b", b"")
-    files.delete("a/b")
-    files.delete("a/b")
-    files.delete("no/such/folder")
-    assert files.list("a") == []
-
-
 def test_a_listing_is_sorted_and_holds_finished_files_alone(files: LocalFiles) -> None:
     for name in ("z.json", "a.json", ".hidden", "sub/below.json"):
         files.put(f"commits/{name}", b"")
     files.path("commits/.tmp-a.json.0123abcd").write_bytes(b"half")  # left by a process that was killed
     assert files.list("commits") == [".hidden", "a.json", "z.json"]
     assert files.list("absent") == []
-
-
-def test_put_if_absent_creates_once(files: LocalFiles) -> None:
-    assert files.put_if_absent("claims/a", b"first") is True
-    assert files.put_if_absent("claims/a", b"second") is False
-    assert files.read("claims/a") == b"first"
-    assert everything(files) == ["a"]
-
-
-RACE = """
-import sys
-from pipeline.files import LocalFiles
-files, mine = LocalFiles(sys.argv[1]), sys.argv[2].encode() * 5000
-print("ready", flush=True)
-sys.stdin.readline()
-print(*(int(files.put_if_absent(f"race/{n}", mine)) for n in range(40)))
-"""
-
-
-def test_of_eight_racing_processes_exactly_one_creates_each_file(files: LocalFiles) -> None:
-    racers = [start_python(RACE, files.root, name) for name in "abcdefgh"]
-    for racer in racers:
-        assert racer.stdout is not None
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    won = []
-    for racer in racers:
-        out, errors = racer.communicate(timeout=60)
-        assert racer.returncode == 0, errors
-        won.append([int(word) for word in out.split()])
-    for number, winners in enumerate(zip(*won, strict=True)):
-        assert sum(winners) == 1
-        name = "abcdefgh"[winners.index(1)]
-        assert files.read(f"race/{number}") == name.encode() * 5000  # whole, and the winner's
-    assert sorted(everything(files)) == sorted(str(number) for number in range(40))
 
 
 def test_a_reader_never_sees_half_of_a_replaced_file(files: LocalFiles) -> None:
@@ -225,38 +139,6 @@ def test_a_file_system_without_hard_links_is_refused_with_the_remedy(tmp_path: P
     assert f"{tmp_path}: this file system has no hard links" in said
     assert "put the store on one that has" in said
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("buffer_bytes", [1, 7, 4096, 1 << 20])
-def test_a_stream_equals_the_file(files: LocalFiles, buffer_bytes: int) -> None:
-    files.put("a", DATA)
-    with open_stream(files, "a", buffer_bytes) as stream:
-        assert stream.read(100) + stream.read(0) + stream.read(3) + stream.read() == DATA
-        assert stream.read(1) == b""
-
-
-def test_a_stream_notices_that_its_file_is_gone(files: LocalFiles) -> None:
-    files.put("a", DATA)
-    with open_stream(files, "a", 512) as stream:
-        assert stream.read(512) == DATA[:512]
-        files.delete("a")
-        with pytest.raises(FileNotFoundError):
-            stream.read(512)
-
-
-def test_a_folder_or_a_file_url_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files_at(str(tmp_path)).put("a", b"1")
-    assert files_at(f"file://{tmp_path}").read("a") == b"1"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert files_at("~").read("a") == b"1"
-    monkeypatch.chdir(tmp_path)
-    assert files_at(".").read("a") == b"1"
-
-
-def test_other_schemes_are_refused_without_their_secrets() -> None:
-    with pytest.raises(ConfigError, match=r"s3:// is not supported yet \(s3://bucket/store\); copy the data") as caught:
-        files_at("s3://bucket/store?X-Amz-Signature=secret")
-    assert "secret" not in str(caught.value)
 
 
 def test_make_folder_makes_what_is_missing(tmp_path: Path) -> None:

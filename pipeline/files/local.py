@@ -1,49 +1,18 @@
-"""One interface for whole files and byte ranges, on local folders today and object stores later.
-
-Source shards, claims, commits and the manifest are read and written through it and nothing else, so that
-another place to keep them is a second implementation of `Files` and not a rewrite. Paths are POSIX and
-relative to the root that the object was made for.
-"""
+"""Folders of a local or mounted file system."""
 
 import contextlib
 import errno
-import io
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import StoreError
+from pipeline.files.base import Stat
 
 _TEMPORARY = ".tmp-"
-
-
-class Files(Protocol):
-    """Files below one root, named by POSIX paths relative to it."""
-
-    root: str
-
-    def list(self, folder: str) -> list[str]:
-        """Names of the finished files directly inside `folder`, sorted; empty when there is no folder."""
-
-    def size(self, path: str) -> int:
-        """Size in bytes. Raises FileNotFoundError."""
-
-    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
-        """`length` bytes from `start` (to the end without `length`); fewer only where the file ends.
-
-        Raises FileNotFoundError.
-        """
-
-    def put(self, path: str, data: bytes) -> None:
-        """Write or replace a file: readers see the old bytes or the new ones, and the new ones last."""
-
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        """Create a file, atomically and only if there is none. Returns whether it was created here."""
-
-    def delete(self, path: str) -> None:
-        """Remove a file; a missing one is fine."""
 
 
 class LocalFiles:
@@ -54,23 +23,37 @@ class LocalFiles:
         self._root = Path(root)
 
     def path(self, path: str) -> Path:
-        """The operating system's path of a file here, for writers of whole folders."""
+        """The operating system's path of a file here."""
         return self._root / path
 
-    def list(self, folder: str) -> list[str]:
-        try:
-            with os.scandir(self._root / folder) as entries:
-                return sorted(e.name for e in entries if e.is_file() and not e.name.startswith(_TEMPORARY))
-        except FileNotFoundError:
-            return []
+    def folders(self, folder: str) -> list[str]:
+        with self._scan(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
 
-    def size(self, path: str) -> int:
-        return (self._root / path).stat().st_size
+    def list(self, folder: str) -> list[str]:
+        with self._scan(folder) as entries:
+            return sorted(e.name for e in entries if e.is_file() and not e.name.startswith(_TEMPORARY))
+
+    def stat(self, path: str) -> Stat:
+        return _stat(self._root / path)
+
+    def stats(self, folder: str) -> dict[str, Stat]:
+        top = self._root / folder
+        found = {}
+        for parent, _, names in os.walk(top):
+            for name in names:
+                path = Path(parent, name)
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    found[path.relative_to(top).as_posix()] = _stat(path)
+        return found
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         with (self._root / path).open("rb") as file:
             file.seek(start)
             return file.read(-1 if length is None else length)
+
+    def open(self, path: str) -> BinaryIO:
+        return (self._root / path).open("rb", buffering=1 << 20)
 
     def put(self, path: str, data: bytes) -> None:
         with self._written_beside(path, data) as temporary:
@@ -92,8 +75,35 @@ class LocalFiles:
                 raise
             return True
 
+    def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> None:
+        target, staged = self._root / folder, self._root / staging
+        make_folder(target.parent)
+        make_folder(staged.parent)
+        staged.mkdir()
+        for path, data in contents.items():
+            (staged / path).parent.mkdir(parents=True, exist_ok=True)
+            (staged / path).write_bytes(data)
+        sync_tree(staged)
+        sync_folder(staged.parent)
+        staged.rename(target)
+        sync_folder(target.parent)
+
     def delete(self, path: str) -> None:
         (self._root / path).unlink(missing_ok=True)
+
+    def delete_folder(self, folder: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._root / folder)
+
+    @contextlib.contextmanager
+    def _scan(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        try:
+            scan = os.scandir(self._root / folder)
+        except FileNotFoundError:
+            yield iter(())
+            return
+        with scan:
+            yield scan
 
     @contextlib.contextmanager
     def _written_beside(self, path: str, data: bytes) -> Iterator[Path]:
@@ -112,42 +122,9 @@ class LocalFiles:
         sync_folder(target.parent)
 
 
-class _RangeReader(io.RawIOBase):
-    """One file of a `Files`, read forward."""
-
-    def __init__(self, files: Files, path: str) -> None:
-        self._files = files
-        self._path = path
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
-        data = self._files.read(self._path, self._position, len(buffer))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-
-def open_stream(files: Files, path: str, buffer_bytes: int = 1 << 20) -> BinaryIO:
-    """A buffered stream over one file, read forward in ranges of `buffer_bytes`."""
-    return io.BufferedReader(_RangeReader(files, path), buffer_bytes)
-
-
-def files_at(url: str) -> LocalFiles:
-    """The `Files` for a folder or URL.
-
-    Raises ConfigError for a URL scheme that this version cannot open.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return LocalFiles(Path(url).expanduser())
-    if scheme == "file":
-        return LocalFiles(rest)
-    raise ConfigError(
-        f"{scheme}:// is not supported yet ({url.partition('?')[0]}); copy the data to a local or mounted folder"
-    )
+def _stat(path: Path) -> Stat:
+    found = path.stat()
+    return Stat(found.st_size, str(found.st_mtime_ns))
 
 
 def make_folder(folder: Path) -> None:

@@ -1,0 +1,72 @@
+"""What a place for files must be able to do, whether it is a folder or a bucket."""
+
+from collections.abc import Mapping
+from typing import BinaryIO, NamedTuple, Protocol
+
+
+class Stat(NamedTuple):
+    """What is known of a file without reading it."""
+
+    bytes: int
+    modified: str
+    """When it was last written, in the clock and format of its place: only equality means anything."""
+    etag: str | None = None
+    """An object store's own name for these contents."""
+
+    @property
+    def version(self) -> str:
+        """Another text whenever the file has been written anew."""
+        return self.etag or self.modified
+
+
+class Readable(Protocol):
+    """Files that can at least be read from front to back, named by POSIX paths relative to a root."""
+
+    root: str
+
+    def open(self, path: str) -> BinaryIO:
+        """A file to be read once, forward. Raises FileNotFoundError, at the latest when it is read."""
+
+
+class Files(Readable, Protocol):
+    """All that a store and its source need: files below one root.
+
+    Every method raises OSError where the place refuses or cannot be reached.
+    """
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly inside `folder`, sorted; empty when there is no folder."""
+
+    def list(self, folder: str) -> list[str]:
+        """Names of the finished files directly inside `folder`, sorted; empty when there is no folder."""
+
+    def stat(self, path: str) -> Stat:
+        """Size and version of a file. Raises FileNotFoundError."""
+
+    def stats(self, folder: str) -> dict[str, Stat]:
+        """All files below `folder`, at any depth, by their path relative to it; empty when there is no folder."""
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """`length` bytes from `start` (to the end without `length`); fewer only where the file ends.
+
+        Raises FileNotFoundError.
+        """
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write or replace a file: readers see the old bytes or the new ones, and the new ones last."""
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Create a file, atomically and only if there is none. Returns whether it now holds our `data`."""
+
+    def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> None:
+        """Create a folder with all its files, in the order of `contents`; durable when this returns.
+
+        Where a place can, the folder appears at once and complete: until then its files lie in `staging`, a
+        path of which the caller makes no other use. Elsewhere the files appear one after the other.
+        """
+
+    def delete(self, path: str) -> None:
+        """Remove a file; a missing one is fine."""
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove a folder and all below it; a missing one is fine."""

@@ -1,0 +1,69 @@
+"""Deletes what is provably lost: attempts at parts of which a commit names another attempt.
+
+An attempt without a commit of its part may be about to be committed by somebody who was only slow, so it
+stays, however old it is and whoever held its claim.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+from pipeline.config import Config
+from pipeline.files import Files, files_at
+from pipeline.records import JSON
+from pipeline.store import names
+from pipeline.store.birth import read_birth
+from pipeline.store.commits import committed_parts, read_commit
+from pipeline.store.manifest import read_manifest
+from pipeline.store.writer import delete_attempt
+
+
+@dataclass
+class Sweep:
+    """What was deleted, and what had to stay."""
+
+    store: str
+    deleted: list[str] = field(default_factory=list)
+    """Attempts, as `part.attempt`."""
+    bytes: int = 0
+    """Size of what was deleted."""
+    kept: list[str] = field(default_factory=list)
+    """Attempts at parts that are not committed yet."""
+
+    def to_json(self) -> JSON:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.store}: {len(self.deleted)} lost attempts deleted, {self.bytes:,} bytes"]
+        if self.kept:
+            lines.append(f"{len(self.kept)} attempts at pending parts stay; they can go once their parts are committed")
+        return "\n".join(lines)
+
+
+def run(config: Config) -> Sweep:
+    """Sweep the store of a configuration; safe while jobs are running. Raises StoreError without a store."""
+    files = files_at(config.tokenize.store)
+    read_birth(files)
+    committed = committed_parts(files)
+    manifest = read_manifest(files)
+    # Readers go by the manifest; it is never older than a commit unless somebody deleted that.
+    in_use = {names.attempt(part.part, part.attempt) for part in manifest.parts} if manifest else set()
+    sweep = Sweep(files.root)
+    for name in _attempts(files):
+        part, _, attempt = name.rpartition(".")
+        if part not in committed:
+            sweep.kept.append(name)
+        elif read_commit(files, part).attempt != attempt and name not in in_use:
+            sweep.bytes += _size(files, name)
+            delete_attempt(files, part, attempt)
+            sweep.deleted.append(name)
+    return sweep
+
+
+def _attempts(files: Files) -> list[str]:
+    """Every attempt that left anything behind, as `part.attempt`, sorted."""
+    found = {name for place in (names.PARTS, names.STAGING) for name in files.folders(place)}
+    found |= {name.removesuffix(".jsonl") for name in files.list(names.REJECTS)}
+    return sorted(found)
+
+
+def _size(files: Files, name: str) -> int:
+    return sum(stat.bytes for place in (names.PARTS, names.STAGING) for stat in files.stats(f"{place}/{name}").values())

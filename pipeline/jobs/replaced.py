@@ -1,0 +1,54 @@
+"""Refuses to go on when committed source shards are no longer the files that were tokenized."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.errors import SourceError
+from pipeline.files import files_at
+from pipeline.jobs.plan import Plan
+from pipeline.records import SourceShard
+from pipeline.source.tar import HEAD_BYTES
+from pipeline.store import names
+from pipeline.store.commits import SourceRecord, read_commit
+from pipeline.store.manifest import read_manifest
+
+_READS = 16
+_NAMED = 3
+
+
+def refuse_replaced_sources(plan: Plan) -> None:
+    """Raise SourceError naming source shards whose size or beginning is not that of their commit.
+
+    A file of the same size and version (modification time or entity tag) is taken for the same, and of one
+    whose version alone differs the first 64 KiB are read: copied collections pass. Whole digests are
+    compared by `vqtok verify`.
+    """
+    recorded = _recorded(plan)
+    present = [shard for shard in plan.shards if shard.part in recorded and shard.bytes is not None]
+    with ThreadPoolExecutor(_READS) as reads:
+        reasons = list(reads.map(lambda shard: _difference(shard, recorded[shard.part]), present))
+    replaced = [(shard, reason) for shard, reason in zip(present, reasons, strict=True) if reason]
+    if replaced:
+        first = "; ".join(f"{shard.base}/{shard.path}: {reason}" for shard, reason in replaced[:_NAMED])
+        raise SourceError(
+            f"{len(replaced)} source shards were replaced after they were committed: {first}. Restore them or give "
+            f"the new files new names; to tokenize one anew, delete its record in {plan.store.root}/{names.COMMITS} "
+            f"and {names.MANIFEST}"
+        )
+
+
+def _recorded(plan: Plan) -> dict[str, SourceRecord]:
+    """What the planned source shards that are committed were then, by part."""
+    manifest = read_manifest(plan.store)
+    recorded = {part.part: part.sources[0] for part in manifest.parts} if manifest else {}
+    wanted = plan.committed & plan.planned
+    return {part: recorded.get(part) or read_commit(plan.store, part).sources[0] for part in wanted}
+
+
+def _difference(shard: SourceShard, record: SourceRecord) -> str | None:
+    if shard.bytes != record.bytes:
+        return f"{shard.bytes:,} bytes, {record.bytes:,} then"
+    if shard.version == record.version or not record.head:
+        return None
+    head = hashlib.sha256(files_at(shard.base).read(shard.path, 0, HEAD_BYTES)).hexdigest()
+    return None if head == record.head else "of the same size, with other contents"

@@ -1,0 +1,89 @@
+"""Where the bytes of a source shard come from: a file, an object, or the output of a shell command."""
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+from typing import IO, BinaryIO, cast
+
+from pipeline.errors import SourceError
+from pipeline.files import Readable, files_at
+from pipeline.records import SourceShard
+
+PIPE = "pipe:"
+
+
+def source_at(base: str) -> Readable:
+    """What the source shards at `base` are read through: its folder or URL, or the command of a `pipe:`."""
+    return Command(base.removeprefix(PIPE)) if base.startswith(PIPE) else files_at(base)
+
+
+def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
+    """Raise SourceError when a source shard is not, or is no longer, what it was when the job was planned.
+
+    What has been read may then be a mixture, or lack what was appended meanwhile.
+    """
+    if shard.bytes is None:
+        return  # a command; nobody knows what it should print
+    name = f"{shard.base}/{shard.path}"
+    try:
+        now = files_at(shard.base).stat(shard.path)
+    except OSError as error:
+        raise SourceError(f"{name}: gone while it was read ({error}); restore it and run again") from error
+    if not bytes_read == now.bytes == shard.bytes:
+        raise SourceError(
+            f"{name}: {bytes_read:,} bytes read, {now.bytes:,} now, {shard.bytes:,} when the job began; run again "
+            "when nobody writes to it"
+        )
+    if now.version != shard.version:
+        raise SourceError(f"{name}: written anew since the job began; run again when nobody writes to it")
+
+
+class Command:
+    """A shell command; whatever path is asked for, it is what the command prints."""
+
+    root = PIPE.rstrip(":")
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def open(self, path: str) -> BinaryIO:
+        """Start the command. Reading raises OSError at its end if it failed."""
+        return cast(BinaryIO, _Output(self._command))
+
+
+class _Output:
+    """Standard output of a command, read forward."""
+
+    def __init__(self, command: str) -> None:
+        self._process = subprocess.Popen(
+            command,
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # so that all of a pipeline can be stopped at once
+        )
+        assert self._process.stdout is not None
+        self._stdout: IO[bytes] = self._process.stdout
+
+    def __enter__(self) -> "_Output":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def read(self, size: int) -> bytes:
+        data = self._stdout.read(size)
+        if len(data) < size and (status := self._process.wait()):
+            # The command itself is not repeated here: it may hold secrets.
+            raise OSError(errno.EPIPE, f"the command ended with exit status {status}")
+        return data
+
+    def close(self) -> None:
+        """Stop the command if it has more to say than was read."""
+        self._stdout.close()
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait()

@@ -1,0 +1,146 @@
+"""Expanding the patterns of a `source` section into files: braces first, then wildcards."""
+
+import glob
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from braceexpand import braceexpand
+
+from pipeline.errors import ConfigError
+from pipeline.files import Files, LocalFiles, Stat, files_at, is_url
+
+_WILDCARD = re.compile(r"[*?\[{]")
+# `?` alone is a wildcard.
+_QUERY = re.compile(r"\?[^/=]*=")
+_REQUESTS = 32
+
+
+class Found(NamedTuple):
+    """A file that a pattern stands for."""
+
+    file: str
+    """Its path or URL."""
+    stat: Stat | None
+    """None for a file that a pattern names outright, but that is not there."""
+
+
+def expand(pattern: str) -> list[Found]:
+    """Files that one pattern stands for.
+
+    Raises ConfigError for a pattern that matches nothing or is malformed, and OSError.
+    """
+    found = _expand_url(pattern) if is_url(pattern) else _expand_local(_local(pattern))
+    if not found:
+        raise ConfigError(f"source.shards: {pattern!r} matches no file; correct the pattern or the folder")
+    return found
+
+
+def literal_folder(pattern: str) -> str:
+    """The folder or URL named before the first wildcard of a pattern."""
+    if is_url(pattern):
+        wildcard = _WILDCARD.search(pattern)
+        return (pattern[: wildcard.start()] if wildcard else pattern).rpartition("/")[0]
+    local = _local(pattern)
+    wildcard = None if Path(local).is_file() else _WILDCARD.search(local)
+    return str(Path(local[: wildcard.start()] + "x" if wildcard else local).parent)
+
+
+def expand_braces(pattern: str, field: str) -> list[str]:
+    """`train-{0000..0003}.tar` as four names. Raises ConfigError naming the field of an unbalanced pattern."""
+    try:
+        return list(braceexpand(pattern))
+    except ValueError:
+        raise ConfigError(f"{field}: {pattern!r}: a brace is opened or closed alone; correct the pattern") from None
+
+
+def _local(pattern: str) -> str:
+    return str(Path(pattern.removeprefix("file://")).expanduser())
+
+
+def _expand_local(pattern: str) -> list[Found]:
+    # A name with braces or brackets in it is still a name.
+    names = [pattern] if Path(pattern).is_file() else expand_braces(pattern, "source.shards")
+    return [_found(file) for name in names for file in _expand_glob(name)]
+
+
+def _expand_glob(name: str) -> list[str]:
+    if Path(name).is_file() or not glob.has_magic(name):
+        return [name]
+    return [file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()]
+
+
+def _found(file: str) -> Found:
+    path = Path(file)
+    return Found(file, LocalFiles(path.parent).stat(path.name) if path.is_file() else None)
+
+
+def _expand_url(pattern: str) -> list[Found]:
+    if _QUERY.search(pattern):
+        raise ConfigError(
+            f"source.shards: {pattern.partition('?')[0]}: a URL may have no query, for it would reach the store's "
+            "records; put credentials into the environment"
+        )
+    names = expand_braces(pattern, "source.shards")
+    if pattern.startswith("http"):
+        return _heads(names)
+    found = []
+    for folder, below in _by_folder(names).items():
+        root, path = _split_root(folder)
+        stats = {f"{folder}/{name}": stat for name, stat in files_at(root).stats(path).items()}
+        for name in below:
+            if glob.has_magic(name):
+                matches = _compile(name).match
+                found += [Found(file, stat) for file, stat in sorted(stats.items()) if matches(file)]
+            else:
+                found.append(Found(name, stats.get(name)))
+    return found
+
+
+def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
+    """URLs by their literal folders: each is listed once, which is cheaper than asking for every object."""
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folders.setdefault(literal_folder(name), []).append(name)
+    return folders
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    from fsspec.utils import glob_translate  # tens of milliseconds that local jobs need not wait
+
+    try:
+        return re.compile(glob_translate(pattern))
+    except ValueError as error:
+        raise ConfigError(f"source.shards: {pattern!r}: {error}; correct the pattern") from None
+
+
+def _heads(urls: list[str]) -> list[Found]:
+    """Web servers have no listing: every file is asked for, and so must be named."""
+    for url in urls:
+        if glob.has_magic(url):
+            raise ConfigError(
+                f"source.shards: {url}: a web server cannot be listed; name the files, with braces if they are many"
+            )
+
+    def ask(url: str) -> Found:
+        root, path = _split_root(url)
+        return Found(url, _stat_or_none(files_at(root), path))
+
+    with ThreadPoolExecutor(_REQUESTS) as requests:
+        return list(requests.map(ask, urls))
+
+
+def _stat_or_none(files: Files, path: str) -> Stat | None:
+    try:
+        return files.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _split_root(url: str) -> tuple[str, str]:
+    """`s3://bucket/a/b` as (`s3://bucket`, `a/b`): one client serves all folders of a bucket."""
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    return f"{scheme}://{host}", path

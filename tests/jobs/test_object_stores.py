@@ -1,0 +1,293 @@
+"""Source and store on an S3 server: the same digest as on a local disk, whatever happens on the way."""
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from fixtures_s3 import BUCKET, S3, Faults, Proxy
+from fixtures_store import COLLECTION, ROWS, Child, Done, Job, cold_python, make_job, vqtok, wait_for
+
+from pipeline.files import files_at
+from pipeline.loader import TokenLoader
+from pipeline.store import TokenStore
+
+pytest_plugins = ["fixtures_store", "fixtures_s3"]
+
+
+@pytest.fixture(scope="session")
+def uploaded(collection: Path, s3_server: S3) -> str:
+    """The collection as objects; their URL."""
+    for path in COLLECTION:
+        s3_server.request(
+            "PUT", f"/{BUCKET}/source/{path}", (collection / path).read_bytes(), {"x-amz-acl": "public-read"}
+        )
+    return f"s3://{BUCKET}/source"
+
+
+@pytest.fixture
+def remote(uploaded: str, bucket_url: str, tokenizer_folder: Path, tmp_path: Path) -> Job:
+    """A job whose source and store are objects."""
+    job = make_job(tmp_path / "job", tmp_path, tokenizer_folder)
+    return reconfigured(job, uploaded, bucket_url)
+
+
+def reconfigured(job: Job, source: str, store: str) -> Job:
+    tree = yaml.safe_load(job.file.read_text())
+    tree["source"].update(shards=[f"{source}/train-*.tar", f"{source}/more/train-*.tar"], base=source)
+    tree["tokenize"].update(store=store, claim_timeout=3)
+    job.file.write_text(yaml.safe_dump(tree))
+    return job
+
+
+def store_of(job: Job) -> str:
+    return job.config().tokenize.store
+
+
+def tokenize(job: Job, server: S3, *arguments: str) -> Child:
+    return job.start(*arguments, environment=server.environment)
+
+
+def verified(job: Job, server: S3) -> dict[str, object]:
+    """What `vqtok verify --json` says of a store."""
+    done = vqtok("verify", "--json", "--config", job.file, folder=job.output, environment=server.environment).wait()
+    assert done.status == 0, done.out + done.err
+    report: dict[str, object] = json.loads(done.out)
+    return report
+
+
+def assert_complete(job: Job, server: S3, finished: Job) -> None:
+    """Nothing lost, nothing doubled, the digest of the local store."""
+    report = verified(job, server)
+    assert (report["content_digest"], report["samples"]) == (finished.digest, ROWS)
+    store = TokenStore(store_of(job))
+    assert Counter(store.keys) == Counter(TokenStore(finished.store).keys)
+    files = files_at(store_of(job))
+    assert len(files.list("commits")) == len(COLLECTION)
+
+
+def test_the_store_is_that_of_a_local_run(remote: Job, s3: S3, finished: Job) -> None:
+    children = [tokenize(remote, s3) for _ in range(2)]
+    assert [child.wait().status for child in children] == [0, 0]
+    assert_complete(remote, s3, finished)
+    files = files_at(store_of(remote))
+    assert files.list("claims") == files.list("failures") == []
+    assert files.folders("") == ["commits", "rejects", "tokens.zarr"]  # no staging, no probe
+    attempts = {f"{name.removesuffix('.json')}" for name in files.list("commits")}
+    assert {name.rpartition(".")[0] for name in files.folders("tokens.zarr/parts")} == attempts
+
+    local, there = TokenStore(finished.store), TokenStore(store_of(remote))
+    rows = [0, len(local) - 1, 7]
+    assert [block.tolist() for block in there.read(rows).idx_Bl] == [b.tolist() for b in local.read(rows).idx_Bl]
+    assert sorted(key for batch in TokenLoader(there, batch_size=7) for key in batch.key) == sorted(local.keys)
+
+
+def test_a_second_run_has_nothing_to_do(remote: Job, s3: S3) -> None:
+    assert tokenize(remote, s3).wait().status == 0
+    done = tokenize(remote, s3).wait()
+    assert (done.status, done.out.strip()) == (
+        0,
+        f"{store_of(remote)}: all 6 source shards are committed; nothing to do",
+    )
+
+
+@pytest.mark.parametrize("source", ["local", "remote"])
+@pytest.mark.parametrize("store", ["local", "remote"])
+def test_source_and_store_may_be_in_different_places(
+    source: str, store: str, remote: Job, s3: S3, collection: Path, finished: Job, tmp_path: Path
+) -> None:
+    job = reconfigured(
+        remote,
+        f"s3://{BUCKET}/source" if source == "remote" else str(collection),
+        store_of(remote) if store == "remote" else str(tmp_path / "here"),
+    )
+    assert tokenize(job, s3).wait().status == 0
+    assert TokenStore(store_of(job)).content_digest == finished.digest
+
+
+def test_a_web_server_is_a_source(remote: Job, s3: S3, finished: Job) -> None:
+    base = f"http://127.0.0.1:{s3.port}/{BUCKET}/source"
+    tree = yaml.safe_load(remote.file.read_text())
+    tree["source"].update(shards=[f"{base}/train-{{0000..0003}}.tar", f"{base}/more/train-000{{0,4}}.tar"], base=base)
+    remote.file.write_text(yaml.safe_dump(tree))
+    assert tokenize(remote, s3).wait().status == 0
+    assert TokenStore(store_of(remote)).content_digest == finished.digest
+
+
+FAULTS = {
+    "connections break": Faults(drop=0.2),
+    "the server refuses": Faults(refuse=0.3),
+    "answers are lost": Faults(forget=0.2),
+    "answers are cut short": Faults(cut=0.2),
+    "all of it, slowly": Faults(drop=0.06, refuse=0.06, forget=0.06, cut=0.06, delay_s=0.05),
+    "replies to commits are lost": Faults(forget=0.9, method="PUT", fragment="/commits/", at_most=12),
+    "replies to claims are lost": Faults(forget=0.9, method="PUT", fragment="/claims/", at_most=12),
+    "the reply to the birth is lost": Faults(forget=1.0, method="PUT", fragment="/store.json", at_most=1),
+    "the reply to the manifest is lost": Faults(forget=1.0, method="PUT", fragment="/manifest.json", at_most=2),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_bad_network_changes_nothing(name: str, remote: Job, s3: S3, proxy: Proxy, finished: Job) -> None:
+    proxy.faults = FAULTS[name]
+    children = [tokenize(remote, proxy.s3) for _ in range(2)]
+    results = [child.wait() for child in children]
+    assert [done.status for done in results] == [0, 0], results
+    assert sum(proxy.faults.happened.values()) >= 1
+    assert_complete(remote, s3, finished)
+
+
+STEPS = ["/store.json", "/codebook/c/", "/tokens.zarr/zarr.json", "/claims/", "/tokens/zarr.json", "/tokens/c/"]
+STEPS += ["/rejects/", "/commits/", "/manifest.json"]
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_any_write_is_made_good_by_the_next_run(
+    step: str, done: bool, remote: Job, s3: S3, proxy: Proxy, finished: Job
+) -> None:
+    killed: list[str] = []
+    child: list[Child] = []
+    ready = threading.Event()
+
+    def watch(method: str, path: str, forwarded: bool) -> None:
+        if method == "PUT" and step in path and forwarded == done and not killed:
+            ready.wait(60)
+            killed.append(path)
+            child[0].signal(signal.SIGKILL)
+
+    proxy.faults = Faults(watch=watch)
+    child.append(tokenize(remote, proxy.s3))
+    ready.set()
+    assert child[0].wait().status == -signal.SIGKILL
+    assert len(killed) == 1
+    assert tokenize(remote, s3).wait().status == 0
+    assert_complete(remote, s3, finished)
+
+
+def test_a_frozen_process_that_wakes_up_late_does_no_harm(remote: Job, s3: S3, proxy: Proxy, finished: Job) -> None:
+    child: list[Child] = []
+    frozen, ready = threading.Event(), threading.Event()
+
+    def watch(method: str, path: str, forwarded: bool) -> None:
+        if method == "PUT" and "/commits/" in path and not forwarded and not frozen.is_set():
+            ready.wait(60)
+            child[0].signal(signal.SIGSTOP)
+            frozen.set()
+            wait_for(lambda: bool(thawed), 120)
+
+    thawed: list[bool] = []
+    proxy.faults = Faults(watch=watch)
+    child.append(tokenize(remote, proxy.s3))
+    ready.set()
+    assert frozen.wait(60)
+    assert tokenize(remote, s3, "--set", "tokenize.claim_timeout=1").wait().status == 0
+    swept = vqtok("clean", "--config", remote.file, folder=remote.output, environment=s3.environment).wait()
+    assert swept.status == 0, swept.err
+    thawed.append(True)  # its commit goes on to the server
+    child[0].signal(signal.SIGCONT)
+    assert child[0].wait().status == 0
+    assert_complete(remote, s3, finished)
+
+
+def test_a_server_without_conditional_writes_is_refused_at_birth(remote: Job, s3: S3, proxy: Proxy) -> None:
+    proxy.faults = Faults(ignore_conditions=True)
+    done = tokenize(remote, proxy.s3).wait()
+    assert done.status == 1
+    assert "this place overwrites where a file should only be created (PUT with If-None-Match: *)" in done.err
+    assert files_at(store_of(remote)).stats("") == {}
+
+
+def refused(job: Job, server: S3, **environment: str) -> Done:
+    """A run that ends in a message, without a traceback."""
+    done = job.start(environment={**server.environment, **environment}).wait()
+    assert done.status in (1, 2)
+    assert "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    return done
+
+
+def test_a_bucket_that_is_not_there_is_named(remote: Job, s3: S3, uploaded: str) -> None:
+    reconfigured(remote, uploaded, "s3://no-such-bucket/store")
+    assert "no-such-bucket" in refused(remote, s3).err
+    reconfigured(remote, "s3://no-such-bucket/source", "s3://no-such-bucket/store")
+    assert "no-such-bucket" in refused(remote, s3).err
+
+
+def test_missing_and_replaced_objects_are_named(remote: Job, s3: S3, uploaded: str) -> None:
+    reconfigured(remote, f"{uploaded}/nothing-here", store_of(remote))
+    assert "matches no file" in refused(remote, s3).err
+
+    path = f"/{BUCKET}/changing/train-0.tar"
+    data = s3.request("GET", f"/{BUCKET}/source/train-0000.tar")
+    s3.request("PUT", path, data)
+    job = reconfigured(remote, f"s3://{BUCKET}/changing", store_of(remote))
+    tree = yaml.safe_load(job.file.read_text())
+    tree["source"]["shards"] = [f"s3://{BUCKET}/changing/*.tar"]
+    job.file.write_text(yaml.safe_dump(tree))
+    assert tokenize(job, s3).wait().status == 0
+    s3.request("PUT", path, data)  # the same contents again
+    assert tokenize(job, s3).wait().status == 0
+    s3.request("PUT", path, data[:600] + b"x" + data[601:])
+    assert "train-0.tar: of the same size, with other contents" in refused(job, s3).err
+    s3.request("PUT", path, data + bytes(10240))
+    assert "source shards were replaced after they were committed" in refused(job, s3).err
+
+
+def test_without_credentials_the_message_says_where_they_are_looked_for(remote: Job, s3: S3, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; sys.argv[:] = ['vqtok', 'tokenize', '--config', sys.argv[1]]\n"
+        "[os.environ.pop(name) for name in list(os.environ) if name.startswith('AWS_')]\n"
+        "os.environ.update(AWS_EC2_METADATA_DISABLED='true', HOME='/nonexistent')\n"
+        "from pipeline.cli import main; main()"
+    )
+    done = cold_python(code, remote.file)
+    assert done.status == 2
+    assert "no credentials in the environment (AWS_ACCESS_KEY_ID, ...), in ~/.aws or of this machine" in done.err
+
+
+def test_a_profile_of_the_home_folder_is_used(s3: S3, bucket_url: str, tmp_path: Path) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_text("[work]\naws_access_key_id = me\naws_secret_access_key = hidden\n")
+    code = (
+        "import os, sys\n"
+        "[os.environ.pop(name) for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY')]\n"
+        "os.environ.update(HOME=sys.argv[2], AWS_PROFILE='work')\n"
+        "from pipeline.files import files_at\n"
+        "files = files_at(sys.argv[1]); files.put('a', b'1'); print(files.read('a'))"
+    )
+    done = cold_python(code, bucket_url, tmp_path)
+    assert done.out == "b'1'\n", done.err
+
+
+def test_a_forked_process_is_told_why_it_cannot_go_on(s3: S3, bucket_url: str, tmp_path: Path) -> None:
+    files_at(bucket_url).put("a", b"1")
+    pid = os.fork()
+    if not pid:
+        try:
+            files_at(bucket_url).read("a")
+        except BaseException as error:
+            (tmp_path / "said").write_text(str(error))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert "start worker processes with spawn or forkserver" in (tmp_path / "said").read_text()
+
+
+def test_large_files_are_sent_in_parts_that_are_repeated(
+    s3: S3, proxy: Proxy, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.files.objects import ObjectFiles
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.s3.environment["AWS_ENDPOINT_URL"])
+    parts: list[str] = []
+    proxy.faults = Faults(
+        refuse=0.3, method="PUT", watch=lambda method, path, done: parts.append(path) if "partNumber" in path else None
+    )
+    data = os.urandom(21 << 20)
+    ObjectFiles(bucket_url).put("large", data)
+    assert len(set(parts)) >= 3
+    assert files_at(bucket_url).read("large") == data
