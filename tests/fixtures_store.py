@@ -385,6 +385,7 @@ class Child:
         number = len(list(folder.glob("out-*")))
         self._out, self._err = folder / f"out-{number}", folder / f"err-{number}"
         self._out.touch()
+        self._err.touch()
         self._process: ForkServerProcess = _forkserver.Process(
             target=_enter,
             args=(function, arguments, str(self._out), str(self._err), dict(environment or {}), file_bytes, halt),
@@ -408,6 +409,11 @@ class Child:
             self._process.join()
             raise AssertionError(f"still running after {timeout_s} s: {self._err.read_text()}")
         return Done(self._process.exitcode, self._out.read_text(), self._err.read_text())
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended; halted is running."""
+        return self._process.exitcode is None
 
     def _state(self) -> str:
         try:
