@@ -49,8 +49,8 @@ def look(store: Path, expected: Expected, complete: bool) -> Found:
     At any moment, whoever has just been killed or is at work, the parts that are committed must be whole.
     """
     found = Found()
-    manifest = _read(store / "manifest.json")  # before the commits, which may become more
-    commits = read_commits(store)
+    manifest = _guarded(found, "manifest.json", _read, store / "manifest.json")  # before the commits: they grow
+    commits = _guarded(found, "commits", read_commits, store) or {}
     found.problems += [f"commit of an unknown part: {part}" for part in commits.keys() - expected.keys.keys()]
     keys = {part: _guarded(found, part, _keys_of_part, store, commit) or [] for part, commit in commits.items()}
     digests = {part: _guarded(found, part, part_digest, store, commit) for part, commit in commits.items()}
