@@ -35,6 +35,9 @@ COLLECTION = {
 # For frozen processes: claims of killed ones are taken over at once in any case.
 _IMPATIENT = ("--set", "tokenize.claim_timeout=0.4")
 
+COMMIT = r"link commits/.* -> commits/<part>\.json"
+"""The step that makes a part exist."""
+
 NAMED_STEPS = (
     r"write staging/<part>\.\*/.*\bc/.*",
     r"fsync staging/<part>\.\*/.*\bc/.*",
@@ -47,7 +50,7 @@ NAMED_STEPS = (
     r"fsync rejects",
     r"write commits/.*<part>.*",
     r"fsync commits/.*<part>.*",
-    r"link commits/.* -> commits/<part>\.json",
+    COMMIT,
     r"fsync commits",
 )
 """The order of a commit in docs/store-format.md, as kinds of steps; for each part they are met in this order."""
@@ -314,8 +317,9 @@ def frozen(trial: Trial, trigger: Trigger, then: str | Trigger) -> bool:
 
 def losing_trigger(setting: Setting) -> Trigger:
     """Where a process must stand still so that it comes too late with its commit."""
-    pattern = re.compile(NAMED_STEPS[11])
-    return next(t for t in setting.triggers() if pattern.fullmatch(t.step) and t.phase == BEFORE)
+    found = [t for t in setting.triggers() if re.fullmatch(COMMIT, t.step) and t.phase == BEFORE]
+    assert found, f"no step {COMMIT}"
+    return found[0]
 
 
 def cleanup_triggers(setting: Setting, folder: Path) -> list[Trigger]:

@@ -150,7 +150,7 @@ def test_kills_at_random_moments_lose_nothing(
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_that_die_at_different_steps_lose_nothing(setting: Setting, trial: Trial, processes: int) -> None:
-    patterns = [matrix.NAMED_STEPS[3], matrix.NAMED_STEPS[11], matrix.NAMED_STEPS[7]]
+    patterns = [matrix.NAMED_STEPS[3], matrix.COMMIT, matrix.NAMED_STEPS[7]]
     triggers = [t for pattern in patterns for t in setting.triggers() if re.fullmatch(pattern, t.step)]
     matrix.at_steps(trial, [matrix.first_time(trigger) for trigger in triggers[::2][:processes]])
     trial.resume()
