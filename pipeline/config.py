@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pipeline.errors import ConfigError
 
 # Raised whenever the same image file and configuration would become other pixels.
-PIXEL_RULES = 1
+PIXEL_RULES = 2
 
 
 class Section(BaseModel):

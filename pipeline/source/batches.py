@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.errors import BadSample
 from pipeline.records import Reject
-from pipeline.source.images import ImageTransform
+from pipeline.source.images import ImageTransform, memory_errors
 from pipeline.source.overlap import ordered_map
 from pipeline.source.samples import Sample
 from pipeline.source.selection import Selection
@@ -55,7 +55,8 @@ def image_batches(
             return Reject(key=sample.key, index=sample.index, stage=error.stage, reason=str(error))
 
     def empty() -> ImageBatch:
-        return ImageBatch(torch.zeros((batch_size, 3, *transform.size), dtype=torch.uint8))
+        with memory_errors():
+            return ImageBatch(torch.zeros((batch_size, 3, *transform.size), dtype=torch.uint8))
 
     batch = empty()
     for item in ordered_map(prepare, samples, decoders, ahead=2 * batch_size):

@@ -1,18 +1,23 @@
 """From the bytes of an image file to the pixels that are encoded.
 
 Rules, since what changes pixels changes tokens: the first frame of an animation; EXIF orientation applied;
-grey and palette become RGB; 16-bit grey is scaled to 8 bits; transparency is laid over white; ICC profiles
-are ignored. RGB and grey JPEG files are decoded by torchvision, everything else by Pillow.
+grey and palette become RGB; 12- and 16-bit grey is scaled to 8 bits; transparency is laid over white; ICC
+profiles are ignored. RGB and grey JPEG files are decoded by torchvision, everything else by Pillow.
+
+Decoding takes at most PEAK_BYTES_PER_PIXEL for each pixel of an image, and nothing where that is more than
+`image.max_pixels`.
 """
 
+import contextlib
 import io
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, features
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import InterpolationMode
@@ -20,6 +25,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage, VqtokError
+from pipeline.source.headers import check_header, check_size, webp_size
 
 # Formats whose Pillow readers neither run other programs (EPS) nor leave the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -27,8 +33,31 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # What these formats need of Pillow; all official builds have it.
 _CODECS = ("jpg", "zlib", "webp", "libtiff")
 
+# Measured: 26 for an animated WebP, 23 for a lossless one with transparency, 18 for a progressive JPEG inside a
+# TIFF, 14 for most, 3 for a baseline JPEG. Resizing adds less than what decoding has given back by then.
+PEAK_BYTES_PER_PIXEL = 28
+
 # How Pillow, libjpeg and torch say that the machine is out of memory, where they raise no MemoryError.
 _OUT_OF_MEMORY = ("out of memory", "insufficient memory", "allocate")
+
+# The decoders whose lack of memory cannot be told from damage: WebP, and progressive JPEG that Pillow reads.
+_HIDE_MEMORY_ERRORS = (b"RIFF", b"\xff\xd8")
+
+# EXIF orientation: how the pixels are to be turned.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# TIFF tags, and the only number of bits below 16 of which Pillow makes 16-bit grey.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_TWELVE_BITS = (12,)
 
 # What Pillow warns of in damaged files ends in pixels or in a reject; thousands of lines would hide the rest.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -56,8 +85,9 @@ class ImageTransform:
         return self._image.size
 
     def __call__(self, data: bytes) -> Tensor:
-        """Pixels uint8 [3, H, W]. Raises BadImage with the reason."""
-        return self._fit(decode_rgb(data, self._image.max_pixels))
+        """Pixels uint8 [3, H, W]. Raises BadImage with the reason, MemoryError where the machine has too little."""
+        with memory_errors():
+            return self._fit(decode_rgb(data, self._image.max_pixels))
 
     def _fit(self, img_3HW: Tensor) -> Tensor:
         height, width = img_3HW.shape[-2:]
@@ -95,11 +125,12 @@ def decode_rgb(data: bytes, max_pixels: int) -> Tensor:
     """
     if not data:
         raise BadImage("the image member is empty")
+    check_header(data, max_pixels)
+    width, height = webp_size(data) or (0, 0)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                raise BadImage(f"{width}x{height} pixels are more than image.max_pixels = {max_pixels:,}")
+            check_size(width, height, max_pixels)
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 return _decode_jpeg(data)
             return _decode_with_pillow(image)
@@ -109,7 +140,21 @@ def decode_rgb(data: bytes, max_pixels: int) -> Tensor:
         raise BadImage(f"not an image of a known format ({', '.join(FORMATS)}); starts with {data[:12]!r}") from None
     except Exception as error:
         # Pillow's readers raise almost anything on damaged files (OSError, SyntaxError, struct.error, ...).
+        if data.startswith(_HIDE_MEMORY_ERRORS):
+            _require_memory(width * height * PEAK_BYTES_PER_PIXEL)
         raise _failure(type(error).__name__, error) from error
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn the RuntimeError by which torch says that the machine is out of memory into a MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        failure = _failure("", error)
+        if isinstance(failure, MemoryError):
+            raise failure from error
+        raise
 
 
 def _failure(kind: str, error: Exception) -> Exception:
@@ -119,6 +164,14 @@ def _failure(kind: str, error: Exception) -> Exception:
     if any(words in reason.lower() for words in _OUT_OF_MEMORY):
         return MemoryError(reason)
     return BadImage(f"{kind}: {reason}")
+
+
+def _require_memory(size: int) -> None:
+    """Raise MemoryError where `size` bytes cannot be had. They are not touched, so this costs next to nothing."""
+    try:
+        np.empty(size, np.uint8)
+    except MemoryError:
+        raise MemoryError(f"decoding an image may take {size:,} bytes; give the process more memory") from None
 
 
 def _decode_jpeg(data: bytes) -> Tensor:
@@ -137,7 +190,7 @@ def _decode_with_pillow(image: Any) -> Tensor:
         raise BadImage("floating-point, signed and 32-bit pixels have no agreed range; convert them to 8 bits")
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
         image = _from_16_bits(image)
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -146,8 +199,27 @@ def _decode_with_pillow(image: Any) -> Tensor:
 
 
 def _from_16_bits(image: Any) -> Any:
-    """Grey of up to 16 bits as mode L: 65535 becomes 255. (`convert` would clip at 255.)"""
+    """Grey of 12 or 16 bits as mode L: the largest value becomes 255. (`convert` would clip at 255.)"""
     grey = np.asarray(image).astype(np.int32)
-    scaled = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    largest = 4095 if tags.get(_BITS_PER_SAMPLE) == _TWELVE_BITS else 65535
+    grey *= 255
+    grey += largest // 2
+    grey //= largest
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow heeds up to 8 bits only
+        grey = 255 - grey
+    scaled = Image.fromarray(grey.astype(np.uint8))
     scaled.info = {key: value for key, value in image.info.items() if key != "transparency"}
     return scaled
+
+
+def _upright(image: Any) -> Any:
+    """Turned as EXIF says. Damaged EXIF is no reason to lose the picture, as with the JPEG that torchvision reads."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+        turn = _TURNS.get(orientation)
+    except MemoryError:
+        raise
+    except Exception:
+        return image
+    return image if turn is None else image.transpose(turn)

@@ -1,0 +1,138 @@
+"""What the header of an image file asks of a decoder, looked at before a decoder believes it.
+
+Decoders allocate and loop by what headers say. Most of it can wait until Pillow has opened the file and tells its
+size; here is what costs memory or time earlier, or in spite of a small size: the canvas of a WebP, the tiles of a
+TIFF, the scans of a JPEG, the comments of a PNM of plain text.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import Literal
+
+from pipeline.errors import BadImage
+
+# Pillow counts the bits of a row in 32 bits, up to 64 for a pixel, and calls more a lack of memory.
+_MAX_SIDE = 30_000_000
+
+# As in libtiff. Every scan goes over all pixels and may take a dozen bytes of the file.
+_MAX_SCANS = 100
+
+# Pillow takes microseconds for each of them; 16x16 pixels are the smallest tile, but a strip may be one row.
+_PIXELS_PER_TILE = 200
+_SMALL_TILES = 2**16
+_SMALL_TILE_PIXELS = 2**24
+
+# Each one moves up to a megabyte of text.
+_MAX_COMMENTS = 10_000
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+
+# Bytes of a number by TIFF type: BYTE, SHORT, LONG, signed ones, IFD, and those of 8 bytes.
+_TIFF_NUMBERS = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
+_STRIP_OFFSETS, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS = 273, 322, 323, 324
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise BadImage for more than `max_pixels`, or a side that Pillow cannot handle."""
+    if width * height > max_pixels:
+        raise BadImage(f"{width}x{height} pixels are more than image.max_pixels = {max_pixels:,}")
+    if max(width, height) > _MAX_SIDE:
+        raise BadImage(f"{width}x{height} pixels: no side may be longer than {_MAX_SIDE:,}")
+
+
+def check_header(data: bytes, max_pixels: int) -> None:
+    """Raise BadImage where opening or decoding would take memory or time out of all proportion.
+
+    Says nothing of files that are damaged in other ways, or of no known format.
+    """
+    if data.startswith(b"\xff\xd8"):
+        _check_jpeg(data)
+    elif data.startswith((b"II", b"MM")):
+        _check_tiff(data, max_pixels)
+    elif data.startswith((b"P1", b"P2", b"P3")):
+        _check_plain_pnm(data)
+    elif size := webp_size(data):
+        check_size(*size, max_pixels)
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP's canvas, for which memory is allocated when it is opened; None for other files.
+
+    https://developers.google.com/speed/webp/docs/riff_container
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if data[12:16] == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
+
+
+def _check_jpeg(data: bytes) -> None:
+    if data.count(b"\xff\xda") <= _MAX_SCANS:  # the common case, and cheap
+        return
+    scans = sum(code == 0xDA for code in _jpeg_markers(data))
+    if scans > _MAX_SCANS:
+        raise BadImage(f"JPEG of {scans:,} scans, more than {_MAX_SCANS}: it would take too long to decode")
+
+
+def _jpeg_markers(data: bytes) -> Iterator[int]:
+    """Codes of the markers up to the end of the image; what lies within segments is not looked at."""
+    at = 2
+    while found := _JPEG_MARKER.search(data, at):
+        code, at = found[1][0], found.end()
+        if code == 0xD9:
+            return
+        yield code
+        if code not in (0x01, 0xD8):
+            at += max(2, int.from_bytes(data[at : at + 2], "big"))
+
+
+def _check_tiff(data: bytes, max_pixels: int) -> None:
+    if data.startswith(b"MM\0\x2b"):
+        raise BadImage("a big-endian BigTIFF, which Pillow does not read; convert it")
+    tile = {_TILE_WIDTH: 1, _TILE_LENGTH: 1}
+    most = max(_SMALL_TILES, max_pixels // _PIXELS_PER_TILE)
+    for tag, count, value in _tiff_tags(data):
+        if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) and count > most:
+            raise BadImage(f"TIFF of {count:,} strips or tiles, more than {most:,}: it would take too long to decode")
+        if tag in tile:
+            tile[tag] = max(tile[tag], value)
+    width, height = tile[_TILE_WIDTH], tile[_TILE_LENGTH]
+    if width * height > max(_SMALL_TILE_PIXELS, max_pixels):
+        raise BadImage(f"TIFF with tiles of {width}x{height} pixels, more than image.max_pixels = {max_pixels:,}")
+
+
+def _tiff_tags(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Tag, count and first value (0 for what is no number) of the first directory, as far as it can be read.
+
+    https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf, section 2; BigTIFF has the same in 64 bits.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    big = data[2:3] == b"\x2b"
+    first, number, entry, inline = (8, "Q", "HHQ", 8) if big else (4, "L", "HHL", 4)
+    byteorder: Literal["little", "big"] = "little" if order == "<" else "big"
+    try:
+        (directory,) = struct.unpack_from(order + number, data, first)
+        (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, directory)
+        at = directory + (8 if big else 2)
+        for _ in range(min(entries, 2**16)):
+            tag, kind, count = struct.unpack_from(order + entry, data, at)
+            at += struct.calcsize(order + entry)
+            size = _TIFF_NUMBERS.get(kind, 0)
+            where = at if size * count <= inline else struct.unpack_from(order + number, data, at)[0]
+            yield tag, count, int.from_bytes(data[where : where + size], byteorder)
+            at += inline
+    except (struct.error, OverflowError):
+        return
+
+
+def _check_plain_pnm(data: bytes) -> None:
+    comments = data.count(b"#")
+    if comments > _MAX_COMMENTS:
+        raise BadImage(f"PNM of plain text with {comments:,} comments, more than {_MAX_COMMENTS:,}; remove them")
