@@ -55,6 +55,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# How far apart the shades of PNGs of few bits are, by Pillow's name for them.
+_SPREAD = {"L;2": 85, "L;4": 17}
+
 # TIFF tags, and the only number of bits below 16 of which Pillow makes 16-bit grey.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _TWELVE_BITS = (12,)
@@ -185,6 +188,7 @@ def _decode_jpeg(data: bytes) -> Tensor:
 
 
 def _decode_with_pillow(image: Any) -> Tensor:
+    _scale_transparent_shade(image)
     image.load()
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         raise BadImage("floating-point, signed and 32-bit pixels have no agreed range; convert them to 8 bits")
@@ -198,16 +202,25 @@ def _decode_with_pillow(image: Any) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def _scale_transparent_shade(image: Any) -> None:
+    """Pillow spreads grey of 2 and 4 bits over 8, but not the shade that is transparent."""
+    shade = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(shade, int):
+        image.info["transparency"] = shade * _SPREAD.get(image.tile[0][3], 1)
+
+
 def _from_16_bits(image: Any) -> Any:
     """Grey of 12 or 16 bits as mode L: the largest value becomes 255. (`convert` would clip at 255.)"""
     grey = np.asarray(image).astype(np.int32)
     tags = image.tag_v2 if image.format == "TIFF" else {}
     largest = 4095 if tags.get(_BITS_PER_SAMPLE) == _TWELVE_BITS else 65535
+    transparent = grey == image.info.get("transparency", -1)
     grey *= 255
     grey += largest // 2
     grey //= largest
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow heeds up to 8 bits only
         grey = 255 - grey
+    grey[transparent] = 255
     scaled = Image.fromarray(grey.astype(np.uint8))
     scaled.info = {key: value for key, value in image.info.items() if key != "transparency"}
     return scaled

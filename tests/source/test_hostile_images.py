@@ -1,11 +1,15 @@
 """Hostile images: each is decoded as documented or a reject with a reason, in bounded memory and time."""
 
+import functools
 import io
+import json
 import multiprocessing
 import os
+import pickle
 import random
 import re
 import resource
+import tarfile
 import time
 import zlib
 from collections.abc import Callable
@@ -15,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import zarr
 from fixtures_store import Job, jpeg, make_job, write_shard
-from hostile import MAX_PIXELS, Case, cases, pickled, valid_files
+from hostile import FAMILIES, MAX_PIXELS, Case, cases, pickled, valid_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -35,9 +40,14 @@ SLACK_BYTES = 2**26
 FUZZ_EXAMPLES = int(os.environ.get("VQTOK_FUZZ_EXAMPLES", "60"))
 """For each kind of file."""
 
+pytest_plugins = ["fixtures_store"]
 needs_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-CASES = {case.name: case for case in cases()}
-FAMILIES = sorted({name.partition(":")[0] for name in CASES})
+
+
+@functools.cache
+def all_cases() -> dict[str, Case]:
+    """By name; made when the first test needs them."""
+    return {case.name: case for case in cases()}
 
 
 class Outcome(NamedTuple):
@@ -91,7 +101,7 @@ def decode_in_little_memory(log: Path) -> dict[str, Outcome]:
     before = resource.getrlimit(resource.RLIMIT_AS)
     found = {}
     with log.open("w") as names:
-        for case in CASES.values():
+        for case in all_cases().values():
             limit = memory("VmSize") + PEAK_BYTES_PER_PIXEL * MAX_PIXELS + 4 * len(case.data) + SLACK_BYTES
             resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
             print(case.name, file=names, flush=True)
@@ -112,9 +122,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 
 
 def test_there_are_at_least_500_cases_of_all_kinds() -> None:
-    assert len(CASES) >= 500
-    assert len(FAMILIES) == 14
-    assert [case.data for case in cases()] == [case.data for case in CASES.values()]  # the same every time
+    assert len(all_cases()) >= 500
+    assert {name.partition(":")[0] for name in all_cases()} == {family.__name__ for family in FAMILIES}
+    assert len(all_cases()) == len(cases())  # no name twice
+    assert [case.data for case in cases()] == [case.data for case in all_cases().values()]  # the same every time
 
 
 def complaint(case: Case, found: Outcome) -> str:
@@ -145,14 +156,14 @@ def is_a_good_reason(reason: str) -> bool:
     return (
         0 < len(reason) < 250
         and reason.isprintable()
-        and not re.search(r"0x[0-9a-f]{6}|/(usr|home|tmp|lib|work)|\.(py|cpp|so)\b|object at|None$", shown)
+        and not re.search(r"(?<!\d)0x[0-9a-f]{6}|/(usr|home|tmp|lib|work)|\.(py|cpp|so)\b|object at|None$", shown)
     )
 
 
 @needs_linux
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family.__name__ for family in FAMILIES])
 def test_each_is_decoded_as_documented_or_rejected_with_a_reason(family: str, outcomes: dict[str, Outcome]) -> None:
-    ours = {name: case for name, case in CASES.items() if name.startswith(family + ":")}
+    ours = {name: case for name, case in all_cases().items() if name.startswith(family + ":")}
     wrong = {name: complaint(case, outcomes[name]) for name, case in ours.items()}
     wrong = {name: what for name, what in wrong.items() if what}
     assert not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
@@ -178,8 +189,9 @@ def peak(data: bytes, size: int) -> int:
 
 def large_files(side: int) -> dict[str, bytes]:
     """What takes most memory in each format."""
-    grey = Image.effect_noise((side // 8, side // 8), 60).resize((side, side))
-    colour = Image.merge("RGB", [grey, grey.rotate(90), grey.rotate(180)])
+    grey = Image.linear_gradient("L").resize((side, side))
+    turned = grey.transpose(Image.Transpose.ROTATE_90)
+    colour = Image.merge("RGB", [grey, turned, grey])
     return {
         "PNG": encoded(colour.convert("RGBA"), "PNG", compress_level=1),
         "16-bit PNG": encoded(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), "PNG", compress_level=1),
@@ -195,15 +207,17 @@ def large_files(side: int) -> dict[str, bytes]:
 
 
 def assert_bounded(side: int) -> None:
+    for data in large_files(16).values():
+        ImageTransform(ImageConfig(size=8))(data)  # what is set up once
     for name, data in large_files(side).items():
         taken = in_a_child(peak, data, 256)
-        allowed = PEAK_BYTES_PER_PIXEL * side * side + 2 * len(data) + SLACK_BYTES
+        allowed = PEAK_BYTES_PER_PIXEL * side * side + 2 * len(data) + 2**24
         assert taken <= allowed, f"{name}: {taken:,} bytes for {side * side:,} pixels, {allowed:,} allowed"
 
 
 @needs_linux
 def test_memory_is_bounded_by_the_pixels_of_the_image() -> None:
-    assert_bounded(1800)
+    assert_bounded(1500)
 
 
 @needs_linux
@@ -216,8 +230,8 @@ def test_memory_is_bounded_up_to_the_largest_image() -> None:
 
 
 def without_memory(data: bytes, left: int) -> str:
-    transform = ImageTransform(ImageConfig(size=(1500, 1500), max_pixels=10**9))
-    transform(encoded(Image.new("RGB", (8, 8)), "PNG"))
+    transform = ImageTransform(ImageConfig(size=500, max_pixels=10**9))
+    transform(encoded(Image.new("RGB", (8, 8)), "PNG"))  # what is set up once
     resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + left, resource.RLIM_INFINITY))
     try:
         return str(transform(data).shape)
@@ -226,16 +240,21 @@ def without_memory(data: bytes, left: int) -> str:
 
 
 @needs_linux
-@pytest.mark.parametrize("left", [4, 40, 90, 140, 240])
-def test_running_out_of_memory_is_never_taken_for_damage(left: int) -> None:
-    plain = Image.new("RGB", (4000, 4000), "teal")
-    for data in (
-        encoded(plain, "WEBP", method=0),
-        encoded(plain.convert("RGBA"), "WEBP", lossless=True, method=0, quality=0),
-        encoded(plain.convert("CMYK"), "JPEG", progressive=True),
-        encoded(plain, "JPEG", progressive=True),
-    ):
-        assert in_a_child(without_memory, data, left * 2**20) in ("MemoryError", "torch.Size([3, 1500, 1500])")
+@pytest.mark.parametrize(
+    ("side", "format", "mode", "options"),
+    [
+        (2500, "WEBP", "RGB", {"method": 0}),
+        (2500, "WEBP", "RGBA", {"method": 0, "lossless": True, "quality": 0}),
+        (2500, "JPEG", "CMYK", {"progressive": True}),
+        (5000, "JPEG", "RGB", {"progressive": True}),
+    ],
+)
+def test_running_out_of_memory_is_never_taken_for_damage(
+    side: int, format: str, mode: str, options: dict[str, Any]
+) -> None:
+    data = encoded(Image.new("RGB", (side, side), "teal").convert(mode), format, **options)
+    found = [in_a_child(without_memory, data, left * 2**20) for left in (2, 15, 30, 60, 100, 500)]
+    assert set(found) == {"MemoryError", "torch.Size([3, 500, 500])"}
 
 
 @needs_linux
@@ -267,14 +286,14 @@ def good(number: int) -> tuple[str, dict[str, bytes]]:
     return f"good-{number:04d}", {"jpg": jpeg(number, 30 + number % 9, 25 + number % 7), "cls": b"1"}
 
 
-def tokens_by_key(job: Job) -> dict[str, bytes]:
+def tokens_by_key(job: Job) -> dict[str, list[int]]:
     store = TokenStore(job.store)
-    return {store[at].key: b"".join(block.numpy().tobytes() for block in store[at].idx_l) for at in range(len(store))}
+    return dict(zip(store.keys, torch.cat(store.read(slice(None)).idx_Bl, 1).tolist(), strict=True))
 
 
 def test_a_tar_of_all_of_them_is_committed_and_none_is_lost(tmp_path: Path, tokenizer_folder: Path) -> None:
     mixed, alone = [], [good(number) for number in range(100)]
-    for number, case in enumerate(CASES.values()):
+    for number, case in enumerate(all_cases().values()):
         if number % 20 == 0:
             mixed.append(good(number // 20))
         mixed.append((f"hostile-{number:04d}", {"jpg": case.data, "cls": b"1"}))
@@ -294,7 +313,7 @@ def test_a_tar_of_all_of_them_is_committed_and_none_is_lost(tmp_path: Path, toke
     rejects = reject_lines(jobs[0])
     assert sorted([*ours, *rejects]) == sorted(key for key, _ in mixed)
     assert all(is_a_good_reason(reason) for reason in rejects.values())
-    for number, case in enumerate(CASES.values()):
+    for number, case in enumerate(all_cases().values()):
         key = f"hostile-{number:04d}"
         assert case.row if key in ours else case.reject or too_long(rejects[key]), f"{case}: {rejects.get(key)}"
 
@@ -305,8 +324,6 @@ def too_long(reason: str) -> bool:
 
 def reject_lines(job: Job) -> dict[str, str]:
     """Reasons by key."""
-    import json
-
     found = {}
     for path in (job.store / "rejects").glob("*.jsonl"):
         for line in path.read_text().splitlines():
@@ -348,6 +365,13 @@ def trapped(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "source", trace
 
 
+def tarred(path: Path, extension: str) -> bytes:
+    """Members with an extension, one behind the other, without those of the reject."""
+    with tarfile.open(path) as tar:
+        members = [tar.extractfile(name) for name in tar.getnames() if name.endswith("." + extension)]
+        return b"".join(member.read() for member in members[:-1] if member)
+
+
 @pytest.mark.parametrize("keep", [(), PICKLES], ids=["left out", "kept"])
 def test_pickled_members_are_never_loaded(
     trapped: tuple[Path, Path], tokenizer_folder: Path, tmp_path: Path, keep: tuple[str, ...]
@@ -358,6 +382,10 @@ def test_pickled_members_are_never_loaded(
     assert job.run().complete
     store = TokenStore(job.store)
     assert (len(store), list(reject_lines(job))) == (8, ["good-0008"])
+    for name in keep:  # carried as they are
+        (packed,) = (job.store / "tokens.zarr" / "parts").glob(f"*/fields/{name}")
+        data = zarr.open_array(packed / "data", mode="r")[...].tobytes()
+        assert data == tarred(source / "train-0000.tar", name)
     assert not trace.exists()
 
 
@@ -377,8 +405,6 @@ def test_training_never_loads_pickled_members(
 
 
 def test_the_trap_would_snap(tmp_path: Path) -> None:
-    import pickle
-
     pickle.loads(pickled(str(tmp_path / "unpickled"))).close()
     assert (tmp_path / "unpickled").exists()
 
