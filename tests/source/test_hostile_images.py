@@ -201,6 +201,7 @@ def large_files(side: int) -> dict[str, bytes]:
         "WebP": encoded(colour, "WEBP", method=0),
         "lossless WebP": encoded(colour.convert("RGBA"), "WEBP", method=0, lossless=True, quality=0),
         "GIF": encoded(colour.quantize(64), "GIF"),
+        "animated WebP": encoded(colour, "WEBP", method=0, save_all=True, append_images=[turned.convert("RGB")]),
         "JPEG in TIFF": encoded(colour, "TIFF", compression="jpeg"),
         "deflated TIFF": encoded(colour.convert("RGBA"), "TIFF", compression="tiff_adobe_deflate"),
     }
