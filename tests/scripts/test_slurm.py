@@ -1,0 +1,115 @@
+"""The Slurm recipes in a real Slurm, with tasks that are killed, run out of time, or lose their node."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from fixtures_cluster import Slurm, claimed_by, make_long_job
+from fixtures_store import Job, wait_for
+from support import ROOT
+
+pytest_plugins = ["fixtures_store", "fixtures_cluster"]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ARRAY = str(ROOT / "scripts/cluster/slurm_array.sbatch")
+
+
+def submit(slurm: Slurm, job: Job, *options: str) -> str:
+    """Submit the recipe; the number of the array."""
+    return slurm.run("sbatch", "--parsable", "--cpus-per-task=1", *options, ARRAY, CONFIG=str(job.file))
+
+
+def task_of(pid: int) -> str:
+    """The array and task that a process belongs to."""
+    words = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    values = dict(word.split("=", 1) for word in words if "=" in word)
+    return f"{values['SLURM_ARRAY_JOB_ID']}_{values['SLURM_ARRAY_TASK_ID']}"
+
+
+def claiming_process(job: Job, commits: int, besides: str = "") -> tuple[int, str]:
+    """A process that is at work once so many source shards are committed, and its task."""
+    found: list[tuple[int, str]] = []
+
+    def look() -> bool:
+        if len(job.listing("commits")) >= commits:
+            pids = claimed_by(job)
+            found.extend((pid, task_of(pid)) for pid in pids if task_of(pid) != besides)
+        return bool(found)
+
+    wait_for(look)
+    return found[0]
+
+
+def end_of(slurm: Slurm, array: str) -> dict[str, tuple[str, int]]:
+    """How each task ended, and how often it was started again."""
+    tasks = slurm.wait(array, 200)
+    return {task["ArrayTaskId"]: (task["JobState"], int(task["Restarts"])) for task in tasks}
+
+
+def test_an_array_with_a_killed_and_a_stopped_task_ends_as_one_undisturbed_process(
+    slurm: Slurm, long_job: Job, long_digest: str
+) -> None:
+    array = submit(slurm, long_job, "--array=0-2")
+    verify = slurm.run(
+        *("sbatch", "--parsable", f"--dependency=afterok:{array}", "--output=verify.json", "--error=verify.log"),
+        *("--wrap", '"$BIN/vqtok" verify --json --config "$CONFIG"'),
+        CONFIG=str(long_job.file),
+    )
+
+    pid, killed = claiming_process(long_job, commits=3)
+    os.kill(pid, signal.SIGKILL)
+    pid, stopped = claiming_process(long_job, commits=5, besides=killed)
+    slurm.run("scancel", "--batch", "--signal=USR1", stopped)  # as Slurm does before the time limit
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+    assert pid not in claimed_by(long_job, running_only=False)  # it has released what it held
+
+    ends = end_of(slurm, array)
+    assert len(ends) == 3
+    assert {state for state, _ in ends.values()} == {"COMPLETED"}, slurm.logs()
+    restarts = {f"{array}_{task}": count for task, (_, count) in ends.items()}
+    assert restarts == {task: int(task in (killed, stopped)) for task in restarts}, slurm.logs()
+
+    [checked] = slurm.wait(verify, 100)
+    assert checked["JobState"] == "COMPLETED"
+    result = json.loads((slurm.folder / "verify.json").read_text())
+    assert (result["problems"], result["content_digest"]) == ([], long_digest)
+    assert long_job.listing("claims") == long_job.listing("staging") == []
+
+
+def test_a_task_that_loses_its_node_is_started_again_by_slurm(slurm: Slurm, long_job: Job, long_digest: str) -> None:
+    array = submit(slurm, long_job, "--array=0-1", "--exclusive")  # one on each node
+    wait_for(lambda: len({task_of(pid) for pid in claimed_by(long_job)}) == 2)
+    slurm.fail_node("here2")
+    try:
+        wait_for(lambda: slurm.run("sinfo", "--noheader", "--nodes=here2", "--format=%T") == "down*", 60)
+    finally:
+        slurm.start_node("here2")
+    ends = end_of(slurm, array)
+    assert sorted(ends.values()) == [("COMPLETED", 0), ("COMPLETED", 1)], slurm.logs()
+    assert long_job.digest == long_digest
+
+
+def test_a_cancelled_task_releases_its_claims_and_does_not_come_back(slurm: Slurm, long_job: Job) -> None:
+    array = submit(slurm, long_job, "--array=0-1")
+    wait_for(lambda: len(claimed_by(long_job)) == 2)
+    slurm.run("scancel", array)
+    assert list(end_of(slurm, array).values()) == [("CANCELLED", 0)] * 2
+    assert long_job.listing("claims") == []
+
+
+def test_a_task_out_of_time_goes_on_in_another_turn(
+    slurm: Slurm, tmp_path: Path, long_collection: Path, tokenizer_folder: Path
+) -> None:
+    job, undisturbed = (
+        make_long_job(tmp_path / name, long_collection, tokenizer_folder, size=256) for name in ("job", "undisturbed")
+    )
+    # Slurm looks at the time every 30 s, and the work takes longer than that.
+    array = submit(slurm, job, "--array=0", "--time=1", "--signal=B:USR1@50")
+    ends = end_of(slurm, array)
+    [(state, restarts)] = ends.values()
+    assert state == "COMPLETED", slurm.logs()
+    assert restarts >= 1
+    assert undisturbed.run().complete
+    assert job.digest == undisturbed.digest
