@@ -59,6 +59,8 @@ PartitionName=main Nodes=here1,here2 Default=YES MaxTime=INFINITE State=UP
 # No GPUs: device files that exist everywhere, so that Slurm hands out numbers.
 _GRES_CONF = "NodeName=here[1-2] Name=gpu File=/dev/tty[0-3]\n"
 
+_FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL"}
+
 
 def environment(**more: str) -> dict[str, str]:
     """What the recipes need to find this Python and this working tree."""
@@ -126,10 +128,12 @@ class Slurm:
     def wait(self, job: str, timeout_s: float) -> list[dict[str, str]]:
         """The tasks of a job when all of them have ended for good."""
         deadline = time.monotonic() + timeout_s
-        while any(task["JobState"] in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING") for task in self.jobs(job)):
+        before: list[dict[str, str]] = []
+        while not (before == (now := self.jobs(job)) and all(task["JobState"] in _FINAL for task in now)):
             assert time.monotonic() < deadline, self.run("squeue") + self.logs()
-            time.sleep(0.2)
-        return self.jobs(job)
+            before = now
+            time.sleep(0.5)
+        return before
 
     def fail_node(self, node: str) -> None:
         """Let a node die: its daemon and everything that runs below it, without a word to anybody."""

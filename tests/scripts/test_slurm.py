@@ -21,24 +21,28 @@ def submit(slurm: Slurm, job: Job, *options: str) -> str:
     return slurm.run("sbatch", "--parsable", "--cpus-per-task=1", *options, ARRAY, CONFIG=str(job.file))
 
 
-def task_of(pid: int) -> str:
-    """The array and task that a process belongs to."""
-    words = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    values = dict(word.split("=", 1) for word in words if "=" in word)
-    return f"{values['SLURM_ARRAY_JOB_ID']}_{values['SLURM_ARRAY_TASK_ID']}"
+def variables_of(pid: int) -> dict[str, str]:
+    """The environment of a process; empty when it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    except OSError:
+        return {}
+    return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-def claiming_process(job: Job, commits: int, besides: str = "") -> tuple[int, str]:
-    """A process that is at work once so many source shards are committed, and its task."""
-    found: list[tuple[int, str]] = []
+def process_at_work(job: Job, commits: int = 0, besides: str = "") -> tuple[int, str, str]:
+    """A process that holds a claim once so many source shards are committed; its array task, and its node."""
+    found: list[tuple[int, str, str]] = []
 
     def look() -> bool:
         if len(job.listing("commits")) >= commits:
-            pids = claimed_by(job)
-            found.extend((pid, task_of(pid)) for pid in pids if task_of(pid) != besides)
+            for pid in claimed_by(job):
+                if variables := variables_of(pid):
+                    task = f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
+                    found.extend([(pid, task, variables["SLURMD_NODENAME"])] * (task != besides))
         return bool(found)
 
-    wait_for(look)
+    wait_for(look, 120)
     return found[0]
 
 
@@ -58,9 +62,9 @@ def test_an_array_with_a_killed_and_a_stopped_task_ends_as_one_undisturbed_proce
         CONFIG=str(long_job.file),
     )
 
-    pid, killed = claiming_process(long_job, commits=3)
+    pid, killed, _ = process_at_work(long_job, commits=3)
     os.kill(pid, signal.SIGKILL)
-    pid, stopped = claiming_process(long_job, commits=5, besides=killed)
+    pid, stopped, _ = process_at_work(long_job, commits=5, besides=killed)
     slurm.run("scancel", "--batch", "--signal=USR1", stopped)  # as Slurm does before the time limit
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
     assert pid not in claimed_by(long_job, running_only=False)  # it has released what it held
@@ -80,22 +84,22 @@ def test_an_array_with_a_killed_and_a_stopped_task_ends_as_one_undisturbed_proce
 
 def test_a_task_that_loses_its_node_is_started_again_by_slurm(slurm: Slurm, long_job: Job, long_digest: str) -> None:
     array = submit(slurm, long_job, "--array=0-1", "--exclusive")  # one on each node
-    wait_for(lambda: len({task_of(pid) for pid in claimed_by(long_job)}) == 2)
-    slurm.fail_node("here2")
+    _, _, node = process_at_work(long_job, commits=2)
+    slurm.fail_node(node)
     try:
-        wait_for(lambda: slurm.run("sinfo", "--noheader", "--nodes=here2", "--format=%T") == "down*", 60)
+        wait_for(lambda: slurm.run("sinfo", "--noheader", f"--nodes={node}", "--format=%T") == "down*", 60)
     finally:
-        slurm.start_node("here2")
+        slurm.start_node(node)
     ends = end_of(slurm, array)
     assert sorted(ends.values()) == [("COMPLETED", 0), ("COMPLETED", 1)], slurm.logs()
     assert long_job.digest == long_digest
 
 
 def test_a_cancelled_task_releases_its_claims_and_does_not_come_back(slurm: Slurm, long_job: Job) -> None:
-    array = submit(slurm, long_job, "--array=0-1")
-    wait_for(lambda: len(claimed_by(long_job)) == 2)
+    array = submit(slurm, long_job, "--array=0")
+    process_at_work(long_job, commits=1)
     slurm.run("scancel", array)
-    assert list(end_of(slurm, array).values()) == [("CANCELLED", 0)] * 2
+    assert end_of(slurm, array) == {"0": ("CANCELLED", 0)}
     assert long_job.listing("claims") == []
 
 
