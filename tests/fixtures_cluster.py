@@ -209,9 +209,10 @@ def long_collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_long_job(folder: Path, source: Path, tokenizer: Path, size: int = 128) -> Job:
+def make_long_job(folder: Path, source: Path, tokenizer: Path, size: int = 128, source_shards: int = 24) -> Job:
     """A job of about half a second for each source shard; four times as long with twice the size."""
-    return make_job(folder, source, tokenizer, {"source.shards": f"{source}/train-*.tar", "image.size": size})
+    shards = [f"{source}/train-{number:04d}.tar" for number in range(source_shards)]
+    return make_job(folder, source, tokenizer, {"source.shards": shards, "image.size": size})
 
 
 @pytest.fixture

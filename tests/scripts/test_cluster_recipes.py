@@ -2,14 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fixtures_cluster import claimed_by, environment
+from fixtures_cluster import claimed_by, environment, make_long_job
 from fixtures_store import Job, wait_for
 from support import ROOT
 
@@ -87,18 +87,23 @@ def start_task(scontrol: Path, task: int, **variables: str) -> "subprocess.Popen
 
 
 def test_a_killed_array_task_asks_for_another_turn_and_nothing_is_lost(
-    scontrol: Path, long_job: Job, long_digest: str
+    scontrol: Path, tmp_path: Path, long_collection: Path, tokenizer_folder: Path
 ) -> None:
-    tasks = [start_task(scontrol, task, CONFIG=str(long_job.file)) for task in range(2)]
+    job, undisturbed = (
+        make_long_job(tmp_path / name, long_collection, tokenizer_folder, source_shards=8)
+        for name in ("job", "undisturbed")
+    )
+    assert undisturbed.run().complete
+    tasks = [start_task(scontrol, task, CONFIG=str(job.file)) for task in range(2)]
     with all_ended(*tasks):
-        wait_for(lambda: bool(claimed_by(long_job)))
-        os.kill(claimed_by(long_job)[0], signal.SIGKILL)
+        wait_for(lambda: bool(claimed_by(job)))
+        os.kill(claimed_by(job)[0], signal.SIGKILL)
         wait_for(lambda: any(task.poll() is not None for task in tasks))
         [killed] = [number for number, task in enumerate(tasks) if task.returncode == 137]
         assert asked(scontrol) == f"requeue 7_{killed}"
-        outputs(tasks[1 - killed], start_task(scontrol, killed, CONFIG=str(long_job.file), SLURM_RESTART_COUNT="1"))
+        outputs(tasks[1 - killed], start_task(scontrol, killed, CONFIG=str(job.file), SLURM_RESTART_COUNT="1"))
     assert asked(scontrol) == f"requeue 7_{killed}"
-    assert long_job.digest == long_digest
+    assert job.digest == undisturbed.digest
 
 
 @pytest.mark.parametrize(
@@ -165,8 +170,6 @@ def test_a_host_that_cannot_be_reached_shows_in_the_exit_status(tmp_path: Path) 
 
 
 def free_port() -> str:
-    import socket
-
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return str(listening.getsockname()[1])
