@@ -6,14 +6,16 @@ import signal
 from pathlib import Path
 
 import pytest
+import yaml
 from fixtures_cluster import Slurm, claimed_by, make_long_job
-from fixtures_store import Job, wait_for
+from fixtures_store import Job, make_job, wait_for
 from support import ROOT
 
 pytest_plugins = ["fixtures_store", "fixtures_cluster"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ARRAY = str(ROOT / "scripts/cluster/slurm_array.sbatch")
+TRAIN = str(ROOT / "scripts/cluster/slurm_train.sbatch")
 
 
 def submit(slurm: Slurm, job: Job, *options: str) -> str:
@@ -117,3 +119,24 @@ def test_a_task_out_of_time_goes_on_in_another_turn(
     assert restarts >= 1
     assert undisturbed.run().complete
     assert job.digest == undisturbed.digest
+
+
+def test_training_on_two_nodes_goes_on_from_its_checkpoint(slurm: Slurm, tmp_path: Path, long_collection: Path) -> None:
+    train = {
+        "model": {"vocab_size": 32, "embedding_dim": 4, "hidden_dim": 8, "final_relu": False},
+        **{"steps": 60, "batch_size": 4, "warmup_steps": 2, "log_every": 10, "checkpoint_every": 10},
+    }
+    job = make_job(tmp_path / "job", long_collection, tmp_path / "tokenizer")
+    job.file.write_text(yaml.safe_dump({**yaml.safe_load(job.file.read_text()), "train": train}))
+    number = slurm.run(
+        *("sbatch", "--parsable", "--gpus-per-node=1", "--cpus-per-task=1", TRAIN),
+        CONFIG=str(job.file),
+        HEAD="127.0.0.1",  # no name server knows the pretended nodes
+    )
+    wait_for(lambda: any((job.tokenizer / "checkpoints").glob("step-*")), 200)
+    slurm.run("scancel", "--batch", "--signal=USR1", number)
+    [ended] = slurm.wait(number, 300)
+    assert (ended["JobState"], ended["Restarts"], ended["NumNodes"]) == ("COMPLETED", "1", "2"), slurm.logs()
+    assert "60 steps" in slurm.logs()
+    lines = map(json.loads, (job.tokenizer / "metrics.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [10, 20, 30, 40, 50, 60]
