@@ -124,7 +124,11 @@ def test_a_task_out_of_time_goes_on_in_another_turn(
 def test_training_on_two_nodes_goes_on_from_its_checkpoint(slurm: Slurm, tmp_path: Path, long_collection: Path) -> None:
     train = {
         "model": {"vocab_size": 32, "embedding_dim": 4, "hidden_dim": 8, "final_relu": False},
-        **{"steps": 60, "batch_size": 4, "warmup_steps": 2, "log_every": 10, "checkpoint_every": 10},
+        "steps": 60,
+        "batch_size": 4,
+        "warmup_steps": 2,
+        "log_every": 10,
+        "checkpoint_every": 10,
     }
     job = make_job(tmp_path / "job", long_collection, tmp_path / "tokenizer")
     job.file.write_text(yaml.safe_dump({**yaml.safe_load(job.file.read_text()), "train": train}))
