@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fixtures_cluster import Slurm, claimed_by, make_long_job
-from fixtures_store import Job, make_job, wait_for
+from fixtures_store import Job, wait_for
 from support import ROOT
 
 pytest_plugins = ["fixtures_store", "fixtures_cluster"]
@@ -111,12 +111,12 @@ def test_a_task_out_of_time_goes_on_in_another_turn(
     job, undisturbed = (
         make_long_job(tmp_path / name, long_collection, tokenizer_folder, size=256) for name in ("job", "undisturbed")
     )
-    # Slurm looks at the time every 30 s, and the work takes longer than that.
-    array = submit(slurm, job, "--array=0", "--time=1", "--signal=B:USR1@50")
-    ends = end_of(slurm, array)
-    [(state, restarts)] = ends.values()
-    assert state == "COMPLETED", slurm.logs()
-    assert restarts >= 1
+    # Slurm looks at the time every 30 s, so it gives its signal after 10 to 40 s; the work takes longer than that.
+    array = submit(slurm, job, "--array=0", "--time=1", "--signal=B:USR1@20")
+    wait_for(lambda: slurm.jobs(array)[0]["Restarts"] == "1", 100)
+    assert job.listing("claims") == []
+    slurm.run("scontrol", "update", f"JobId={array}_0", "TimeLimit=10")
+    assert end_of(slurm, array) == {"0": ("COMPLETED", 1)}, slurm.logs()
     assert undisturbed.run().complete
     assert job.digest == undisturbed.digest
 
@@ -130,7 +130,7 @@ def test_training_on_two_nodes_goes_on_from_its_checkpoint(slurm: Slurm, tmp_pat
         "log_every": 10,
         "checkpoint_every": 10,
     }
-    job = make_job(tmp_path / "job", long_collection, tmp_path / "tokenizer")
+    job = make_long_job(tmp_path / "job", long_collection, tmp_path / "tokenizer", size=32)
     job.file.write_text(yaml.safe_dump({**yaml.safe_load(job.file.read_text()), "train": train}))
     number = slurm.run(
         *("sbatch", "--parsable", "--gpus-per-node=1", "--cpus-per-task=1", TRAIN),
