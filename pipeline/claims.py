@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -33,6 +34,8 @@ class Claim(Record):
     pid: int
     pid_started: int
     """Start of the process in clock ticks after boot: process numbers are used again."""
+    since: str = ""
+    """When it was made, UTC by the clock of its host, ISO 8601. For people; nothing is decided by it."""
     beats: int = 0
     """Counts up while the process lives; its standing still is what makes a claim stale."""
     images: int = 0
@@ -90,6 +93,7 @@ class Claims:
             pid_namespace=_pid_namespace(),
             pid=os.getpid(),
             pid_started=_process_start(os.getpid()) or 0,
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if part in self._observed:
             # A stale claim. Two may come to this line together; the worst that follows is double work.
@@ -154,22 +158,27 @@ class Claims:
             return  # a full disk ends the job where it writes its parts; a missed beat harms nobody
 
     def _is_ours(self, claim: Claim) -> bool:
-        try:
-            present = Claim.model_validate_json(self._files.read(_path(claim.part)))
-        except (FileNotFoundError, ValidationError):
-            return False
-        return present.token == claim.token
+        present = read_claim(self._files, claim.part)
+        return present is not None and present.token == claim.token
+
+
+def claimed_parts(files: Files) -> list[str]:
+    """Names of all parts with a claim, live or not, sorted, from a single listing."""
+    return [name.removesuffix(".json") for name in files.list(_FOLDER)]
+
+
+def read_claim(files: Files, part: str) -> Claim | None:
+    """The claim on a part, live or not; None where there is none, or none that can be read."""
+    try:
+        return Claim.model_validate_json(files.read(_path(part)))
+    except (FileNotFoundError, ValidationError):
+        return None  # released meanwhile, or of a later version
 
 
 def read_claims(files: Files) -> list[Claim]:
     """All claims that can be read, live or not, sorted by part."""
-    claims = []
-    for name in files.list(_FOLDER):
-        try:
-            claims.append(Claim.model_validate_json(files.read(f"{_FOLDER}/{name}")))
-        except (FileNotFoundError, ValidationError):
-            continue  # released meanwhile
-    return claims
+    claims = (read_claim(files, part) for part in claimed_parts(files))
+    return [claim for claim in claims if claim is not None]
 
 
 def is_local_and_gone(claim: Claim) -> bool:

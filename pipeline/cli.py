@@ -168,39 +168,84 @@ def run(config: Config, allow_execution_change: bool, processes: int) -> None:
 
 @main.command()
 @_with_config
+@click.option(
+    "--watch",
+    "-w",
+    "every_s",
+    type=click.FloatRange(0.1),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="[SECONDS]",
+    help="Look again every 2 or so many seconds until the job is complete or Ctrl-C; with --json, a line each time.",
+)
 @_as_json
-def status(config: Config, as_json: bool) -> None:
+def status(config: Config, every_s: float | None, as_json: bool) -> None:
     """Say how far a tokenization job is, from any terminal or host."""
     from pipeline.jobs import status as job
+    from pipeline.jobs import status_table
+    from pipeline.jobs.terminal import fitted
 
+    if every_s is not None:
+        status_table.watch(config, every_s, as_json)
+        return
     result = job.run(config)
-    click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
+    table = fitted(status_table.status_table(result), sys.stdout)
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else table)
+
+
+def _share(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:  # false for nan, too
+        raise click.BadParameter(f"{value} is no share of the rows; give one above 0 and at most 1, such as 0.01")
+    return value
 
 
 @main.command()
 @_with_config
-@click.option("--quick", is_flag=True, help="Only commits and sizes.")
+@click.option("--quick", is_flag=True, help="Only commits, sizes and entity tags.")
+@click.option(
+    "--rate",
+    type=float,
+    callback=_share,
+    metavar="R",
+    help="Also encode this share of the rows again, such as 0.01: exact on the same kind of hardware.",
+)
 @_as_json
-def verify(config: Config, quick: bool, as_json: bool) -> None:
-    """Check a store against its source; exit status 1 on any loss."""
+def verify(config: Config, quick: bool, rate: float | None, as_json: bool) -> None:
+    """Check a store against its source; exit status 1 on any loss.
+
+    Without --quick every key, every checksum and every token is checked.
+    """
     from pipeline.jobs.verify import check_commits
 
+    if quick and rate is not None:
+        raise click.UsageError("--quick reads no rows, so it cannot encode any again; leave out --quick or --rate.")
+    show_progress = sys.stderr.isatty()
     result = check_commits(config)
     if not quick:
         from pipeline.jobs.contents import check_contents
 
-        check_contents(config, result, show_progress=sys.stderr.isatty())
+        check_contents(config, result, show_progress)
+    if rate is not None:
+        from pipeline.jobs.reencoding import encode_again
+
+        encode_again(config, result, rate, show_progress)
     click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
     sys.exit(1 if result.problems else 0)
 
 
 @main.command()
-@_with_config
-def report(config: Config) -> None:
-    """Write report.html with figures and pictures of a finished store, and print the figures."""
-    from pipeline.jobs import report as job
+@click.argument("store")
+@click.argument("key")
+@_as_json
+def show(store: str, key: str, as_json: bool) -> None:
+    """Print the sample with a KEY: its tokens and where it came from, or why it was rejected.
 
-    click.echo(job.run(config))
+    STORE is the folder or URL of a token store. Write -- before a KEY that begins with a dash.
+    """
+    from pipeline.jobs import show as job
+
+    found = job.run(store, key, show_progress=sys.stderr.isatty())
+    click.echo(json.dumps(found.to_json()) if as_json else found)
 
 
 @main.command()
@@ -212,6 +257,15 @@ def clean(config: Config, as_json: bool) -> None:
 
     result = job.run(config)
     click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
+
+
+@main.command()
+@_with_config
+def report(config: Config) -> None:
+    """Write report.html with figures and pictures of a finished store, and print the figures."""
+    from pipeline.jobs import report as job
+
+    click.echo(job.run(config))
 
 
 def _config_arguments() -> list[str]:

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from support import ROOT, start_python
 
-from pipeline.claims import Claim, Claims, is_local_and_gone, read_claims
+from pipeline.claims import Claim, Claims, claimed_parts, is_local_and_gone, read_claim, read_claims
 from pipeline.files import LocalFiles
 
 # Claims what its standard input names and says how it went; leaves when the input ends.
@@ -97,10 +98,13 @@ def test_a_claim_says_who_holds_it_until_it_is_released(files: LocalFiles) -> No
         assert claims.acquire("a-0123") is True
         claim = only(files)
         assert (claim.part, claim.host, claim.pid) == ("a-0123", socket.gethostname(), os.getpid())
+        assert abs(datetime.now(UTC) - datetime.fromisoformat(claim.since)) < timedelta(minutes=1)
+        assert (claimed_parts(files), read_claim(files, "a-0123")) == (["a-0123"], claim)
         claims.release("a-0123")
         assert read_claims(files) == []
         claims.release("a-0123")
         claims.release("never-held")
+        assert (claimed_parts(files), read_claim(files, "a-0123")) == ([], None)
 
 
 def test_leaving_releases_every_claim_and_ends_the_heartbeat(files: LocalFiles) -> None:
@@ -234,7 +238,9 @@ def test_progress_arrives_with_the_heartbeat(files: LocalFiles, another: Callabl
     assert (only(files).images, only(files).bytes) == (0, 0)
     holder("progress", "a", 120, 4096)
     holder("progress", "b", 1, 1)  # not held: no matter
+    since = only(files).since
     eventually(lambda: (only(files).images, only(files).bytes) == (120, 4096))
+    assert only(files).since == since
 
 
 def written_by_hand(files: LocalFiles, **changes: object) -> Claim:
@@ -249,6 +255,8 @@ def written_by_hand(files: LocalFiles, **changes: object) -> Claim:
 
 GONE = [
     ({}, False),  # ourselves
+    ({"since": "1970-01-01T00:00:00+00:00"}, False),  # for people
+    ({"since": ""}, False),
     ({"pid": 2**22 + 1}, True),  # beyond the largest process number of Linux
     ({"pid_started": 1}, True),  # the number was used again
     ({"pid": 2**22 + 1, "host": "elsewhere"}, False),  # another host's numbers mean nothing here

@@ -61,7 +61,7 @@ def test_help_is_printed(options: list[str], tmp_path: Path) -> None:
 
 def test_commands_are_listed_in_the_order_of_use(tmp_path: Path) -> None:
     listed = re.findall(r"^  (\w+)  ", vqtok("-h", folder=tmp_path).wait().out, re.MULTILINE)
-    assert listed == ["sample", "train", "tokenize", "run", "status", "verify", "report", "clean"]
+    assert listed == ["sample", "train", "tokenize", "run", "status", "verify", "show", "clean", "report"]
 
 
 def test_python_m_pipeline_is_the_same_command() -> None:
@@ -179,7 +179,16 @@ def test_overrides_win_in_their_order(job: Job) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["tokenise", "tokenize", "tokenize --confg x", "tokenize --processes 0 --config x", "sample", "status x"],
+    [
+        "tokenise",
+        "tokenize",
+        "tokenize --confg x",
+        "tokenize --processes 0 --config x",
+        "sample",
+        "status x",
+        "show x",
+        "show x -y",
+    ],
 )
 def test_a_wrong_command_line_is_status_2(tmp_path: Path, arguments: str) -> None:
     err = refused(vqtok(*arguments.split(), folder=tmp_path).wait(), 2)

@@ -1,7 +1,7 @@
-"""Checks what a store holds against its source: every key, checksum and token, and some rows anew."""
+"""Checks what a store holds against its source: every key, checksum and token.
 
-import random
-from concurrent.futures import ThreadPoolExecutor
+Needs Zarr but not torch: a store can be checked on any machine that sees it and its source.
+"""
 
 import numpy as np
 from tqdm import tqdm
@@ -9,11 +9,8 @@ from tqdm import tqdm
 from pipeline.config import Config
 from pipeline.errors import CorruptStore
 from pipeline.files import Files, files_at
-from pipeline.jobs.encoding import ShardEncoder
-from pipeline.jobs.execution import describe_execution
-from pipeline.jobs.rows import images_of_rows, read_rejects
+from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.verify import Verification
-from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import Reject, SourceShard
 from pipeline.source.opening import source_at
 from pipeline.source.samples import SampleReader
@@ -28,11 +25,6 @@ from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.parts import Part
 from pipeline.store.sizes import check_checksums
 from pipeline.store.snapshot import make_manifest
-from pipeline.threads import cpu_threads, one_thread
-from pipeline.world import current_world
-
-# Parts of which one batch is encoded again, at most.
-_PARTS_ENCODED_AGAIN = 8
 
 
 def check_contents(config: Config, result: Verification, show_progress: bool = True) -> None:
@@ -50,7 +42,6 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
     if not result.problems:  # damaged parts would only be reported twice
         with result.collecting():
             _check_manifest(store, birth)
-            _encode_again(config, store, birth, shards, result)
 
 
 def _check_manifest(store: Files, birth: Birth) -> None:
@@ -108,34 +99,3 @@ def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Re
             len(expected),
         )
         raise CorruptStore(f"{shard.path}: keys differ from sample {first} on: source {expected[first : first + 1]}")
-
-
-def _encode_again(config: Config, store: Files, birth: Birth, shards: list[SourceShard], result: Verification) -> None:
-    """One batch of some parts, with the neighbours it had, so that equal means bit for bit."""
-    world = current_world()
-    tokenizer = load_tokenizer(
-        config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
-    )
-    execution = describe_execution(config, world.device)
-    draw = random.Random(result.content_digest)
-    batch_size = config.tokenize.batch_size
-    with cpu_threads(world.cores), ThreadPoolExecutor(world.cores, "decode", one_thread) as decoders:
-        encoder = ShardEncoder(config, tokenizer, world.device, decoders, execution)
-        for shard in draw.sample(shards, min(_PARTS_ENCODED_AGAIN, len(shards))):
-            commit = result.commits[shard.part]
-            if not commit.written:
-                continue
-            start = draw.randrange(0, commit.written, batch_size)
-            rows = range(start, min(start + batch_size, commit.written))
-            batch = images_of_rows(config, store, shard, commit.attempt, rows, decoders)
-            part = Part(store, birth, commit.part, commit.attempt, commit.written)
-            again = encoder.encode_images(batch.img_B3HW)[: len(rows)]
-            differ = int((again != part.tokens(slice(rows.start, rows.stop))).any(axis=1).sum())
-            result.rows_encoded_again += len(rows)
-            result.rows_that_differ += differ
-            if differ:
-                message = f"{shard.path}: {differ} of {len(rows)} rows differ when encoded again"
-                if commit.execution == execution:
-                    result.problems.append(message)
-                else:
-                    result.warnings.append(f"{message}, on another device or with other library versions")

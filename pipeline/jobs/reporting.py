@@ -11,8 +11,9 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.files import LocalFiles, files_at
 from pipeline.jobs.page import report_page
+from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.report import Report
-from pipeline.jobs.rows import images_of_rows, read_rejects
+from pipeline.jobs.rows import images_of_rows
 from pipeline.jobs.training.pictures import PICTURED, comparison_png, evenly_spaced
 from pipeline.jobs.training.tally import Tally
 from pipeline.models.pretrained import load_tokenizer

@@ -1,24 +1,23 @@
 """From rows of a part back to the images they were made of."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 
 from pipeline.config import Config
 from pipeline.errors import SourceError
 from pipeline.files import Files
-from pipeline.records import Reject, SourceShard
+from pipeline.jobs.rejects import read_rejects
+from pipeline.records import SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images import ImageTransform
 from pipeline.source.opening import source_at
+from pipeline.source.overlap import prefetch
 from pipeline.source.samples import Sample, SampleReader
 from pipeline.source.selection import Selection
-from pipeline.store import names
 
-
-def read_rejects(store: Files, part: str, attempt: str) -> list[Reject]:
-    """Rejects of a committed part, in source order."""
-    lines = store.read(names.rejects(part, attempt)).splitlines()
-    return [Reject.model_validate_json(line) for line in lines]
+# Batches decoded ahead of whoever uses them.
+_BATCHES_AHEAD = 2
 
 
 def images_of_rows(
@@ -28,34 +27,53 @@ def images_of_rows(
 
     Raises SourceError when the source shard cannot be read, or no longer has images for all of the rows.
     """
-    rejected = {reject.index for reject in read_rejects(store, shard.part, attempt)}
-    batches = list(
-        image_batches(
-            _samples_of_rows(config, shard, rejected, rows),
-            Selection(config.source),
-            ImageTransform(config.image),
-            config.tokenize.batch_size,
-            decoders,
-        )
-    )
-    if sum(len(batch.rows) for batch in batches) != len(rows):
-        raise SourceError(
-            f"{shard.base}/{shard.path}: not the images that were tokenized: it was replaced; see vqtok verify"
-        )
-    (batch,) = batches
+    (batch,) = batches_of_rows(config, store, shard, attempt, [rows], config.tokenize.batch_size, decoders)
     return batch
 
 
-def _samples_of_rows(config: Config, shard: SourceShard, rejected: set[int], rows: range) -> Iterator[Sample]:
+def batches_of_rows(
+    config: Config,
+    store: Files,
+    shard: SourceShard,
+    attempt: str,
+    chosen: Sequence[range],
+    batch_size: int,
+    decoders: Executor,
+) -> Iterator[ImageBatch]:
+    """The images of some of the batches that a part was made in, in one pass over its source shard.
+
+    Args:
+        chosen: rows of each batch, ascending: `batch_size` of them, but for the last batch of the part.
+
+    Raises SourceError when the source shard cannot be read, or no longer has images for all of the rows.
+    """
+    rejected = {reject.index for reject in read_rejects(store, shard.part, attempt)}
+    samples = _samples_of_rows(config, shard, rejected, chosen)
+    batches = image_batches(samples, Selection(config.source), ImageTransform(config.image), batch_size, decoders)
+    with contextlib.closing(prefetch(batches, _BATCHES_AHEAD)) as ahead:
+        for rows in chosen:
+            batch = next(ahead, None)
+            # A reject among them would move all later rows into the wrong batch.
+            if batch is None or batch.rejects or len(batch.rows) != len(rows):
+                raise SourceError(
+                    f"{shard.base}/{shard.path}: not the images that were tokenized: it was replaced; see vqtok verify"
+                )
+            yield batch
+
+
+def _samples_of_rows(
+    config: Config, shard: SourceShard, rejected: set[int], chosen: Sequence[range]
+) -> Iterator[Sample]:
     reader = SampleReader(
         source_at(shard.base), shard.path, Selection(config.source).wants, config.source.allow_unterminated
     )
+    wanted = {row for rows in chosen for row in rows}
     row = 0
     for sample in reader:
         if sample.index in rejected:
             continue
-        if row >= rows.stop:
-            return
-        if row in rows:
+        if row in wanted:
             yield sample
         row += 1
+        if row >= chosen[-1].stop:
+            return

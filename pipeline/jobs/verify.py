@@ -21,11 +21,13 @@ class Verification:
     """What was checked, and every loss found."""
 
     level: str = "quick"
-    """`quick`: commits and sizes; `full`: also every key, checksum and token, and some rows encoded again."""
+    """`quick`: commits and sizes; `full`: also every key, checksum and token."""
     samples: int = 0
     rejected: int = 0
     rows_encoded_again: int = 0
     rows_that_differ: int = 0
+    token_agreement: float | None = None
+    """Share of the tokens encoded again that are equal; None where none were."""
     content_digest: str | None = None
     """Of the manifest; None before the first completion."""
     problems: list[str] = field(default_factory=list)
@@ -39,8 +41,11 @@ class Verification:
 
     def __str__(self) -> str:
         lines = [f"{len(self.commits)} parts, {self.samples:,} samples written, {self.rejected:,} rejected"]
-        if self.level == "full":
-            lines.append(f"{self.rows_encoded_again} rows encoded again, {self.rows_that_differ} differ")
+        if self.token_agreement is not None:
+            lines.append(
+                f"{self.rows_encoded_again:,} rows encoded again, {self.rows_that_differ:,} differ; "
+                f"{percent(self.token_agreement)} of their tokens agree"
+            )
         lines += [f"warning: {warning}" for warning in self.warnings]
         lines += [f"problem: {problem}" for problem in self.problems]
         if self.content_digest:
@@ -56,6 +61,11 @@ class Verification:
         except VqtokError as error:
             if str(error) not in self.problems:  # a full check meets what the quick one has found
                 self.problems.append(str(error))
+
+
+def percent(share: float) -> str:
+    """A share as text; 100% for all and nothing less."""
+    return f"{100 if share == 1 else min(round(100 * share, 4), 99.9999):g}%"
 
 
 def check_commits(config: Config) -> Verification:

@@ -36,6 +36,7 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, IdentityMismatch, StoreError, TokenizerError
 from pipeline.jobs import tokenize
 from pipeline.jobs.contents import check_contents
+from pipeline.jobs.reencoding import encode_again
 from pipeline.jobs.verify import check_commits
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import normalize_pixels
@@ -572,5 +573,6 @@ def test_photographs_of_every_size_are_rows_or_rejects(tokenizer_folder: Path, t
     assert set(TokenStore(job.store).keys) == expected
     result = check_commits(job.config())
     check_contents(job.config(), result, show_progress=False)
+    encode_again(job.config(), result, 1, show_progress=False)
     assert (result.problems, result.warnings) == ([], [])
     assert result.rows_encoded_again >= 5 * BATCH_SIZE / 2

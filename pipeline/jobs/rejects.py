@@ -1,0 +1,72 @@
+"""Rejects of committed parts, and how often each reason occurs. Imports neither torch nor Zarr."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from pipeline.files import Files
+from pipeline.records import Reject
+from pipeline.store import names
+
+# Quoted values and numbers: what differs between two messages of one cause. An apostrophe opens no quotation.
+_VARYING = re.compile(r"""(?<!\w)b?'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)b?"(?:[^"\\]|\\.)*"(?!\w)|\d(?:[\d,.]*\d)?""")
+
+
+@dataclass(frozen=True)
+class RejectReason:
+    """Samples that were rejected for one reason."""
+
+    stage: str
+    reason: str
+    """The message; `…` where the messages of these samples differ in a number or a quoted value."""
+    samples: int
+    source: str
+    """Source shard of one of them."""
+    key: str
+    """And its key."""
+
+
+ReasonCounts = Mapping[tuple[str, str], RejectReason]
+"""By stage and pattern of the message."""
+
+
+def read_rejects(store: Files, part: str, attempt: str) -> list[Reject]:
+    """Rejects of a committed part, in source order."""
+    lines = store.read(names.rejects(part, attempt)).splitlines()
+    return [Reject.model_validate_json(line) for line in lines]
+
+
+def count_reasons(source: str, rejects: Iterable[Reject]) -> ReasonCounts:
+    """The reasons of one source shard."""
+    counts: dict[tuple[str, str], RejectReason] = {}
+    for reject in rejects:
+        _add(counts, RejectReason(reject.stage, reject.reason, 1, source, reject.key))
+    return counts
+
+
+def most_common(counts: Iterable[ReasonCounts]) -> list[RejectReason]:
+    """The reasons of several source shards together, the most frequent first."""
+    total: dict[tuple[str, str], RejectReason] = {}
+    for reasons in counts:
+        for reason in reasons.values():
+            _add(total, reason)
+    return sorted(total.values(), key=lambda reason: (-reason.samples, reason.stage, reason.reason))
+
+
+def pattern_of(reason: str) -> str:
+    """A message without what differs from sample to sample."""
+    return _VARYING.sub("…", reason)
+
+
+def _add(counts: dict[tuple[str, str], RejectReason], new: RejectReason) -> None:
+    pattern = pattern_of(new.reason)
+    known = counts.get((new.stage, pattern))
+    counts[new.stage, pattern] = (
+        new
+        if known is None
+        else replace(
+            known,
+            reason=known.reason if known.reason == new.reason else pattern,
+            samples=known.samples + new.samples,
+        )
+    )

@@ -1,0 +1,60 @@
+"""Counting rejects by reason: messages that differ in a value are one reason."""
+
+import pytest
+
+from pipeline.jobs.rejects import count_reasons, most_common, pattern_of
+from pipeline.records import Reject
+
+
+def rejects(*reasons: str, stage: str = "decode") -> list[Reject]:
+    return [Reject(key=f"key{index}", index=index, stage=stage, reason=reason) for index, reason in enumerate(reasons)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "pattern"),
+    [
+        (
+            "OSError: image file is truncated (12 bytes not processed)",
+            "OSError: image file is truncated (… bytes not processed)",
+        ),
+        ("not an image; starts with b'\\xff\\xd8'", "not an image; starts with …"),
+        (r"starts with b'it\'s'", "starts with …"),
+        ("""starts with b"it's" or so""", "starts with … or so"),
+        (".cls holds b'cat', not an integer", ".cls holds …, not an integer"),
+        ("the image's size isn't known", "the image's size isn't known"),
+        ("400x300 pixels are more than image.max_pixels = 100,000", "…x… pixels are more than image.max_pixels = …"),
+        ("ratio 0.75.", "ratio …."),
+        ("plain", "plain"),
+        ("", ""),
+    ],
+)
+def test_what_differs_between_messages_of_one_cause_is_left_out(reason: str, pattern: str) -> None:
+    assert pattern_of(reason) == pattern
+
+
+def test_ten_thousand_messages_are_one_line() -> None:
+    (reason,) = most_common(
+        [count_reasons("a.tar", rejects(*(f"cut after {number} bytes" for number in range(10_000))))]
+    )
+    assert (reason.reason, reason.samples, reason.source, reason.key) == ("cut after … bytes", 10_000, "a.tar", "key0")
+
+
+def test_equal_messages_are_shown_as_they_are() -> None:
+    counts = [count_reasons(source, rejects("cut after 3 bytes", "cut after 3 bytes")) for source in ("a.tar", "b.tar")]
+    (reason,) = most_common(counts)
+    assert (reason.reason, reason.samples) == ("cut after 3 bytes", 4)
+    (reason,) = most_common([*counts, count_reasons("c.tar", rejects("cut after 4 bytes"))])
+    assert (reason.reason, reason.samples) == ("cut after … bytes", 5)
+
+
+def test_the_most_frequent_come_first_and_stages_stay_apart() -> None:
+    counts = [
+        count_reasons("a.tar", rejects("one", "two", "two")),
+        count_reasons("b.tar", rejects("two", stage="label")),
+        count_reasons("c.tar", []),
+    ]
+    assert [(reason.samples, reason.stage, reason.reason) for reason in most_common(counts)] == [
+        (2, "decode", "two"),
+        (1, "decode", "one"),
+        (1, "label", "two"),
+    ]
