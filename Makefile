@@ -12,7 +12,7 @@ RUN  := $(BIN)/vqtok
 UV   := PATH="$$PATH:.venv/uv/bin" uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sample train tokenize status verify report lint test test-slow clean
+.PHONY: help setup lock sample train tokenize status verify report lint test test-slow chaos bench-costs clean
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
@@ -71,6 +71,15 @@ test: lint ## all of lint, and the tests
 
 test-slow: setup ## the long tests too
 	$(BIN)/pytest -m "slow or not slow"
+
+chaos: setup ## kill tokenizing processes a thousand times and look for what is lost (some 20 minutes)
+	@$(BIN)/python scripts/chaos.py $(ARGS)
+
+bench-costs: setup ## what exactness costs: resuming, claims and commits, memory (some 30 minutes)
+	@$(BIN)/python scripts/bench_costs.py resume
+	@$(BIN)/python scripts/bench_costs.py commits --side 64
+	@$(BIN)/python scripts/bench_costs.py commits --side 256 --shards 4
+	@$(BIN)/python scripts/bench_costs.py memory
 
 clean: ## delete the environment, the sample data set and all runs
 	rm -rf .venv data runs
