@@ -65,6 +65,9 @@ class Claims:
         self._timeout_s = timeout_s
         self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
+        # Held while a heartbeat is written or a claim deleted: a beat that is late must not revive a claim. It is
+        # another lock because a distant store takes its time, and `progress` is called between two batches.
+        self._writing = threading.Lock()
         self._observed: dict[str, tuple[bytes, float]] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -112,7 +115,7 @@ class Claims:
         with self._lock:
             held = self._held.pop(part, None)
         # A claim that cannot be removed becomes stale, and that is no reason to fail.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._writing:
             if held is not None and self._is_ours(held.claim):
                 self._files.delete(_path(part))
 
@@ -149,9 +152,10 @@ class Claims:
             if not self._is_ours(claim):
                 return
             beat = claim.model_copy(update={"beats": claim.beats + 1, "images": entry.images, "bytes": entry.bytes})
-            with self._lock:
-                if self._held.get(claim.part) is not entry:
-                    return  # released meanwhile, and perhaps claimed anew
+            with self._writing:
+                with self._lock:
+                    if self._held.get(claim.part) is not entry:
+                        return  # released meanwhile, and perhaps claimed anew
                 self._files.put(_path(claim.part), beat.to_json())
                 entry.claim = beat
         except OSError:

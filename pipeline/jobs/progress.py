@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import NoReturn
 
@@ -52,8 +53,12 @@ class JobProgress:
             # A log file wants a line now and then, a terminal wants motion.
             mininterval=0.1 if sys.stderr.isatty() else 10,
         ) as bar:
-            while not self._stopped.wait(_POLL_SECONDS):
+            pause = _POLL_SECONDS
+            while not self._stopped.wait(pause):
+                started = time.monotonic()
                 self._show(bar)
+                # Listing a large store elsewhere takes a while: it should not be all that this thread does.
+                pause = max(_POLL_SECONDS, 10 * (time.monotonic() - started))
             self._show(bar)
 
     def _show(self, bar: "tqdm[NoReturn]") -> None:

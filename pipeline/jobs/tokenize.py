@@ -175,13 +175,15 @@ class _Worker:
         started = time.monotonic()
         with ThreadPoolExecutor(1, "write") as writer:
             while True:
+                looked = time.monotonic()
                 pending = self._pending(shards)
                 tried = sum(self._try(shard, writer) for shard in pending)
                 self._finish_writing()
                 if not self._pending(shards) or (not tried and not wait):
                     break
                 if not tried:
-                    time.sleep(_POLL_SECONDS)
+                    # Looking costs many requests in a large store elsewhere.
+                    time.sleep(max(_POLL_SECONDS, 5 * (time.monotonic() - looked)))
         committed = committed_parts(self._plan.store) & self._plan.planned
         return TokenizeResult(
             store=self._plan.store.root,
