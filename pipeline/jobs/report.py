@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.config import Config
 from pipeline.errors import IncompleteStore
-from pipeline.files import files_at
+from pipeline.files import files_at, is_url
 from pipeline.jobs.plan import refuse_other_identity
 from pipeline.records import Record
 from pipeline.store.manifest import read_manifest
@@ -93,7 +93,7 @@ def run(config: Config) -> Report:
     if manifest is None:
         raise IncompleteStore(f"{config.tokenize.store}: not finished; run vqtok tokenize first")
     refuse_other_identity(files, config)
-    folder = Path(f"{config.tokenize.store.rstrip('/')}-report")
+    folder = report_folder(config.tokenize.store)
     try:
         report = Report.model_validate_json((folder / "report.json").read_bytes())
         if report.content_digest == manifest.content_digest:
@@ -103,3 +103,9 @@ def run(config: Config) -> Report:
     from pipeline.jobs.reporting import make_report  # importing torch takes seconds
 
     return make_report(config, folder)
+
+
+def report_folder(store: str) -> Path:
+    """Where the report on a store goes: beside it, or into the current folder where the store is a URL."""
+    place = store.rstrip("/")
+    return Path(f"{place.rpartition('/')[2] if is_url(place) else place}-report")

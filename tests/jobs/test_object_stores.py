@@ -86,6 +86,20 @@ def test_the_store_is_that_of_a_local_run(remote: Job, s3: S3, finished: Job) ->
     assert sorted(key for batch in TokenLoader(there, batch_size=7) for key in batch.key) == sorted(local.keys)
 
 
+def test_the_report_on_a_distant_store_is_written_here(
+    remote: Job, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.jobs import report
+
+    assert tokenize(remote, s3).wait().status == 0
+    monkeypatch.chdir(tmp_path)
+    made = report.run(remote.config())
+    assert made.html == f"{store_of(remote).rpartition('/')[2]}-report/report.html"
+    assert made.picture is not None
+    assert Path(made.html).is_file() and Path(made.picture).is_file()
+    assert f'TokenStore("{store_of(remote)}")' in str(made)
+
+
 def test_a_second_run_has_nothing_to_do(remote: Job, s3: S3) -> None:
     assert tokenize(remote, s3).wait().status == 0
     done = tokenize(remote, s3).wait()
