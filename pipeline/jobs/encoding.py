@@ -15,8 +15,8 @@ from pipeline.errors import SourceError
 from pipeline.models.tokenizer import Tokenizer, normalize_pixels
 from pipeline.records import JSON, Reject, SourceShard
 from pipeline.source.batches import image_batches
-from pipeline.source.images import ImageTransform
-from pipeline.source.opening import refuse_changed, source_at
+from pipeline.source.images import ImageTransform, memory_errors
+from pipeline.source.opening import refuse_changed, shard_name, source_at
 from pipeline.source.overlap import prefetch
 from pipeline.source.samples import SampleReader
 from pipeline.source.selection import Selection
@@ -101,8 +101,11 @@ class ShardEncoder:
         )
 
     def encode_images(self, img_B3HW: Tensor) -> Array:
-        """Tokens int64 [B, L_total] of uint8 images, blocks concatenated in order."""
-        with torch.inference_mode():
+        """Tokens int64 [B, L_total] of uint8 images, blocks concatenated in order.
+
+        Raises MemoryError where the machine has too little.
+        """
+        with torch.inference_mode(), memory_errors():
             pixels = normalize_pixels(img_B3HW.to(self.device), self.tokenizer.normalization)
             tokens: Array = torch.cat(list(self.tokenizer.encode(pixels)), dim=1).cpu().numpy()
         return tokens
@@ -111,6 +114,6 @@ class ShardEncoder:
         seen, limit = written + len(rejects), self.config.tokenize.max_reject_rate
         if seen and len(rejects) / seen > limit:
             raise SourceError(
-                f"{shard.base}/{shard.path}: {len(rejects)} of {seen} samples rejected, more than "
+                f"{shard_name(shard)}: {len(rejects)} of {seen} samples rejected, more than "
                 f"tokenize.max_reject_rate = {limit}: {commonest_reasons(reject.reason for reject in rejects)}"
             )

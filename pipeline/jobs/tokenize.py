@@ -266,6 +266,7 @@ def _terminable() -> Iterator[None]:
     """Turn SIGTERM into an exception, so that claims are released on the way out."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the way out
         raise SystemExit(128 + signum)
 
     try:

@@ -103,7 +103,7 @@ def _check_commit(store: Files, shard: SourceShard, commit: CommitRecord, result
         result.problems.append(
             f"{names.commit(shard.part)}: {commit.seen} seen, {commit.written} written, {commit.rejected} rejected"
         )
-    if commit.sources[0].bytes != shard.bytes:
+    if shard.bytes is not None and commit.sources[0].bytes != shard.bytes:
         result.problems.append(
             f"{shard.path}: {shard.bytes:,} bytes, {commit.sources[0].bytes:,} when it was committed: it was replaced"
         )

@@ -13,10 +13,19 @@ from pipeline.records import SourceShard
 
 PIPE = "pipe:"
 
+# A command that has closed its output may still tidy up; one that is told to stop, too.
+_END_SECONDS = 60
+_STOP_SECONDS = 5
+
 
 def source_at(base: str) -> Readable:
     """What the source shards at `base` are read through: its folder or URL, or the command of a `pipe:`."""
     return Command(base.removeprefix(PIPE)) if base.startswith(PIPE) else files_at(base)
+
+
+def shard_name(shard: SourceShard) -> str:
+    """What a source shard is called in messages, which end in the store: without the command of a `pipe:`."""
+    return f"{source_at(shard.base).root}/{shard.path}"
 
 
 def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
@@ -26,7 +35,7 @@ def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
     """
     if shard.bytes is None:
         return  # a command; nobody knows what it should print
-    name = f"{shard.base}/{shard.path}"
+    name = shard_name(shard)
     try:
         now = files_at(shard.base).stat(shard.path)
     except OSError as error:
@@ -75,15 +84,25 @@ class _Output:
 
     def read(self, size: int) -> bytes:
         data = self._stdout.read(size)
-        if len(data) < size and (status := self._process.wait()):
-            # The command itself is not repeated here: it may hold secrets.
-            raise OSError(errno.EPIPE, f"the command ended with exit status {status}")
+        if len(data) < size:
+            self._expect_success()
         return data
+
+    def _expect_success(self) -> None:
+        # The command itself is not repeated in messages: it may hold secrets.
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise OSError(errno.EPIPE, f"the command closed its output, but did not end in {_END_SECONDS} s") from None
+        if status:
+            raise OSError(errno.EPIPE, f"the command ended with exit status {status}")
 
     def close(self) -> None:
         """Stop the command if it has more to say than was read."""
         self._stdout.close()
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.wait()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_STOP_SECONDS)
