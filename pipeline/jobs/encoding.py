@@ -16,7 +16,7 @@ from pipeline.models.tokenizer import Tokenizer, normalize_pixels
 from pipeline.records import JSON, Reject, SourceShard
 from pipeline.source.batches import image_batches
 from pipeline.source.images import ImageTransform, memory_errors
-from pipeline.source.opening import refuse_changed, shard_name, source_at
+from pipeline.source.opening import Command, refuse_changed, shard_name, source_at
 from pipeline.source.overlap import prefetch
 from pipeline.source.samples import SampleReader
 from pipeline.source.selection import Selection
@@ -49,7 +49,8 @@ class ShardEncoder:
         `tokenize.max_reject_rate`; MemoryError or RuntimeError when the machine fails.
         """
         selection = Selection(self.config.source)
-        reader = SampleReader(source_at(shard.base), shard.path, selection.wants, self.config.source.allow_unterminated)
+        source = source_at(shard.base)
+        reader = SampleReader(source, shard.path, selection.wants, self.config.source.allow_unterminated)
         dtype = smallest_token_dtype(self.tokenizer.codebook.vocab_size)
         tokens = [np.empty((0, self.tokenizer.geometry(self.config.image.size).num_tokens), dtype)]
         keys: list[str] = []
@@ -66,6 +67,7 @@ class ShardEncoder:
                 self.decoders,
             ),
             _BATCHES_AHEAD,
+            interrupt=source.stop if isinstance(source, Command) else lambda: None,
         )
         with contextlib.closing(batches):
             for batch in batches:

@@ -56,10 +56,17 @@ class Command:
 
     def __init__(self, command: str) -> None:
         self._command = command
+        self._outputs: list[_Output] = []
 
     def open(self, path: str) -> BinaryIO:
         """Start the command. Reading raises OSError at its end if it failed."""
-        return cast(BinaryIO, _Output(self._command))
+        self._outputs.append(_Output(self._command))
+        return cast(BinaryIO, self._outputs[-1])
+
+    def stop(self) -> None:
+        """End what `open` has started, so that a thread that waits for its output goes on. Any thread may call it."""
+        for output in self._outputs:
+            output.stop()
 
 
 class _Output:
@@ -100,6 +107,10 @@ class _Output:
     def close(self) -> None:
         """Stop the command if it has more to say than was read."""
         self._stdout.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """Tell the command to end, then make it."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):

@@ -33,11 +33,11 @@ def ordered_map(
             future.cancel()
 
 
-def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+def prefetch(items: Iterable[T], depth: int, interrupt: Callable[[], None] = lambda: None) -> Generator[T, None, None]:
     """Iterate over `items` in a thread of its own: at most `depth` of them wait, and one more is in the making.
 
     An exception of `items` is raised here, behind the items before it. Closing the generator stops the
-    thread before it returns.
+    thread before it returns; `interrupt` is called first, to end a wait of `items` that may last for ever.
     """
     done = object()
     results: queue.Queue[object] = queue.Queue(depth)
@@ -76,4 +76,5 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
             raise errors[0]
     finally:
         stopped.set()
+        interrupt()
         thread.join()
