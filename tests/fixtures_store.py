@@ -379,8 +379,12 @@ class Child:
         folder: Path,
         environment: Mapping[str, str] | None = None,
         file_bytes: int | None = None,
-        halt: Halt | None = None,
+        more_memory: int | None = None,
+        halt: Halt | Sequence[Halt] = (),
     ) -> None:
+        """`file_bytes` limits every file, `more_memory` the address space beyond what it has at its start."""
+        halts = (halt,) if isinstance(halt, Halt) else tuple(halt)
+        limits = {resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_AS: more_memory}
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("out-*")))
         self._out, self._err = folder / f"out-{number}", folder / f"err-{number}"
@@ -388,7 +392,7 @@ class Child:
         self._err.touch()
         self._process: ForkServerProcess = _forkserver.Process(
             target=_enter,
-            args=(function, arguments, str(self._out), str(self._err), dict(environment or {}), file_bytes, halt),
+            args=(function, arguments, str(self._out), str(self._err), dict(environment or {}), limits, halts),
         )
         self._process.start()
 
@@ -465,17 +469,24 @@ def _enter(
     out: str,
     err: str,
     environment: dict[str, str],
-    file_bytes: int | None,
-    halt: Halt | None,
+    limits: dict[int, int | None],
+    halts: Sequence[Halt],
 ) -> None:
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.environ.update(environment)
-    if file_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
-    if halt is not None:
+    for limit, size in limits.items():
+        if size is not None:
+            had = _address_space() if limit == resource.RLIMIT_AS else 0
+            resource.setrlimit(limit, (had + size, resource.RLIM_INFINITY))
+    for halt in halts:
         sys.addaudithook(_halting(halt))
     function(*arguments)
+
+
+def _address_space() -> int:
+    """Bytes of this process's address space, proc(5)."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _halting(halt: Halt) -> Callable[[str, tuple[Any, ...]], None]:
