@@ -6,6 +6,7 @@ and real processes: forked from one that has imported torch already, or cold one
 PYTEST_DONT_REWRITE: test modules import it before pytest registers it.
 """
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -354,6 +355,9 @@ class Done:
     err: str
 
 
+_M_ARENA_MAX = -8
+"""mallopt(3)."""
+
 _forkserver = multiprocessing.get_context("forkserver")
 _forkserver.set_forkserver_preload(
     [
@@ -479,6 +483,8 @@ def _enter(
         if size is not None:
             had = _address_space() if limit == resource.RLIMIT_AS else 0
             resource.setrlimit(limit, (had + size, resource.RLIM_INFINITY))
+    if limits[resource.RLIMIT_AS] is not None:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # or each thread's heap would reserve 64 MiB of it
     for halt in halts:
         sys.addaudithook(_halting(halt))
     function(*arguments)
