@@ -116,7 +116,7 @@ BAD_TREES: dict[str, tuple[Callable[[dict[str, dict[str, object]]], object], str
     ),
     "pipe": (
         lambda tree: tree["source"].update(shards="pipe:cat x.tar", base=None),
-        r"pipe:cat \.\.\.: the command of a pipe: source runs only with source.allow_pipe=true",
+        r"source.shards: the command of a pipe: source runs only with source.allow_pipe=true",
     ),
 }
 

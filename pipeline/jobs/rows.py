@@ -11,7 +11,7 @@ from pipeline.jobs.rejects import read_rejects
 from pipeline.records import SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images import ImageTransform
-from pipeline.source.opening import source_at
+from pipeline.source.opening import shard_name, source_at
 from pipeline.source.overlap import prefetch
 from pipeline.source.samples import Sample, SampleReader
 from pipeline.source.selection import Selection
@@ -56,7 +56,7 @@ def batches_of_rows(
             # A reject among them would move all later rows into the wrong batch.
             if batch is None or batch.rejects or len(batch.rows) != len(rows):
                 raise SourceError(
-                    f"{shard.base}/{shard.path}: not the images that were tokenized: it was replaced; see vqtok verify"
+                    f"{shard_name(shard)}: not the images that were tokenized: it was replaced; see vqtok verify"
                 )
             yield batch
 

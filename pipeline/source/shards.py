@@ -90,7 +90,7 @@ def _commands(pattern: str, allowed: bool) -> Iterator[SourceShard]:
     """The source shards of a `pipe:` pattern, named after a digest of their commands, which may hold secrets."""
     if not allowed:
         raise ConfigError(
-            f"source.shards: {pattern.partition(' ')[0]} ...: the command of a pipe: source runs only with "
+            "source.shards: the command of a pipe: source runs only with "
             "source.allow_pipe=true; set it for configurations that you trust, or give files or URLs"
         )
     for command in expand_braces(pattern, "source.shards"):

@@ -48,7 +48,11 @@ def test_every_process_finds_its_rank_and_sigterm_reaches_them_all(job: Job) -> 
         env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
     )
     try:
-        wait_for(lambda: len(children_of(process)) == 3 and all(map(environment_of, children_of(process))))
+        wait_for(
+            lambda: (
+                len(children_of(process)) == 3 and all("RANK" in environment_of(pid) for pid in children_of(process))
+            )
+        )
         children = children_of(process)
         ranks = [environment_of(pid) for pid in children]
         assert [(r["RANK"], r["LOCAL_RANK"], r["WORLD_SIZE"], r["LOCAL_WORLD_SIZE"]) for r in ranks] == [

@@ -133,19 +133,21 @@ def test_a_web_server_is_a_source(remote: Job, s3: S3, finished: Job) -> None:
 
 
 FAULTS = {
+    "all of it, slowly": Faults(drop=0.06, refuse=0.06, forget=0.06, cut=0.06, delay_s=0.05),
+    "replies to commits are lost": Faults(forget=0.9, method="PUT", fragment="/commits/", at_most=12),
+    "replies to claims are lost": Faults(forget=0.9, method="PUT", fragment="/claims/", at_most=12),
     "connections break": Faults(drop=0.2),
     "the server refuses": Faults(refuse=0.3),
     "answers are lost": Faults(forget=0.2),
     "answers are cut short": Faults(cut=0.2),
-    "all of it, slowly": Faults(drop=0.06, refuse=0.06, forget=0.06, cut=0.06, delay_s=0.05),
-    "replies to commits are lost": Faults(forget=0.9, method="PUT", fragment="/commits/", at_most=12),
-    "replies to claims are lost": Faults(forget=0.9, method="PUT", fragment="/claims/", at_most=12),
     "the reply to the birth is lost": Faults(forget=1.0, method="PUT", fragment="/store.json", at_most=1),
     "the reply to the manifest is lost": Faults(forget=1.0, method="PUT", fragment="/manifest.json", at_most=2),
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if place > 2 else []) for place, name in enumerate(FAULTS)]
+)
 def test_a_bad_network_changes_nothing(name: str, remote: Job, s3: S3, proxy: Proxy, finished: Job) -> None:
     proxy.faults = FAULTS[name]
     children = [tokenize(remote, proxy.s3) for _ in range(2)]
@@ -155,21 +157,37 @@ def test_a_bad_network_changes_nothing(name: str, remote: Job, s3: S3, proxy: Pr
     assert_complete(remote, s3, finished)
 
 
-STEPS = ["/store.json", "/codebook/c/", "/tokens.zarr/zarr.json", "/claims/", "/tokens/zarr.json", "/tokens/c/"]
-STEPS += ["/rejects/", "/commits/", "/manifest.json"]
+STEPS = {
+    "/store.json": "after",
+    "/codebook/c/": "",
+    "/tokens.zarr/zarr.json": "",
+    "/claims/": "after",
+    "/tokens/zarr.json": "",
+    "/tokens/c/": "before",
+    "/rejects/": "",
+    "/commits/": "before after",
+    "/manifest.json": "before",
+}
+"""Kinds of writes, and the moments of each that the short run tries."""
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        pytest.param(step, moment, marks=[] if moment in short else pytest.mark.slow)
+        for step, short in STEPS.items()
+        for moment in ("before", "after")
+    ],
+)
 def test_a_kill_at_any_write_is_made_good_by_the_next_run(
-    step: str, done: bool, remote: Job, s3: S3, proxy: Proxy, finished: Job
+    step: str, moment: str, remote: Job, s3: S3, proxy: Proxy, finished: Job
 ) -> None:
     killed: list[str] = []
     child: list[Child] = []
     ready = threading.Event()
 
     def watch(method: str, path: str, forwarded: bool) -> None:
-        if method == "PUT" and step in path and forwarded == done and not killed:
+        if method == "PUT" and step in path and forwarded == (moment == "after") and not killed:
             ready.wait(60)
             killed.append(path)
             child[0].signal(signal.SIGKILL)

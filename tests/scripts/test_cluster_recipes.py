@@ -181,6 +181,7 @@ def machines(recipe: str, job: Job, folder: Path, processes: int, **variables: s
     return [start(recipe, folder=folder, NODE_RANK=str(rank), **common, **variables) for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_torchrun_on_two_machines(job: Job, finished: Job, tmp_path: Path) -> None:
     printed = outputs(*machines("torchrun.sh", job, tmp_path, processes=1))
     assert all("6 of 6 source shards are committed" in text for text in printed)
