@@ -146,7 +146,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if place > 2 else []) for place, name in enumerate(FAULTS)]
+    "name", [pytest.param(name, marks=pytest.mark.slow if place > 1 else []) for place, name in enumerate(FAULTS)]
 )
 def test_a_bad_network_changes_nothing(name: str, remote: Job, s3: S3, proxy: Proxy, finished: Job) -> None:
     proxy.faults = FAULTS[name]
@@ -158,7 +158,7 @@ def test_a_bad_network_changes_nothing(name: str, remote: Job, s3: S3, proxy: Pr
 
 
 STEPS = {
-    "/store.json": "after",
+    "/store.json": "",
     "/codebook/c/": "",
     "/tokens.zarr/zarr.json": "",
     "/claims/": "after",
@@ -166,7 +166,7 @@ STEPS = {
     "/tokens/c/": "before",
     "/rejects/": "",
     "/commits/": "before after",
-    "/manifest.json": "before",
+    "/manifest.json": "",
 }
 """Kinds of writes, and the moments of each that the short run tries."""
 
@@ -245,8 +245,6 @@ def refused(job: Job, server: S3, **environment: str) -> Done:
 
 def test_a_bucket_that_is_not_there_is_named(remote: Job, s3: S3, uploaded: str) -> None:
     reconfigured(remote, uploaded, "s3://no-such-bucket/store")
-    assert "no-such-bucket" in refused(remote, s3).err
-    reconfigured(remote, "s3://no-such-bucket/source", "s3://no-such-bucket/store")
     assert "no-such-bucket" in refused(remote, s3).err
 
 
