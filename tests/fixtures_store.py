@@ -9,6 +9,7 @@ PYTEST_DONT_REWRITE: test modules import it before pytest registers it.
 import ctypes
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import shutil
@@ -372,6 +373,9 @@ _forkserver.set_forkserver_preload(
     ]
 )
 
+# A start polls all processes, and of two threads that poll one process, one loses its exit status.
+_polling = threading.Lock()
+
 
 class Child:
     """A real process that calls a function; it starts at once, for torch is imported already."""
@@ -398,7 +402,8 @@ class Child:
             target=_enter,
             args=(function, arguments, str(self._out), str(self._err), dict(environment or {}), limits, halts),
         )
-        self._process.start()
+        with _polling:
+            self._process.start()
 
     def signal(self, number: int) -> None:
         assert self._process.pid is not None
@@ -411,17 +416,22 @@ class Child:
 
     def wait(self, timeout_s: float = 120) -> Done:
         """Until it has ended."""
-        self._process.join(timeout_s)
-        if self._process.exitcode is None:
-            self._process.kill()
+        multiprocessing.connection.wait([self._process.sentinel], timeout_s)
+        with _polling:
+            late = self._process.exitcode is None
+            if late:
+                self._process.kill()
             self._process.join()
+            status = self._process.exitcode
+        if late or status is None:
             raise AssertionError(f"still running after {timeout_s} s: {self._err.read_text()}")
-        return Done(self._process.exitcode, self._out.read_text(), self._err.read_text())
+        return Done(status, self._out.read_text(), self._err.read_text())
 
     @property
     def running(self) -> bool:
         """Whether it has not ended; halted is running."""
-        return self._process.exitcode is None
+        with _polling:
+            return self._process.exitcode is None
 
     def _state(self) -> str:
         try:

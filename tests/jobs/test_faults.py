@@ -146,6 +146,7 @@ def test_a_disk_too_full_for_the_last_bytes(mounted: Job, finished: Job) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_wherever_the_disk_becomes_full(mounted: Job, finished: Job) -> None:
     """Every number of pages, from none to one too few."""
     assert mounted.run().complete
