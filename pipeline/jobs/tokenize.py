@@ -157,7 +157,8 @@ def write_manifest(plan: Plan, vocab_size: int) -> None:
         return
     commits = read_commits(plan.store, sorted(committed))
     generation = manifest.generation + 1 if manifest else 1
-    plan.store.put(names.MANIFEST, make_manifest(commits, sorted(plan.planned), vocab_size, generation).to_json())
+    made = make_manifest(commits, sorted(plan.planned), vocab_size, generation, manifest)
+    plan.store.put(names.MANIFEST, made.to_json())
 
 
 class _Worker:
