@@ -85,7 +85,8 @@ class BoundedFolder:
         if os.fstat(file.fileno()).st_size != size:
             file.close()
             return None
-        with contextlib.suppress(PermissionError):  # another user's: it may be evicted too early, no more
+        # Another user's file, or a folder that is read-only now: it may be evicted too early, no more.
+        with contextlib.suppress(OSError):
             os.utime(file.fileno())
         return file
 

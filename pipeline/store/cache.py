@@ -32,7 +32,7 @@ class PartCache:
 
     Args:
         folder: made when it is first needed. Its file system must have flock(2): a local disk or tmpfs.
-        max_bytes: what the folder may take. The file opened longest ago is evicted first, by any process that needs room.
+        max_bytes: what the folder may take; what was opened longest ago is evicted, by any process that needs room.
         threads: how many files `prefetch` downloads at a time, with some 16 MiB of memory for each.
 
     Nothing in a copy's name is chosen by a machine or a process: it follows from the store's URL, the path, and the
