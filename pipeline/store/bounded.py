@@ -5,8 +5,8 @@ FOLDER/<name>.coming    one on its way, of its full size already, under the lock
 FOLDER/.taken           the lock under which files get room, appear and are evicted; holds the bytes taken by all
 
 Whoever holds no lock is dead or done: a `.coming` that can be locked is taken over or swept. The bytes in `.taken`
-may be too many (a writer was killed, a file deleted by hand), never too few, and are counted anew before anything is
-evicted. Only files with these endings are counted and deleted. Lock order: `.coming`, then `.taken`.
+may be too many (a writer failed or was killed, a file was deleted by hand), never too few, and are counted anew before
+anything is evicted. Only files with these endings are counted and deleted. Lock order: `.coming`, then `.taken`.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _READY = ".file"
 _COMING = ".coming"
 _LEDGER = ".taken"
 
-_PAUSE_SECONDS = 0.02
+_PAUSE_SECONDS = 0.05
 
 # When room is made, at least one of so many files goes: the folder is not searched anew for every file.
 _EVICTED_SHARE = 32
@@ -33,7 +33,7 @@ class _File(NamedTuple):
 
     used_ns: int
     bytes: int
-    path: Path
+    path: str
 
 
 class BoundedFolder:
@@ -62,7 +62,7 @@ class BoundedFolder:
                 file = self._find(name, size)
                 descriptor = None if file else lock(self._made(name + _COMING))
             if descriptor is not None:
-                file = self._bring(descriptor, name, size, blocks)
+                file = self._fill(descriptor, name, size, blocks)
             if file is not None:
                 return file
             time.sleep(_PAUSE_SECONDS)  # files on their way take all the room
@@ -73,7 +73,7 @@ class BoundedFolder:
             file = self._find(name, size)
             descriptor = None if file else try_lock(self._made(name + _COMING))
         if descriptor is not None:
-            file = self._bring(descriptor, name, size, blocks)
+            file = self._fill(descriptor, name, size, blocks)
         if file is not None:
             file.close()
 
@@ -94,7 +94,7 @@ class BoundedFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / name
 
-    def _bring(self, descriptor: int, name: str, size: int, blocks: Iterable[bytes]) -> BinaryIO | None:
+    def _fill(self, descriptor: int, name: str, size: int, blocks: Iterable[bytes]) -> BinaryIO | None:
         """The file, written under its lock unless another was faster; None where there is no room now."""
         coming = self.folder / (name + _COMING)
         try:
@@ -103,31 +103,24 @@ class BoundedFolder:
                     return file
                 if not self._reserve(descriptor, coming, size):
                     return None
-            return self._receive(descriptor, coming, size, blocks)
+            return self._receive(descriptor, coming, blocks)
         finally:
             with contextlib.suppress(OSError):
                 if is_at(descriptor, coming):
                     coming.unlink()
             unlock(descriptor)
 
-    def _receive(self, descriptor: int, coming: Path, size: int, blocks: Iterable[bytes]) -> BinaryIO:
+    def _receive(self, descriptor: int, coming: Path, blocks: Iterable[bytes]) -> BinaryIO:
         ready = coming.with_suffix(_READY)
-        try:
-            for block in blocks:
-                with self._explained():
-                    _write(descriptor, block)
+        for block in blocks:
             with self._explained():
-                # After a power cut the name would else stand for zeros.
-                os.fdatasync(descriptor)
-                with self._ledger():
-                    coming.replace(ready)
-                    return ready.open("rb")
-        except BaseException:
-            with contextlib.suppress(OSError), self._ledger() as ledger:
-                if is_at(descriptor, coming):
-                    coming.unlink()
-                    _write_taken(ledger, max((_read_taken(ledger) or 0) - size, 0))
-            raise
+                _write(descriptor, block)
+        with self._explained():
+            # After a power cut the name would else stand for zeros.
+            os.fdatasync(descriptor)
+            with self._ledger():
+                coming.replace(ready)
+                return ready.open("rb")
 
     def _reserve(self, descriptor: int, coming: Path, size: int) -> bool:
         """Give a file on its way its size, if there is or can be made room for it."""
@@ -146,19 +139,21 @@ class BoundedFolder:
     def _make_room(self, size: int, own: Path) -> int:
         """Evict what was opened longest ago until `size` more fit, unless nothing can help. Returns the bytes taken."""
         on_the_way, files = 0, []
-        for path in list(self.folder.iterdir()):
-            if path.suffix == _COMING and path != own:
-                on_the_way += _size_or_sweep(path)
-            elif path.suffix == _READY:
-                stat = path.stat()
-                files.append(_File(stat.st_mtime_ns, stat.st_size, path))
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_COMING) and entry.name != own.name:
+                    on_the_way += _size_or_sweep(Path(entry))
+                elif entry.name.endswith(_READY):
+                    with contextlib.suppress(FileNotFoundError):  # deleted by hand
+                        stat = entry.stat()
+                        files.append(_File(stat.st_mtime_ns, stat.st_size, entry.path))
         taken = on_the_way + sum(file.bytes for file in files)
         if taken + size <= self.max_bytes or on_the_way + size > self.max_bytes:
             return taken
         for number, file in enumerate(sorted(files)):
             if taken + size <= self.max_bytes and number >= len(files) // _EVICTED_SHARE:
                 break
-            file.path.unlink(missing_ok=True)
+            Path(file.path).unlink(missing_ok=True)
             taken -= file.bytes
         return taken
 

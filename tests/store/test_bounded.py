@@ -159,8 +159,8 @@ def test_many_files_are_evicted_together(tmp_path: Path, monkeypatch: pytest.Mon
     """Searching the folder for every file would cost more than the file."""
     folder = BoundedFolder(tmp_path, 3200)
     scans = []
-    iterdir = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda path: scans.append(path) or iterdir(path))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scandir(path))
     for number in range(400):
         get(folder, f"{number:03}", 10)
     assert 5 < len(scans) <= 12

@@ -113,9 +113,14 @@ def test_stores_and_generations_share_a_folder(tmp_path: Path, cache: PartCache)
             data = contents(10 * generation + number, 1000)
             files.put(path_of(0), data)
             assert got(cache, files, path_of(0), record_of(data)) == data
-    same = contents(21, 1000)
+    assert len(copies(tmp_path)) == 4
+    for files in places:
+        [entry] = fill(files, range(1))
+        assert got(cache, files, *entry) == contents(0)
+    assert len(copies(tmp_path)) == 6
+    same = contents(0)
     assert got(cache, places[1], path_of(0), record_of(same, "etag")) == same
-    assert len(copies(tmp_path)) == 5
+    assert len(copies(tmp_path)) == 7
 
 
 @pytest.mark.parametrize("block_bytes", [1000, MIB])
@@ -230,6 +235,29 @@ def test_prefetched_and_opened_at_once_is_downloaded_once(files: LocalFiles, cac
         thread.join()
     cache.close()
     assert reads == Counter(path for path, _ in wanted)
+
+
+def test_closing_ends_a_download_between_two_blocks(
+    files: LocalFiles, cache: PartCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 100)
+    begun = threading.Event()
+
+    class Dripping(LocalFiles):
+        def open(self, path: str) -> BinaryIO:
+            file = super().open(path)
+            read = file.read
+            monkeypatch.setattr(file, "read", lambda size: (begun.set(), time.sleep(0.05), read(size))[-1], False)
+            return file
+
+    [entry] = fill(files, range(1), 100_000)
+    cache.prefetch(Dripping(files.root), [entry])
+    assert begun.wait(30)
+    started = time.monotonic()
+    cache.close()
+    assert time.monotonic() - started < 5
+    assert copies(tmp_path) == []
+    assert got(cache, files, *entry) == contents(0, 100_000)
 
 
 ENDS = """
