@@ -518,15 +518,23 @@ def test_a_fork_reads_what_is_there_and_is_told_of_the_rest(
         assert got(cache, remote, *entry) == contents(number)
 
 
-def test_a_fork_downloads_in_threads_of_its_own(cache: PartCache, files: LocalFiles, tmp_path: Path) -> None:
-    wanted = fill(files, range(8))
-    cache.prefetch(files, wanted[:4])
+def test_a_fork_prefetches_in_threads_of_its_own(files: LocalFiles, tmp_path: Path) -> None:
+    """Its parent's are not there, busy as they look."""
+    slow = SlowFiles(files.root)
+    slow.delay_s = 2.0
+    wanted = fill(files, range(6))
+    with PartCache(tmp_path / "cache", 100 * MIB, threads=2) as cache:
+        cache.prefetch(slow, wanted[:2])
 
-    def fetch_all() -> list[int]:
-        cache.prefetch(files, wanted)
-        return [google_crc32c.value(got(cache, files, *entry)) for entry in wanted]
+        def fetch_the_others() -> list[bool]:
+            cache.prefetch(files, wanted[2:])
+            deadline = time.monotonic() + 20
+            while len(list((tmp_path / "cache").glob("*.file"))) < 4 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            shutil.rmtree(files.root)
+            return [got(cache, files, *entry) == contents(2 + number) for number, entry in enumerate(wanted[2:])]
 
-    assert in_a_fork(tmp_path, fetch_all) == [str([record.crc32c for _, record in wanted])]
+        assert in_a_fork(tmp_path, fetch_the_others) == [str([True] * 4)]
 
 
 # --- disks and memory -------------------------------------------------------------------------------------
