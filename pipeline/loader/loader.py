@@ -3,6 +3,7 @@
 import hashlib
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -76,6 +77,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
                 "rank and world_size to share them out",
                 stacklevel=2,
             )
+        if store.cache is not None and not parts_at_a_time:
+            _warn_of_a_small_cache(store)
         self.store = store
         self.batch_size = batch_size
         self._rows = None if rows is None else _checked(rows, len(store))
@@ -225,11 +228,24 @@ class TokenLoader(IterableDataset[TokenBatch]):
             np.unique(np.searchsorted(chunk_starts, part_starts)),
             self._parts_at_a_time,
         )
-        for segment in segments:
-            for positions, permutation in order.windows(segment):
-                rows = self._rows_at(positions)
-                located = self.store.locate(rows)
-                yield located if permutation is None else located[permutation]
+        windows = (
+            (self._rows_at(positions), permutation)
+            for segment in segments
+            for positions, permutation in order.windows(segment)
+        )
+        for rows, permutation in self._fetched(windows):
+            located = self.store.locate(rows)
+            yield located if permutation is None else located[permutation]
+
+    def _fetched(self, windows: Iterable[tuple[Rows, Rows | None]]) -> Iterator[tuple[Rows, Rows | None]]:
+        """The same windows, the parts of the next ones on their way into the store's cache."""
+        waiting: deque[tuple[Rows, Rows | None]] = deque()
+        for window in windows:
+            self.store.fetch(window[0])
+            waiting.append(window)
+            if len(waiting) > _WINDOWS_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
     def _finished(self, rows: Located) -> TokenBatch:
         """The batch of some rows; with `pad` always of the full size."""
@@ -271,6 +287,19 @@ def in_batches(stretches: Iterable[Located], size: int) -> Iterator[Located]:
         rest = stretch[whole:] if whole < len(stretch) else None
     if rest is not None:
         yield rest
+
+
+def _warn_of_a_small_cache(store: TokenStore) -> None:
+    """A window of random chunks needs parts from all over the store."""
+    assert store.cache is not None
+    parts = [part.bytes for part in store.manifest.parts if part.written]
+    if sum(parts) > store.cache.max_bytes:
+        few = max(store.cache.max_bytes * len(parts) // sum(parts) // 2, 1)
+        warnings.warn(
+            f"the cache of {store.cache.max_bytes:,} bytes does not hold the store's {sum(parts):,}: parts will be "
+            f"fetched again and again; pass parts_at_a_time={few}, the same on every rank",
+            stacklevel=3,
+        )
 
 
 def _checked(rows: Sequence[int] | Rows, length: int) -> Rows:

@@ -28,13 +28,14 @@ class Part:
         self.rows = rows
         self._birth = birth
         self._files = files
+        self.attempt = attempt
         self._path = f"{names.PARTS}/{names.attempt(part, attempt)}"
         self._opening = opening or Opening(files)
 
     def array(self, path: str) -> ChunkedArray:
         """One array, to be read in ranges with `read_range`. Raises CorruptStore, StoreError where it cannot be had."""
         try:
-            return self._opening.array(self.name, f"{self._path}/{path}")
+            return self._opening.array(self.name, self.attempt, path)
         except Exception as error:
             raise self._explained(path, error) from error
 

@@ -17,6 +17,7 @@ from pipeline.records import Geometry
 from pipeline.store.arrays import Array
 from pipeline.store.batch import TokenBatch, TokenSample
 from pipeline.store.birth import read_birth
+from pipeline.store.cache import PartCache
 from pipeline.store.commits import committed_parts, read_commits
 from pipeline.store.hierarchy import check_codebook
 from pipeline.store.manifest import Manifest, read_manifest
@@ -34,6 +35,7 @@ class TokenStore:
         path: folder of the store, or its URL.
         partial: read what is committed, even if source shards are still pending.
         content_digest: read the store as it was when it had this digest, before it grew.
+        cache: keep local copies of the parts that are read, for a store that is far away.
         check: compare checksums of tokens the first time that they are read (`once`), or `always`.
 
     Raises StoreError where there is no store, or none of that digest, IncompleteStore while the first job has
@@ -46,12 +48,13 @@ class TokenStore:
         path: str | os.PathLike[str],
         partial: bool = False,
         content_digest: str | None = None,
+        cache: PartCache | None = None,
         check: Literal["once", "always"] = "once",
     ) -> None:
         if check not in ("once", "always"):
             raise ValueError(f"check must be 'once' or 'always', not {check!r}")
         self._files: Files = files_at(str(path))
-        self._options = {"partial": partial, "check": check}
+        self._options = {"partial": partial, "cache": cache, "check": check}
         self._birth = read_birth(self._files)
         manifest = self._snapshot() if partial else read_manifest(self._files)
         if manifest is None:
@@ -60,16 +63,21 @@ class TokenStore:
                 "finish, or read what is there with TokenStore(path, partial=True)"
             )
         self.manifest = manifest if content_digest is None else as_it_was(manifest, content_digest, self._files.root)
-        opening = Opening(self._files, check_always=check == "always")
+        self._opening = Opening(self._files, cache, check_always=check == "always")
         self._parts = [
-            Part(self._files, self._birth, part.part, part.attempt, part.written, opening)
+            Part(self._files, self._birth, part.part, part.attempt, part.written, self._opening)
             for part in self.manifest.parts
         ]
         self._starts = np.concatenate([[0], np.cumsum([part.rows for part in self._parts])]).astype(np.int64)
         self._tokens = RowArray(
-            self._parts, "tokens", self._birth.token_dtype, (self.geometry.num_tokens,), check_always=check == "always"
+            self._parts,
+            "tokens",
+            self._birth.token_dtype,
+            (self.geometry.num_tokens,),
+            check_always=check == "always",
+            keep_open=cache is None,
         )
-        self._labels = RowArray(self._parts, "label", "int64", cache_bytes=1 << 26)
+        self._labels = RowArray(self._parts, "label", "int64", cache_bytes=1 << 26, keep_open=cache is None)
         self._keys = RowTexts(self._parts, "key", self._tokens.chunk_starts, optional=False)
         self._fields = {
             name: RowTexts(self._parts, f"fields/{name}", self._tokens.chunk_starts, optional=True)
@@ -103,6 +111,11 @@ class TokenStore:
     def locate(self, rows: Array) -> Located:
         """Find the tokens of int64 [n] row numbers, all in 0 .. len - 1, without copying them; for loaders."""
         return self._tokens.locate(rows)
+
+    def fetch(self, rows: Array) -> None:
+        """Begin to copy the parts of int64 [n] row numbers into the cache, if there is one; returns at once."""
+        numbers = np.unique(np.searchsorted(self._starts, rows, side="right") - 1)
+        self._opening.fetch([(self._parts[n].name, self._parts[n].attempt) for n in numbers], "tokens")
 
     def batch(self, located: Located) -> TokenBatch:
         """Rows that have been located, as a batch."""
@@ -176,6 +189,11 @@ class TokenStore:
     def content_digest(self) -> str:
         """Digest of all arrays of all parts: equal digests mean equal stores."""
         return self.manifest.content_digest
+
+    @property
+    def cache(self) -> PartCache | None:
+        """Where local copies of the parts are kept."""
+        return self._opening.cache
 
     @property
     def part_starts(self) -> Array:

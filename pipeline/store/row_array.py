@@ -69,6 +69,7 @@ class RowArray:
         row_shape: of a row.
         cache_bytes: how much of decoded chunks to keep. Mapped files cost nothing and are not counted.
         check_always: compare checksums whenever rows are located, not only the first time.
+        keep_open: keep files mapped, which keeps their space on the disk if they are deleted.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class RowArray:
         row_shape: tuple[int, ...] = (),
         cache_bytes: int = 1 << 28,
         check_always: bool = False,
+        keep_open: bool = True,
     ) -> None:
         self._parts = parts
         self._path = path
@@ -87,6 +89,7 @@ class RowArray:
         self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape))
         self._cache_bytes = cache_bytes
         self._check_always = check_always
+        self._keep_open = keep_open
         self._part_starts = np.concatenate([[0], np.cumsum([part.rows for part in parts])]).astype(np.int64)
         self.chunk_starts, self._part_of_chunk = _cut(self._part_starts, self._row_bytes)
         """int64 [chunks + 1]: chunk i holds the rows chunk_starts[i] to chunk_starts[i + 1]; none crosses parts."""
@@ -145,7 +148,7 @@ class RowArray:
         rows = self._parts[number].read_range(self._path, array, start, stop)
         with self._lock:
             if array.mapped and not rows.flags.owndata:
-                if not self._check_always:
+                if self._keep_open and not self._check_always:
                     self._open.keep(chunk, rows)
             elif rows.nbytes <= self._decoded.maxsize and not self._check_always:
                 self._decoded[chunk] = rows
@@ -156,6 +159,8 @@ class RowArray:
         array = self._open.arrays.get(number)
         if array is None:
             array = self._parts[number].array(self._path)
+            if not self._keep_open:
+                return array
             with self._lock:
                 if len(self._open.arrays) >= _MOST_MAPPED:
                     self._open = _Open(len(self._part_of_chunk))
