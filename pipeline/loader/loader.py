@@ -5,6 +5,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -81,7 +82,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
             _warn_of_a_small_cache(store)
         self.store = store
         self.batch_size = batch_size
-        self._rows = None if rows is None else _checked(rows, len(store))
+        self._rows = None if rows is None else checked_rows(rows, len(store))
         self._shuffle = shuffle
         self._seed = seed
         self._rank = rank
@@ -124,11 +125,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: a few numbers that are the same on every rank after equally many steps."""
         state = {
-            "content_digest": self.store.content_digest,
-            "rows": self._selection,
-            "shuffle": self._shuffle,
-            "seed": self._seed,
-            "parts_at_a_time": self._parts_at_a_time,
+            **self.order_of_rows,
             "epoch": self._epoch,
             "stages": [[stage.world_size, stage.taken] for stage in self._stages],
         }
@@ -157,7 +154,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         missing = present.keys() - state.keys() - {"worker"}
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
-        for name in ("content_digest", "rows", "shuffle", "seed", "parts_at_a_time"):
+        for name in self.order_of_rows:
             if state[name] != present[name]:
                 remedy = (
                     "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"
@@ -180,6 +177,33 @@ class TokenLoader(IterableDataset[TokenBatch]):
             stages.append(Stage(self._world_size))
         self._epoch, self._stages = int(state["epoch"]), stages
         self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
+
+    def windows(self, epoch: int, world_size: int, segments: Sequence[Segment]) -> Iterator[Located]:
+        """Rows of some segments of an epoch that begins with `world_size` ranks, located; for mixtures."""
+        loader = copy(self)
+        loader._epoch = epoch
+        return loader._windows(segments, world_size)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Rank and number of ranks."""
+        return self._rank, self._world_size
+
+    @property
+    def order_of_rows(self) -> dict[str, Any]:
+        """All that the order of the rows depends on, besides the epoch and the number of ranks."""
+        return {
+            "content_digest": self.store.content_digest,
+            "rows": self._selection,
+            "shuffle": self._shuffle,
+            "seed": self._seed,
+            "parts_at_a_time": self._parts_at_a_time,
+        }
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch, of all ranks together."""
+        return self._num_rows
 
     def _take(self, steps: int) -> None:
         now = self._stages[-1]
@@ -302,8 +326,8 @@ def _warn_of_a_small_cache(store: TokenStore) -> None:
         )
 
 
-def _checked(rows: Sequence[int] | Rows, length: int) -> Rows:
-    """Row numbers as int64 [n]."""
+def checked_rows(rows: Sequence[int] | Rows, length: int) -> Rows:
+    """Row numbers as int64 [n]. Raises ValueError unless they are sorted, without repeats, below `length`."""
     numbers = np.asarray(rows)
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         raise ValueError(f"rows must be a sequence of row numbers, not {rows!r}")

@@ -61,7 +61,8 @@ class TokenBatch:
 
     def __getitem__(self, rows: slice) -> "TokenBatch":
         """A range of the rows; tensors are views."""
-        part = TokenBatch(self.tokens[rows], self.row[rows], self.store, None if self.mask is None else self.mask[rows])
+        mask = None if self.mask is None else self.mask[rows]
+        part = replace(self, tokens=self.tokens[rows], row=self.row[rows], mask=mask)
         return part.with_label(self.__dict__["label"][rows]) if "label" in self.__dict__ else part
 
     @cached_property
@@ -92,11 +93,13 @@ class TokenBatch:
         if len(batches) == 1:
             return batches[0]
         masks = [batch.mask for batch in batches]
-        return TokenBatch(
-            torch.cat([batch.tokens for batch in batches]),
-            np.concatenate([batch.row for batch in batches]),
-            batches[0].store,
-            None if any(mask is None for mask in masks) else torch.cat([mask for mask in masks if mask is not None]),
+        return replace(
+            batches[0],
+            tokens=torch.cat([batch.tokens for batch in batches]),
+            row=np.concatenate([batch.row for batch in batches]),
+            mask=None
+            if any(mask is None for mask in masks)
+            else torch.cat([mask for mask in masks if mask is not None]),
         ).with_label(torch.cat([batch.label for batch in batches]))
 
     def to(self, device: str | torch.device, non_blocking: bool = False) -> "TokenBatch":
@@ -119,9 +122,11 @@ class TokenBatch:
     def __reduce__(self) -> tuple[Any, ...]:
         # As bytes: to hand a tensor to another process by shared memory takes longer than to copy it.
         mask = None if self.mask is None else self.mask.numpy()
-        return _rebuilt, (self.tokens.cpu().numpy(), self.row, self.store, mask, self.label.cpu().numpy())
+        return _rebuilt, (type(self), self.tokens.cpu().numpy(), self.row, self.store, mask, self.label.cpu().numpy())
 
 
-def _rebuilt(tokens: Array, row: Array, store: Rows, mask: Array | None, label: Array) -> TokenBatch:
-    whole = TokenBatch(torch.from_numpy(tokens), row, store, None if mask is None else torch.from_numpy(mask))
+def _rebuilt(
+    kind: type[TokenBatch], tokens: Array, row: Array, store: Rows, mask: Array | None, label: Array
+) -> TokenBatch:
+    whole = kind(torch.from_numpy(tokens), row, store, None if mask is None else torch.from_numpy(mask))
     return whole.with_label(torch.from_numpy(label))

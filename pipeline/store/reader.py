@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.errors import IncompleteStore, StoreError
 from pipeline.files import Files, files_at
 from pipeline.models.lookup import lookup
-from pipeline.records import Geometry
+from pipeline.records import Geometry, digest_of
 from pipeline.store.arrays import Array
 from pipeline.store.batch import TokenBatch, TokenSample
 from pipeline.store.birth import read_birth
@@ -165,6 +165,21 @@ class TokenStore:
         return self._birth.codebook.embedding_dim
 
     @cached_property
+    def vocabulary(self) -> str:
+        """Digest of what the tokens stand for: a token means the same in stores where this is equal.
+
+        Of the codebook and the rule that makes embeddings of it; of the whole tokenizer, where there is no table.
+        """
+        codebook = self._birth.codebook
+        return digest_of(
+            {
+                "codebook": codebook.model_dump(mode="json"),
+                "var_input": self._birth.var_input,
+                "tokenizer": None if codebook.kind == "table" else self._birth.identity.get("tokenizer"),
+            }
+        )
+
+    @cached_property
     def codebook(self) -> Tensor:
         """float32 [K, C], the table that the tokenizer itself looks up.
 
@@ -184,6 +199,11 @@ class TokenStore:
     def labels(self) -> Tensor:
         """int64 [len(store)], -1 without a label."""
         return torch.from_numpy(self.labels_of(np.arange(len(self))))
+
+    @property
+    def root(self) -> str:
+        """Folder or URL of the store."""
+        return self._files.root
 
     @property
     def content_digest(self) -> str:

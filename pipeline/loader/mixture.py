@@ -1,0 +1,336 @@
+"""`MixtureLoader`: rows of several stores in given proportions, from any point on.
+
+schedule: which store (seed, position) ──▶ 0 1 0 0 2 ...
+                                           │ │ │ │ │      each store in the order of its own loader,
+store 0 ──▶ this rank's share of a pass ───┴─│─┴─┘ │      pass after pass, all ranks in step
+store 1 ──▶ this rank's share of a pass ─────┘     │
+store 2 ──▶ this rank's share of a pass ───────────┘ ──▶ MixedBatch
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from pipeline.errors import StoreError
+from pipeline.loader.loader import TokenLoader, in_batches
+from pipeline.loader.mixed import MixedBatch, MixedStores, Offsets
+from pipeline.loader.passes import Progress, Stretch, share, whole_share
+from pipeline.loader.schedule import Schedule
+from pipeline.overlap import prefetch
+from pipeline.store.reader import TokenStore
+from pipeline.store.row_array import Located
+
+_BLOCK_ROWS = 4096
+"""Rows that are mixed as one."""
+
+_BLOCKS_AHEAD = 8
+
+_COUNTED_STEPS = 64
+"""Steps between which the passes are not brought up to date."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a mixture stands between two steps; the same on all ranks."""
+
+    position: int
+    """Rows that each rank has taken since the beginning."""
+    delivered: int
+    """Rows that all ranks have taken in this epoch."""
+    stores: tuple[Progress, ...]
+
+
+class MixtureLoader(IterableDataset[MixedBatch]):
+    """Iterating gives batches without end, or of `rows_per_epoch`; the next iteration goes on where the last ended.
+
+    A row is from store i with the probability weights[i], and any stretch of rows has the stores in these proportions
+    up to a few rows. Of each store every row comes once per pass, over all ranks, and the next pass is in another
+    order. All ranks make equally many steps, and all batches are full. Memory is that of one TokenLoader per store.
+
+    Args:
+        sources: open stores, or loaders of them, of which rows, order and seed count, and rank and world_size must
+            be those of the mixture. A store is read as `TokenLoader(store, seed=seed + its number)` reads it.
+        weights: for each store, a proportion of rows. 0 for a store that is not read; by default the number of rows,
+            so that all passes end together.
+        batch_size: rows of a batch of this rank.
+        seed: what the mixture depends on, together with the position.
+        rank: which of `world_size` processes this is.
+        world_size: number of processes.
+        offsets: None where all stores have one codebook. `stack` gives the tokens of each codebook a range of their
+            own, and stores of one codebook the same; or what to add to the tokens of each store.
+        rows_per_epoch: end an iteration after so many rows of all ranks together, less what fills no batch on every
+            rank. Of stores of n_i rows the first is through after min(n_i / weight_i), all are after the maximum,
+            for weights of sum 1.
+
+    Raises ValueError for senseless numbers; StoreError where codebooks differ and there are no offsets, where block
+    lengths differ, or for a store that has a weight and no rows.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[TokenStore | TokenLoader],
+        weights: Sequence[float] | None = None,
+        batch_size: int = 256,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        offsets: Offsets = None,
+        rows_per_epoch: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if rows_per_epoch is not None and rows_per_epoch < batch_size * world_size:
+            raise ValueError(f"rows_per_epoch is {rows_per_epoch}, less than a batch of {batch_size} on every rank")
+        self._loaders = [
+            source
+            if isinstance(source, TokenLoader)
+            else TokenLoader(source, batch_size, seed=seed + number, rank=rank, world_size=world_size)
+            for number, source in enumerate(sources)
+        ]
+        for number, loader in enumerate(self._loaders):
+            if loader.place != (rank, world_size):
+                raise ValueError(
+                    f"loader {number} is rank {loader.place[0]} of {loader.place[1]}, the mixture rank {rank} of "
+                    f"{world_size}; make the loaders with the rank and world_size of the mixture"
+                )
+        self.stores = MixedStores([loader.store for loader in self._loaders], offsets)
+        """The stores as one, in whose numbering `batch.row` is."""
+        self.batch_size = batch_size
+        self.weights = _normalised(weights, self._loaders)
+        """Proportions of the stores, of sum 1."""
+        self._rows_per_epoch = rows_per_epoch
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._schedule = Schedule(self.weights, seed)
+        self._begin = _Place(0, 0, (Progress(0, (Stretch(world_size),)),) * len(self._loaders))
+        self._steps = 0
+        self._worker: tuple[int, int, int] | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        """Every token of the mixture is below it."""
+        return self.stores.vocab_size
+
+    @property
+    def codebook(self) -> Tensor:
+        """float32 [vocab_size, C]; with offsets the stores' codebooks above each other, NaN where no token can be."""
+        return self.stores.codebook
+
+    @property
+    def passes(self) -> list[float]:
+        """How often each store has been gone through."""
+        return [
+            progress.number + progress.delivered / max(loader.num_rows, 1)
+            for progress, loader in zip(self._now().stores, self._loaders, strict=True)
+        ]
+
+    def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Blocks of [B, L_i] as the embedding sequence x_BLC, [B, L_total, C] of `dtype` on their device.
+
+        Raises StoreError where stores have embeddings of different lengths, or of another rule than a lookup;
+        TokenizerError for an index outside the vocabulary.
+        """
+        return self.stores.idxBl_to_var_input(idx_Bl, dtype)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch on this rank. Raises TypeError where iterations do not end."""
+        if self._rows_per_epoch is None:
+            raise TypeError("a mixture without rows_per_epoch has no end")
+        return self._rows_per_epoch // (self.batch_size * self._world_size)
+
+    def __iter__(self) -> Iterator[MixedBatch]:
+        info = get_worker_info()
+        number, count = (info.id, info.num_workers) if info else (0, 1)
+        if self._worker and self._worker[:2] != (number, count):
+            raise StoreError(
+                f"the mixture's state is of worker {self._worker[0]} of {self._worker[1]}, this is worker {number} of "
+                f"{count}; resume with the same number of workers, or from MixtureLoader.state_after"
+            )
+        done = self._worker[2] if self._worker else 0
+        place = self._after(self._now(), done * count)
+        steps = self._steps_left(place)
+        with closing(prefetch(self._blocks(place), _BLOCKS_AHEAD)) as blocks:
+            for step, located in enumerate(islice(in_batches(blocks, self.batch_size), steps)):
+                if step % count != number:
+                    continue
+                done += 1
+                if info:
+                    self._worker = number, count, done
+                else:
+                    self._step()
+                yield self.stores.batch(located)
+        assert steps is not None
+        self._begin, self._steps, self._worker = replace(self._after(place, steps), delivered=0), 0, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the mixture stands: a few numbers for each store, the same on every rank after equally many steps."""
+        state = self._state(self._now())
+        return {**state, "worker": list(self._worker)} if self._worker else state
+
+    def state_after(self, steps: int) -> dict[str, Any]:
+        """The state after so many batches from where the mixture stands.
+
+        For loops that count themselves, because the workers of a `DataLoader` iterate over copies of this loader.
+        """
+        return self._state(self._after(self._now(), steps))
+
+    def load_state_dict(self, state: dict[str, Any], new_weights: bool = False) -> None:
+        """Go on where `state` was taken: the rows not seen in the passes that are begun come next.
+
+        At any world size and batch size. Takes no time. With `new_weights` the proportions may be others from here on.
+
+        Raises StoreError naming what differs when the state is of other stores, another order or other weights.
+        """
+        present = self.state_dict()
+        missing = present.keys() - state.keys() - {"worker"}
+        if missing:
+            raise StoreError(f"the state has no {', '.join(sorted(missing))}: it is not that of a MixtureLoader")
+        if len(state["stores"]) != len(self._loaders):
+            raise StoreError(
+                f"the mixture's state is of {len(state['stores'])} stores, this is of {len(self._loaders)}"
+            )
+        for name in ("seed", "offsets", *([] if new_weights else ["weights"])):
+            if state[name] != present[name]:
+                remedy = "; load_state_dict(state, new_weights=True) goes on with others" if name == "weights" else ""
+                raise StoreError(f"the mixture's state has {name} {state[name]}, this mixture {present[name]}{remedy}")
+        for loader, theirs, ours in zip(self._loaders, state["stores"], present["stores"], strict=True):
+            _compare(loader, theirs, ours)
+        worker = state.get("worker")
+        if worker and not get_worker_info():
+            raise StoreError(
+                f"the mixture's state is that of worker {worker[0]} of {worker[1]} of a DataLoader; give it to the "
+                "StatefulDataLoader that it is from"
+            )
+        progress = [
+            Progress(
+                int(own["pass"]), tuple(Stretch(int(size), int(delivered)) for size, delivered in own["stretches"])
+            )
+            for own in state["stores"]
+        ]
+        places = tuple(own.at(self._world_size) for own in progress)
+        self._begin, self._steps = _Place(int(state["position"]), int(state["delivered"]), places), 0
+        self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
+
+    def _state(self, place: _Place) -> dict[str, Any]:
+        return {
+            "stores": [
+                {
+                    **loader.order_of_rows,
+                    "pass": own.number,
+                    "stretches": [[stretch.world_size, stretch.delivered] for stretch in own.stretches],
+                }
+                for loader, own in zip(self._loaders, place.stores, strict=True)
+            ],
+            "weights": list(self.weights),
+            "seed": self._seed,
+            "offsets": list(self.stores.offsets),
+            "position": place.position,
+            "delivered": place.delivered,
+        }
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps == _COUNTED_STEPS:
+            self._begin, self._steps = self._now(), 0
+
+    def _now(self) -> _Place:
+        return self._after(self._begin, self._steps)
+
+    def _after(self, place: _Place, steps: int) -> _Place:
+        rounds = steps * self.batch_size
+        counts = self._schedule.counts(place.position, rounds)
+        return _Place(
+            place.position + rounds,
+            place.delivered + rounds * self._world_size,
+            tuple(
+                own.after(count, loader.num_rows) if count else own
+                for own, count, loader in zip(place.stores, counts, self._loaders, strict=True)
+            ),
+        )
+
+    def _steps_left(self, place: _Place) -> int | None:
+        if self._rows_per_epoch is None:
+            return None
+        return max(self._rows_per_epoch - place.delivered, 0) // (self.batch_size * self._world_size)
+
+    def _blocks(self, place: _Place) -> Iterator[Located]:
+        """This rank's rows without end, numbered through all stores."""
+        streams = [_Stream(self._windows(number, own)) for number, own in enumerate(place.stores)]
+        position = place.position
+        while True:
+            sources = self._schedule.at(position, _BLOCK_ROWS)
+            counts = np.bincount(sources, minlength=len(streams)).tolist()
+            pieces = [
+                replace(piece, rows=piece.rows + self.stores.starts[number])
+                for number, count in enumerate(counts)
+                for piece in streams[number].take(count)
+            ]
+            where = np.argsort(np.argsort(sources, kind="stable"), kind="stable")  # the inverse permutation
+            yield Located(
+                np.concatenate([piece.rows for piece in pieces])[where],
+                np.concatenate([piece.addresses for piece in pieces])[where],
+                [piece.memory for piece in pieces],
+            )
+            position += _BLOCK_ROWS
+
+    def _windows(self, number: int, progress: Progress) -> Iterator[Located]:
+        """This rank's rows of one store, pass after pass."""
+        loader = self._loaders[number]
+        own, first = share(progress, self._rank, loader.num_rows)
+        while True:
+            yield from loader.windows(own.number, own.world_size, own.segments)
+            own, first = whole_share(own.number + 1, self._world_size, self._rank, first, loader.num_rows)
+
+
+class _Stream:
+    """Windows of rows, to be taken in pieces of any length."""
+
+    def __init__(self, windows: Iterator[Located]) -> None:
+        self._windows = windows
+        self._rest: Located | None = None
+
+    def take(self, count: int) -> Iterator[Located]:
+        """The next `count` rows."""
+        while count:
+            window = next(self._windows) if self._rest is None else self._rest
+            piece = window[:count]
+            count -= len(piece)
+            self._rest = window[len(piece) :] if len(piece) < len(window) else None
+            yield piece
+
+
+def _normalised(weights: Sequence[float] | None, loaders: Sequence[TokenLoader]) -> tuple[float, ...]:
+    rows = [loader.num_rows for loader in loaders]
+    given = [float(weight) for weight in (rows if weights is None else weights)]
+    if len(given) != len(loaders):
+        raise ValueError(f"{len(given)} weights for {len(loaders)} stores")
+    total = sum(given)
+    if not all(weight >= 0 for weight in given) or not 0 < total < math.inf:
+        raise ValueError(f"weights must be finite, not negative, and not all 0, but are {given}")
+    for loader, weight, count in zip(loaders, given, rows, strict=True):
+        if weight and not count:
+            raise StoreError(f"{loader.store.root}: no rows to give the mixture; leave it out, or give it the weight 0")
+    return tuple(weight / total for weight in given)
+
+
+def _compare(loader: TokenLoader, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    for name in loader.order_of_rows:
+        if theirs.get(name) != ours[name]:
+            remedy = (
+                "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"
+                if name == "content_digest"
+                else ""
+            )
+            raise StoreError(
+                f"{loader.store.root}: the mixture's state has {name} {theirs.get(name)!r}, this mixture "
+                f"{ours[name]!r}{remedy}"
+            )
