@@ -142,12 +142,18 @@ class MixedStores:
         return found
 
     def _shifted(self, located: Located) -> Array:
-        tokens = np.empty((len(located), sum(self.block_lengths)), smallest_token_dtype(self.vocab_size))
+        """unsigned [n, L_total], the smallest dtype that holds all tokens of the mixture."""
+        dtype = np.dtype(smallest_token_dtype(self.vocab_size))
+        stored = [smallest_token_dtype(store.vocab_size) for store in self.stores]
         source = self.source_of(located.rows)
-        for number in np.unique(source).tolist():
-            places = np.flatnonzero(source == number)
-            own = self.stores[number].batch(located[places]).tokens.numpy().astype(tokens.dtype, copy=False)
-            tokens[places] = own + tokens.dtype.type(self.offsets[number])
+        if len(set(stored)) == 1:  # rows of all stores have one size
+            tokens = self.stores[0].batch(located).tokens.numpy().astype(dtype, copy=False)
+        else:
+            tokens = np.empty((len(located), sum(self.block_lengths)), dtype)
+            for number in np.unique(source).tolist():
+                places = np.flatnonzero(source == number)
+                tokens[places] = self.stores[number].batch(located[places]).tokens.numpy()
+        tokens += np.asarray(self.offsets, dtype)[source][:, None]
         return tokens
 
 

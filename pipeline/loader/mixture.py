@@ -274,12 +274,11 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 for number, count in enumerate(counts)
                 for piece in streams[number].take(count)
             ]
-            where = np.argsort(np.argsort(sources, kind="stable"), kind="stable")  # the inverse permutation
-            yield Located(
-                np.concatenate([piece.rows for piece in pieces])[where],
-                np.concatenate([piece.addresses for piece in pieces])[where],
-                [piece.memory for piece in pieces],
-            )
+            places = np.argsort(sources, kind="stable")  # of the rows of the first store, then of the second
+            rows, addresses = np.empty(_BLOCK_ROWS, np.int64), np.empty(_BLOCK_ROWS, np.int64)
+            rows[places] = np.concatenate([piece.rows for piece in pieces])
+            addresses[places] = np.concatenate([piece.addresses for piece in pieces])
+            yield Located(rows, addresses, [piece.memory for piece in pieces])
             position += _BLOCK_ROWS
 
     def _windows(self, number: int, progress: Progress) -> Iterator[Located]:

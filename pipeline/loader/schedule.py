@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
-from pipeline.loader.order import Rows
 from pipeline.loader.splitmix import GOLDEN_GAMMA, Words, splitmix64
 
 _COUNTED_AT_ONCE = 1 << 20
+
+Numbers = np.ndarray[Any, np.dtype[np.uint16]]
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,14 @@ class Schedule:
     """None negative, at least one positive."""
     seed: int
 
-    def at(self, start: int, count: int) -> Rows:
-        """Numbers of the stores at `count` positions from `start` on, int64 [count]."""
-        positions = np.arange(start, start + count).astype(np.uint64)
+    def at(self, start: int, count: int) -> Numbers:
+        """Numbers of the stores at `count` positions from `start` on, uint16 [count]."""
+        points = self._key + np.arange(start, start + count).astype(np.uint64) * np.uint64(GOLDEN_GAMMA)
         numbers, edges = self._arcs
-        return numbers[np.searchsorted(edges, self._key + positions * np.uint64(GOLDEN_GAMMA), side="right")]
+        arcs = np.zeros(count, np.uint16)
+        for edge in edges:  # faster than a search among few edges
+            arcs += points >= edge
+        return numbers[arcs]
 
     def counts(self, start: int, count: int) -> list[int]:
         """How many of these positions each store has."""
@@ -46,10 +51,11 @@ class Schedule:
         return np.uint64(splitmix64(self.seed % (1 << 64), np.zeros(1, np.int64))[0])
 
     @cached_property
-    def _arcs(self) -> tuple[Rows, Words]:
+    def _arcs(self) -> tuple[Numbers, Words]:
         """Stores that have an arc, and where each arc but the last ends."""
-        numbers = [number for number, weight in enumerate(self.weights) if weight]
-        return np.asarray(numbers), np.asarray(_edges([self.weights[number] for number in numbers]), np.uint64)
+        numbers = np.flatnonzero(self.weights)
+        edges = _edges([self.weights[number] for number in numbers.tolist()])
+        return numbers.astype(np.uint16), np.asarray(edges, np.uint64)
 
 
 def _edges(weights: Sequence[float]) -> list[int]:
