@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
 from loaders.order import BLOCK, windows
 from loaders.peer import BATCH, Fetch, Peer, Request
 from loaders.rows import Array
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 
 class Chunks(IterableDataset[Tensor]):
@@ -54,7 +55,8 @@ class ZarrBlocks(Peer):
         array = _open(folder)
 
         def fetch(request: Request) -> Tensor:
-            return torch.from_numpy(np.asarray(array[request] if isinstance(request, int) else array.oindex[request]))
+            wanted = array[request] if isinstance(request, int) else array.oindex[np.asarray(request)]
+            return torch.from_numpy(np.asarray(wanted))
 
         return fetch
 

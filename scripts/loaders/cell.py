@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from loaders.order import BLOCK
 from loaders.peer import BATCH, Pattern, Peer, Request, answers
 from loaders.rows import Array, numbers_of
-from torch import Tensor
 
 PAGE_BYTES = 4096
 
@@ -82,7 +83,7 @@ class Cell:
         return time.perf_counter() - started
 
     def _touch(self, batch: Any) -> None:
-        """Read a token of every row and every page of memory, so that a batch that is only mapped costs what it costs."""
+        """Read a token of every row and every page of memory: a batch that is only mapped would cost nothing."""
         for column in self._peer.tokens(batch):
             array = column.numpy() if isinstance(column, Tensor) else column
             array[..., :: PAGE_BYTES // array.itemsize].max()

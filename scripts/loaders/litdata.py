@@ -13,9 +13,10 @@ from typing import Any
 import litdata
 import numpy as np
 import torch
+from torch import Tensor
+
 from loaders.peer import BATCH, Fetch, Peer, Request
 from loaders.rows import Array
-from torch import Tensor
 
 CHUNK_BYTES = 64_000_000
 ITEM_ROWS = 1024

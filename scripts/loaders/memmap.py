@@ -1,17 +1,17 @@
 """The reference: one flat array in one file, mapped into memory. Nothing is checked, and there are no keys."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
 from loaders.order import windows
 from loaders.peer import BATCH, Fetch, Peer
 from loaders.rows import Array
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 
 class Blocks(IterableDataset[Tensor]):
@@ -47,4 +47,5 @@ class Memmap(Peer):
 
 def _open(folder: Path) -> Array:
     """A plain array over the map: np.memmap's own indexing is slower."""
-    return np.load(os.fspath(folder / "rows.npy"), mmap_mode="r").view(np.ndarray)
+    rows: Array = np.load(folder / "rows.npy", mmap_mode="r")
+    return rows.view(np.ndarray)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import streaming
 import torch
-from loaders.peer import BATCH, Fetch, Peer, Request
-from loaders.rows import Array
 from streaming.base.util import clean_stale_shared_memory
 from torch import Tensor
+
+from loaders.peer import BATCH, Fetch, Peer, Request
+from loaders.rows import Array
 
 
 class Mosaic(Peer):

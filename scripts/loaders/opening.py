@@ -9,9 +9,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+
 from loaders.rows import VOCAB
 from loaders.vqtok import begin_store, commit_rows, finish_store
-
 from pipeline.store.birth import Birth
 
 MOST_SECONDS = 1.0

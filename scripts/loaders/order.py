@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from loaders.rows import Array
 from torch.utils.data import get_worker_info
+
+from loaders.rows import Array
 
 BLOCK = 1024
 WINDOW_BLOCKS = 64

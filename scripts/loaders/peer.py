@@ -6,9 +6,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from loaders.rows import Array
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from loaders.rows import Array
 
 BATCH = 256
 
@@ -57,8 +58,8 @@ class Peer(ABC):
         """What the training loop takes from a batch, within the measured time: columns [n, L_i] of its rows."""
         return [batch]
 
-    def close(self) -> None:
-        """Delete what lies outside the folder."""
+    def close(self) -> None:  # noqa: B027
+        """Delete what lies outside the folder; most have nothing there."""
 
 
 class _Requested(Dataset[Any]):

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pipeline.loader
-import torch
-from loaders.peer import Cannot, Fetch, Peer, Request
-from loaders.rows import VOCAB, Array
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+import pipeline.loader
+from loaders.peer import Cannot, Fetch, Peer, Request
+from loaders.rows import VOCAB, Array
 from pipeline.files import LocalFiles
 from pipeline.loader import TokenLoader
 from pipeline.records import Geometry
@@ -37,12 +36,13 @@ class Vqtok(Peer):
         finish_store(folder, birth)
 
     def epoch(self, folder: Path, shuffle: bool, workers: int) -> Iterable[Any]:
-        loader: Any = TokenLoader(TokenStore(folder), shuffle=shuffle)
-        if not workers:
-            return loader
-        if not isinstance(loader, IterableDataset):
-            raise Cannot("not yet: TokenLoader does not divide an epoch among workers")
-        return DataLoader(loader, batch_size=None, num_workers=workers, persistent_workers=True)
+        loader: object = TokenLoader(TokenStore(folder), shuffle=shuffle)
+        if workers and isinstance(loader, IterableDataset):
+            return DataLoader(loader, batch_size=None, num_workers=workers, persistent_workers=True)
+        if workers:
+            raise Cannot("no: not divided among workers")
+        assert isinstance(loader, Iterable)
+        return loader
 
     def fetch(self, folder: Path) -> Fetch:
         store = TokenStore(folder)
@@ -55,8 +55,8 @@ class Vqtok(Peer):
         return fetch
 
     def tokens(self, batch: Any) -> Sequence[Tensor | Array]:
-        if isinstance(batch, list):  # samples
-            return [torch.stack([torch.cat(list(self.tokens(sample))) for sample in batch])]
+        if isinstance(batch, list):  # of samples
+            return [np.stack([np.concatenate(self.tokens(sample)) for sample in batch])]
         if hasattr(batch, "tokens"):
             return [batch.tokens]
         return _indices(batch)

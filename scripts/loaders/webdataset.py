@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 import webdataset as wds
+from torch import Tensor
+
 from loaders.peer import BATCH, Cannot, Fetch, Peer
 from loaders.rows import Array
-from torch import Tensor
 
 TARS = 8
 BUFFER = 1000
