@@ -1,5 +1,6 @@
 """How fast tokens are read, beside other loaders over the same rows.
 
+    make bench-loader                                               installs the loaders, and runs this with ARGS
     python scripts/bench_loader.py                                  all loaders that are installed, some 10 minutes
     python scripts/bench_loader.py --only vqtok-raw --only memmap   two of them
     python scripts/bench_loader.py --also my_module:MyPeer          one more, see scripts/loaders/peer.py
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from loaders.opening import seconds_to_open
 from loaders.report import report, write_section
 from loaders.rounds import Entry, Plan, measure
@@ -68,7 +70,7 @@ def main(
         opening = (parts, seconds_to_open(folder / OPENING, parts, rounds)) if OPENING in (only or [OPENING]) else None
     finally:
         shutil.rmtree(folder)
-    section = report(plan, results, opening, " ".join(["python scripts/bench_loader.py", *_options()]))
+    section = report(plan, results, opening, _command())
     click.echo(section)
     if markdown:
         write_section(markdown, section)
@@ -84,14 +86,16 @@ def _say(what: str) -> None:
     click.echo(what, err=True)
 
 
-def _options() -> list[str]:
-    """Options of this run that change figures."""
-    words = sys.argv[1:]
-    return [
-        word
-        for number, word in enumerate(words)
-        if not word.startswith("--markdown") and (number == 0 or words[number - 1] != "--markdown")
+def _command() -> str:
+    """What makes these figures again."""
+    options = click.get_current_context()
+    given = [
+        f"--{name} {value}"
+        for name, values in options.params.items()
+        if name != "markdown" and options.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        for value in (values if isinstance(values, tuple) else [values])
     ]
+    return f"make bench-loader ARGS='{' '.join(given)}'" if given else "make bench-loader"
 
 
 if __name__ == "__main__":

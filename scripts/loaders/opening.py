@@ -29,7 +29,7 @@ print(time.perf_counter() - started)
 def seconds_to_open(folder: Path, parts: int, rounds: int) -> float:
     """Commit `parts` parts of two rows, and open the store in new processes: the median, without imports."""
     birth = begin_store(folder, tokens=16)
-    processes = os.cpu_count() or 1
+    processes = min(os.cpu_count() or 1, -(-parts // 1000))
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         work = [pool.submit(_commit_some, folder, birth, range(one, parts, processes)) for one in range(processes)]
         for each in work:
