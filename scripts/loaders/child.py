@@ -1,5 +1,6 @@
 """Each loader in a process of its own: they cannot disturb each other, and one that hangs can be ended."""
 
+import gc
 import importlib
 import multiprocessing
 import sys
@@ -105,6 +106,7 @@ class _Server:
             self._peer.write(open_rows(place.rows), place.folder)
 
     def open(self, place: Place, condition: Condition) -> Counted:
+        self.close_cell()  # of a condition that failed
         # Workers fork, as those of a DataLoader do by default: being spawned, and litData's writer, change the default.
         multiprocessing.set_start_method("fork", force=True)
         self._cell = Cell(self._peer, place.folder, open_rows(place.rows), condition)
@@ -116,6 +118,7 @@ class _Server:
 
     def close_cell(self) -> None:
         self._cell = None
+        gc.collect()  # a loader in a reference cycle would live on, and with it its workers
 
     def end(self) -> None:
         self._cell = None

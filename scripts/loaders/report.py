@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loaders.cell import Condition
 from loaders.opening import MOST_SECONDS
+from loaders.order import BLOCK
 from loaders.peer import Pattern
 from loaders.rounds import Plan, Result, Results
 
@@ -104,12 +105,12 @@ def _factors(plan: Plan, results: Results, columns: Columns, ours: str) -> str:
 
 
 def _deliveries(plan: Plan, results: Results) -> str:
-    lines = [["loader", "batches are", "blocks of 1,024 rows in a shuffled batch"]]
+    lines = [["loader", "batches are", "blocks of 1,024 rows met in a shuffled batch"]]
     for name, entry in plan.entries.items():
         counted = [(condition, results[name, condition].counted) for condition in plan.conditions]
         kinds = sorted({each.delivers for _, each in counted if each.delivers})
         mixed = [each.blocks for condition, each in counted if condition.pattern is Pattern.SHUFFLED and each.blocks]
-        spread = f"{min(mixed):.0f} to {max(mixed):.0f}" if mixed else "–"
+        spread = f"{min(mixed):.0f} to {max(mixed):.0f} of {-(-plan.rows_of(name) // BLOCK):,}" if mixed else "–"
         lines.append([entry.title, ", ".join(kinds) or "–", spread])
     return _table(lines)
 
