@@ -6,6 +6,7 @@
     python scripts/bench_loader.py --also my_module:MyPeer          one more, see scripts/loaders/peer.py
     python scripts/bench_loader.py --markdown docs/benchmarks.md    puts the tables into the page
 
+It takes 4 GB in TMPDIR, which should be the kind of disk that tokens are read from.
 Exit status 1 when a loader lost, repeated or damaged a row, or broke.
 """
 

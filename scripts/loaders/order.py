@@ -25,7 +25,7 @@ class Window:
 
 
 def windows(rows: int, shuffle: bool, random: np.random.Generator) -> Iterator[Window]:
-    """All rows of a store, each once; in a worker process, those of every so-manieth block."""
+    """All rows of a store, each once; in worker i of n, those of every n-th block."""
     blocks = np.arange(-(-rows // BLOCK))
     if shuffle:
         random.shuffle(blocks)

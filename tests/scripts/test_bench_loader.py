@@ -4,10 +4,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fixtures_store import Done, cold
 from loaders.cell import Cell, Condition, Counted
 from loaders.memmap import Memmap
@@ -99,6 +101,17 @@ def test_loaders_deliver_every_row_once_and_what_was_asked_for(
 )
 def test_faults_are_found(fault: Callable[[list[Tensor]], list[Tensor]], problem: str, tmp_path: Path) -> None:
     assert count(Faulty(fault), tmp_path, Pattern.SEQUENTIAL).problem.startswith(problem)
+
+
+def test_the_adapter_takes_tokens_where_a_batch_has_them_and_indices_where_it_has_not() -> None:
+    tokens, index = torch.ones(2, 4, dtype=torch.uint16), torch.ones(2, 4, dtype=torch.int64)
+    batch = SimpleNamespace(tokens=tokens, idx_Bl=[index], key=["a", "b"])
+    assert Vqtok().tokens(batch)[0] is tokens
+    assert VqtokKeys().tokens(batch)[0] is tokens
+    assert VqtokIndices().tokens(batch)[0] is index
+    assert Vqtok().tokens(SimpleNamespace(idx_Bl=[index]))[0] is index
+    (stacked,) = Vqtok().tokens([SimpleNamespace(tokens=row) for row in tokens])
+    assert (stacked.shape, stacked.dtype) == ((2, 4), np.uint16)
 
 
 def test_a_shuffled_epoch_is_shuffled(tmp_path: Path) -> None:
