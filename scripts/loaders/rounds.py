@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import product
@@ -128,6 +129,7 @@ def _take_turns(
                 results[name] = Result(reason=str(reason), failed=True)
                 del rates[name]
     for name, measured in rates.items():
-        children[name].close_cell()
+        with suppress(Failed):  # it has delivered; the next condition starts it again
+            children[name].close_cell()
         results[name] = Result(statistics.median(measured), counted=results[name].counted)
     return results
