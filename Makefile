@@ -84,7 +84,7 @@ bench-costs: setup ## what exactness costs: resuming, claims and commits, memory
 	@$(BIN)/python scripts/bench_costs.py commits --side 256 --shards 4
 	@$(BIN)/python scripts/bench_costs.py memory
 
-bench-loader: $(BENCH)/installed ## how fast tokens are read, beside other loaders (some 10 minutes): ARGS="--markdown docs/benchmarks.md"
+bench-loader: $(BENCH)/installed ## how fast tokens are read, beside other loaders (10 to 20 minutes): ARGS="--markdown docs/benchmarks.md"
 	@$(BENCH)/bin/python scripts/bench_loader.py $(ARGS)
 
 $(BENCH)/installed: .venv/installed pyproject.toml

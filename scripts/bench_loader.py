@@ -1,7 +1,7 @@
 """How fast tokens are read, beside other loaders over the same rows.
 
     make bench-loader                                               installs the loaders, and runs this with ARGS
-    python scripts/bench_loader.py                                  all loaders that are installed, some 10 minutes
+    python scripts/bench_loader.py                                  all loaders that are installed, 10 to 20 minutes
     python scripts/bench_loader.py --only vqtok-raw --only memmap   two of them
     python scripts/bench_loader.py --also my_module:MyPeer          one more, see scripts/loaders/peer.py
     python scripts/bench_loader.py --markdown docs/benchmarks.md    puts the tables into the page
