@@ -112,6 +112,10 @@ class TokenStore:
         """Find the tokens of int64 [n] row numbers, all in 0 .. len - 1, without copying them; for loaders."""
         return self._tokens.locate(rows)
 
+    def locate_runs(self, starts: Array, lengths: Array) -> Located:
+        """The same for runs of consecutive rows, int64 [runs] each, every one within a chunk: much faster."""
+        return self._tokens.locate_runs(starts, lengths)
+
     def fetch(self, rows: Array) -> None:
         """Begin to copy the parts of int64 [n] row numbers into the cache, if there is one; returns at once."""
         numbers = np.unique(np.searchsorted(self._starts, rows, side="right") - 1)

@@ -116,20 +116,34 @@ class RowArray:
         Safe to call from several threads. Raises CorruptStore naming part, chunk and remedy; StoreError where a
         file cannot be had.
         """
-        if os.getpid() != self._pid:  # no thread survives a fork, nor a lock that another thread held
-            self._begin()
         chunk_of_row = np.searchsorted(self.chunk_starts, rows, side="right") - 1
         starts = np.flatnonzero(np.diff(chunk_of_row, prepend=-1))  # of runs of rows in one chunk
         chunks = chunk_of_row[starts]
+        addresses, memory = self._chunk_addresses(chunks)
+        offsets = addresses - self.chunk_starts[chunks] * self._row_bytes
+        lengths = np.diff(starts, append=len(rows))
+        return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, memory)
+
+    def locate_runs(self, starts: Array, lengths: Array) -> Located:
+        """The same for runs of consecutive rows, int64 [runs] each, every one within a chunk: much faster."""
+        chunks = np.searchsorted(self.chunk_starts, starts, side="right") - 1
+        addresses, memory = self._chunk_addresses(chunks)
+        ends = np.cumsum(lengths)
+        rows = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+        offsets = addresses - self.chunk_starts[chunks] * self._row_bytes
+        return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, memory)
+
+    def _chunk_addresses(self, chunks: Array) -> tuple[Array, object]:
+        """Where chunks lie, int64 [n] less `_FIRST_ADDRESS`, and what keeps them there."""
+        if os.getpid() != self._pid:  # no thread survives a fork, nor a lock that another thread held
+            self._begin()
         opened = self._open
         addresses = opened.addresses[chunks]
         missing = np.flatnonzero(addresses == 0)
         loaded = self._load({int(chunk) for chunk in chunks[missing]}) if missing.size else {}
         for place in missing:
             addresses[place] = loaded[int(chunks[place])].ctypes.data
-        offsets = addresses - _FIRST_ADDRESS - self.chunk_starts[chunks] * self._row_bytes
-        lengths = np.diff(starts, append=len(rows))
-        return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, (opened, loaded))
+        return addresses - _FIRST_ADDRESS, (opened, loaded)
 
     def _load(self, chunks: set[int]) -> dict[int, Array]:
         """Chunks by their number, several read at a time."""
