@@ -5,7 +5,6 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -178,12 +177,6 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._epoch, self._stages = int(state["epoch"]), stages
         self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
 
-    def windows(self, epoch: int, world_size: int, segments: Sequence[Segment]) -> Iterator[Located]:
-        """Rows of some segments of an epoch that begins with `world_size` ranks, located; for mixtures."""
-        loader = copy(self)
-        loader._epoch = epoch
-        return loader._windows(segments, world_size)
-
     @property
     def place(self) -> tuple[int, int]:
         """Rank and number of ranks."""
@@ -223,7 +216,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
             return
         lane = lanes(self._num_rows, stages)[self._rank]
         segments = cut(lane, stages[-1].taken, self._num_rows)
-        windows = prefetch(self._windows(segments, stages[0].world_size), _WINDOWS_AHEAD)
+        windows = prefetch(self.windows(self._epoch, stages[0].world_size, segments), _WINDOWS_AHEAD)
         try:
             step = 0
             for batch in in_batches(windows, self.batch_size):
@@ -236,21 +229,11 @@ class TokenLoader(IterableDataset[TokenBatch]):
         if step < steps:  # this rank's lane has a row less than others, and no row to fill a batch of its own
             yield self.store.locate(self._rows_at(np.empty(0, np.int64)))
 
-    def _windows(self, segments: Sequence[Segment], world_size: int) -> Iterator[Located]:
-        """Windows of rows in the order of the epoch, located ahead of their use."""
-        starts = self.store.chunk_starts if self._rows is None else np.searchsorted(self._rows, self.store.chunk_starts)
-        part_starts = (
-            self.store.part_starts if self._rows is None else np.searchsorted(self._rows, self.store.part_starts)
-        )
-        chunk_starts = np.unique(starts)
+    def windows(self, epoch: int, world_size: int, segments: Sequence[Segment]) -> Iterator[Located]:
+        """Rows of some segments of an epoch that begins with `world_size` ranks, located ahead of their use."""
+        chunk_starts, group_starts = self._starts
         order = EpochOrder(
-            chunk_starts,
-            world_size,
-            self._shuffle,
-            self._seed,
-            self._epoch,
-            np.unique(np.searchsorted(chunk_starts, part_starts)),
-            self._parts_at_a_time,
+            chunk_starts, world_size, self._shuffle, self._seed, epoch, group_starts, self._parts_at_a_time
         )
         for window in self._fetched(window for segment in segments for window in order.windows(segment)):
             if self._rows is None:
@@ -284,6 +267,15 @@ class TokenLoader(IterableDataset[TokenBatch]):
     @property
     def _num_rows(self) -> int:
         return len(self.store) if self._rows is None else len(self._rows)
+
+    @cached_property
+    def _starts(self) -> tuple[Rows, Rows]:
+        """Positions where chunks with any of the rows begin, and the first such chunk of each part; with their ends."""
+        chunks, parts = self.store.chunk_starts, self.store.part_starts
+        if self._rows is not None:
+            chunks, parts = np.searchsorted(self._rows, chunks), np.searchsorted(self._rows, parts)
+        chunk_starts = np.unique(chunks)
+        return chunk_starts, np.unique(np.searchsorted(chunk_starts, parts))
 
     @cached_property
     def _selection(self) -> str | None:

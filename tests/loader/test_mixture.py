@@ -4,14 +4,15 @@ import json
 import pickle
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fixtures_store import store_of_rows
+from fixtures_store import store_of_rows, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -308,18 +309,20 @@ def test_a_store_of_weight_0_is_not_read(stores: list[TokenStore], folder: Path)
 
 def test_little_is_read_ahead(stores: list[TokenStore], monkeypatch: pytest.MonkeyPatch) -> None:
     located: list[int] = []
-    locate = TokenStore.locate
+    windows = TokenLoader.windows
 
-    def counting(self: TokenStore, rows: np.ndarray) -> Located:
-        located.append(len(rows))
-        return locate(self, rows)
+    def counted(*arguments: Any) -> Iterator[Located]:
+        for window in windows(*arguments):
+            located.append(len(window))
+            yield window
 
-    monkeypatch.setattr(TokenStore, "locate", counting)
+    monkeypatch.setattr(TokenLoader, "windows", counted)
     iterator = iter(MixtureLoader(stores, WEIGHTS, 10))
     next(iterator)
-    time.sleep(0.3)
-    ahead = mixture_module._BLOCKS_AHEAD + 2
-    assert 50 * (ahead - 2) <= sum(located) <= 50 * ahead + 3 * 4 * 16
+    wait_for(lambda: sum(located) >= 50 * mixture_module._BLOCKS_AHEAD)
+    time.sleep(0.2)
+    in_the_making, windows_of_stores = 2 * 50, 3 * 4 * 16
+    assert sum(located) <= 50 * mixture_module._BLOCKS_AHEAD + in_the_making + windows_of_stores
     iterator.close()  # type: ignore[attr-defined]
 
 
