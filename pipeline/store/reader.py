@@ -104,7 +104,8 @@ class TokenStore:
         CorruptStore naming part, chunk and remedy.
         """
         wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else _row_numbers(rows)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
+        # As unsigned numbers negative ones are the largest.
+        if wanted.size and wanted.view(np.uint64).max() >= len(self):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a store of {len(self)} samples")
         return self.batch(self.locate(wanted))
 
