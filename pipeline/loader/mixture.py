@@ -55,6 +55,9 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     up to a few rows. Of each store every row comes once per pass, over all ranks, and the next pass is in another
     order. All ranks make equally many steps, and all batches are full. Memory is that of one TokenLoader per store.
 
+    A torch `DataLoader` may iterate it with `batch_size=None`, in the same order with any number of workers. Workers are
+    copies that begin where this loader stands: before the next iteration, `load_state_dict(state_after(steps))`.
+
     Args:
         sources: open stores, or loaders of them, of which rows, order and seed count, and rank and world_size must
             be those of the mixture. A store is read as `TokenLoader(store, seed=seed + its number)` reads it.
@@ -114,6 +117,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self._begin = _Place(0, 0, (Progress(0, (Stretch(world_size),)),) * len(self._loaders))
         self._steps = 0
         self._worker: tuple[int, int, int] | None = None
+        self._in_workers = torch.zeros(1, dtype=torch.bool).share_memory_()  # shared with the copies in workers
 
     @property
     def vocab_size(self) -> int:
@@ -155,6 +159,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 f"the mixture's state is of worker {self._worker[0]} of {self._worker[1]}, this is worker {number} of "
                 f"{count}; resume with the same number of workers, or from MixtureLoader.state_after"
             )
+        self._in_workers[0] = info is not None
         done = self._worker[2] if self._worker else 0
         place = self._after(self._now(), done * count)
         steps = self._steps_left(place)
@@ -172,7 +177,15 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self._begin, self._steps, self._worker = replace(self._after(place, steps), delivered=0), 0, None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the mixture stands: a few numbers for each store, the same on every rank after equally many steps."""
+        """Where the mixture stands: a few numbers for each store, the same on every rank after equally many steps.
+
+        Raises StoreError once the workers of a `DataLoader` iterate over copies of this loader, for it stands still.
+        """
+        if self._in_workers and not get_worker_info():
+            raise StoreError(
+                "workers of a DataLoader iterate over copies of this mixture: use state_after(steps) with the number "
+                "of batches so far"
+            )
         state = self._state(self._now())
         return {**state, "worker": list(self._worker)} if self._worker else state
 
@@ -190,8 +203,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
         Raises StoreError naming what differs when the state is of other stores, another order or other weights.
         """
-        present = self.state_dict()
-        missing = present.keys() - state.keys() - {"worker"}
+        present = self._state(self._now())
+        missing = present.keys() - state.keys()
         if missing:
             raise StoreError(f"the state has no {', '.join(sorted(missing))}: it is not that of a MixtureLoader")
         if len(state["stores"]) != len(self._loaders):
@@ -219,6 +232,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         places = tuple(own.at(self._world_size) for own in progress)
         self._begin, self._steps = _Place(int(state["position"]), int(state["delivered"]), places), 0
         self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
+        if not get_worker_info():
+            self._in_workers[0] = False
 
     def _state(self, place: _Place) -> dict[str, Any]:
         return {

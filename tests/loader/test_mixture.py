@@ -266,7 +266,10 @@ def test_workers_change_nothing(stores: list[TokenStore], workers: int) -> None:
     batches = list(DataLoader(loader, batch_size=None, num_workers=workers))
     assert rows_of(batches) == expected
     assert all(isinstance(batch, MixedBatch) for batch in batches)
+    with pytest.raises(StoreError, match=r"copies of this mixture: use state_after\(steps\)"):
+        loader.state_dict()
     loader.load_state_dict(loader.state_after(4))
+    assert loader.state_dict()["position"] == 40
     assert rows_of(list(DataLoader(loader, batch_size=None, num_workers=workers))) == expected[40:]
 
 
