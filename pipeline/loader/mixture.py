@@ -55,7 +55,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     up to a few rows. Of each store every row comes once per pass, over all ranks, and the next pass is in another
     order. All ranks make equally many steps, and all batches are full. Memory is that of one TokenLoader per store.
 
-    A torch `DataLoader` may iterate it with `batch_size=None`, in the same order with any number of workers. Workers are
+    A torch `DataLoader` may iterate it with `batch_size=None`, in the same order with any number of workers. They are
     copies that begin where this loader stands: before the next iteration, `load_state_dict(state_after(steps))`.
 
     Args:

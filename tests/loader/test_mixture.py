@@ -281,11 +281,12 @@ def test_a_worker_s_state_goes_on_where_it_was(stores: list[TokenStore], monkeyp
     monkeypatch.setattr(mixture_module, "get_worker_info", Info)
     loader, resumed = MixtureLoader(stores, WEIGHTS, 10), MixtureLoader(stores, WEIGHTS, 10)
     assert [batch.row.tolist() for batch in steps_of(loader, 4)] == whole[1:12:3]
-    resumed.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    state = json.loads(json.dumps(loader.state_dict()))
+    resumed.load_state_dict(state)
     assert [batch.row.tolist() for batch in steps_of(resumed, 6)] == whole[13::3]
     monkeypatch.setattr(mixture_module, "get_worker_info", lambda: None)
     with pytest.raises(StoreError, match="of worker 1 of 3"):
-        MixtureLoader(stores, WEIGHTS, 10).load_state_dict(loader.state_dict())
+        MixtureLoader(stores, WEIGHTS, 10).load_state_dict(state)
 
 
 # --- sources ----------------------------------------------------------------------------------------------
