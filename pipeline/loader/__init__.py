@@ -1,9 +1,11 @@
 """Batches of tokens for autoregressive training.
 
 epoch order (a pure function of seed and epoch) ──▶ this rank's rows ──▶ TokenBatch
+rows that a sampler of torch picks ──▶ TokenDataset ──▶ TokenBatch
 """
 
+from pipeline.loader.dataset import TokenDataset
 from pipeline.loader.loader import TokenLoader
 from pipeline.store.batch import TokenBatch
 
-__all__ = ["TokenBatch", "TokenLoader"]
+__all__ = ["TokenBatch", "TokenDataset", "TokenLoader"]

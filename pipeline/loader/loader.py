@@ -24,13 +24,18 @@ Remainder = Literal["uneven", "drop", "pad"]
 
 _WINDOWS_AHEAD = 2
 
+# What a loader shares with its copies in workers: the epoch it stands in, the epoch that a worker has begun, and how
+# often it was given a state.
+_EPOCH, _BEGUN, _LOADS = range(3)
+_NO_EPOCH = -1
+
 
 class TokenLoader(IterableDataset[TokenBatch]):
     """Iterating gives the batches of one epoch, or what is left of it; the next iteration the next epoch.
 
     Reading runs in threads beside the iteration, so worker processes are not needed for speed. A torch `DataLoader` may
     iterate it all the same, with `batch_size=None`: batches come in the same order with any number of workers.
-    Each epoch's workers are new copies of this loader, so call `set_epoch` before every epoch then.
+    They iterate over copies, which begin where this loader stands: call `set_epoch` before every epoch then.
 
     Args:
         store: an open store.
@@ -81,7 +86,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
             _warn_of_a_small_cache(store)
         self.store = store
         self.batch_size = batch_size
-        self._rows = None if rows is None else _checked(rows, len(store))
+        self._rows = None if rows is None else checked_rows(rows, len(store))
         self._shuffle = shuffle
         self._seed = seed
         self._rank = rank
@@ -91,6 +96,11 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._epoch = 0
         self._stages = [Stage(world_size)]
         self._worker: tuple[int, int, int] | None = None
+        self._resumes = False
+        self._all_taken = False
+        self._loads = 0
+        # Workers see it change: whether forked or spawned, and also those that stay for the next epoch.
+        self._shared = torch.tensor([0, _NO_EPOCH, 0]).share_memory_()
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
@@ -98,31 +108,70 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     def __iter__(self) -> Iterator[TokenBatch]:
         info = get_worker_info()
-        number, count = (info.id, info.num_workers) if info else (0, 1)
+        if info:
+            yield from self._of_worker(info.id, info.num_workers)
+            return
+        if self._all_taken:  # whoever counts batches does not ask for one beyond the last
+            self.set_epoch(self._epoch + 1)
+        self._shared[_BEGUN] = _NO_EPOCH
+        epoch, steps = self._epoch, self._steps(self._stages)
+        for step, rows in enumerate(self._batches(list(self._stages)), start=1):
+            batch = self._finished(rows)
+            self._take(1)
+            self._all_taken = step == steps
+            yield batch
+        self.set_epoch(epoch + 1)
+
+    def _of_worker(self, number: int, count: int) -> Iterator[TokenBatch]:
+        """The batches of a worker of a `DataLoader`: of an epoch in the process of origin, or what is left of one."""
+        if not self._resumes:
+            self._follow()
         if self._worker and self._worker[:2] != (number, count):
             raise StoreError(
                 f"the loader's state is of worker {self._worker[0]} of {self._worker[1]}, this is worker {number} of "
                 f"{count}; resume with the same number of workers, or from TokenLoader.state_after"
             )
         done = self._worker[2] if self._worker else 0
-        for step, batch in enumerate(self._batches(list(self._stages))):
-            if step % count != number or step < done * count:
-                continue
-            done += 1
-            if info:
+        self._resumes = False
+        self._shared[_BEGUN] = self._shared[_EPOCH]
+        for step, rows in enumerate(self._batches(list(self._stages))):
+            if step % count == number and step >= done * count:
+                done += 1
                 self._worker = number, count, done
-            else:
-                self._take(1)
-            yield self._finished(batch)
-        self.set_epoch(self._epoch + 1)
+                yield self._finished(rows)
+
+    def _follow(self) -> None:
+        """Go where the loader stands of which this is a worker's copy."""
+        if self._loads != int(self._shared[_LOADS]):
+            raise StoreError(
+                "the loader has been given a state since these persistent workers were started; make a new DataLoader"
+            )
+        self.set_epoch(int(self._shared[_EPOCH]))
+        self._worker = None
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; where the loader is in it already, it stays there."""
         if epoch != self._epoch:
-            self._epoch, self._stages, self._worker = epoch, [Stage(self._world_size)], None
+            self._move(epoch, [Stage(self._world_size)])
+
+    def _move(self, epoch: int, stages: list[Stage]) -> None:
+        self._epoch, self._stages, self._worker, self._all_taken = epoch, stages, None, False
+        if not get_worker_info():
+            self._shared[_EPOCH], self._shared[_BEGUN] = epoch, _NO_EPOCH
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: a few numbers that are the same on every rank after equally many steps."""
+        """Where the loader stands: a few numbers that are the same on every rank after equally many steps.
+
+        Raises StoreError while the workers of a `DataLoader` iterate over copies of this loader, for it stands still.
+        """
+        if not get_worker_info() and self._epoch == int(self._shared[_BEGUN]):
+            raise StoreError(
+                f"epoch {self._epoch} is being iterated by workers of a DataLoader, over copies of this loader: use "
+                "state_after(steps) with the number of batches so far"
+            )
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
         state = {
             "content_digest": self.store.content_digest,
             "rows": self._selection,
@@ -142,7 +191,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         *before, now = self._stages
         taken = now.taken + steps * self.batch_size
         return {
-            **self.state_dict(),
+            **self._state(),
             "stages": [[stage.world_size, stage.taken] for stage in (*before, Stage(now.world_size, taken))],
         }
 
@@ -153,7 +202,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
         Raises StoreError naming what differs when the state is of another store or another order.
         """
-        present = self.state_dict()
+        present = self._state()
         missing = present.keys() - state.keys() - {"worker"}
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
@@ -178,8 +227,12 @@ class TokenLoader(IterableDataset[TokenBatch]):
             stages.pop()
         if not stages or stages[-1].world_size != self._world_size:
             stages.append(Stage(self._world_size))
-        self._epoch, self._stages = int(state["epoch"]), stages
-        self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
+        self._move(int(state["epoch"]), stages)
+        if worker:
+            self._worker, self._resumes = (int(worker[0]), int(worker[1]), int(worker[2])), True
+        elif not get_worker_info():
+            self._shared[_LOADS] += 1
+            self._loads = int(self._shared[_LOADS])
 
     def _take(self, steps: int) -> None:
         now = self._stages[-1]
@@ -302,8 +355,8 @@ def _warn_of_a_small_cache(store: TokenStore) -> None:
         )
 
 
-def _checked(rows: Sequence[int] | Rows, length: int) -> Rows:
-    """Row numbers as int64 [n]."""
+def checked_rows(rows: Sequence[int] | Rows, length: int) -> Rows:
+    """Sorted row numbers of a store of `length` as int64 [n]. Raises ValueError for anything else."""
     numbers = np.asarray(rows)
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         raise ValueError(f"rows must be a sequence of row numbers, not {rows!r}")
