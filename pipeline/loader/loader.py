@@ -108,9 +108,9 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     def __iter__(self) -> Iterator[TokenBatch]:
         info = get_worker_info()
-        if info:
-            yield from self._of_worker(info.id, info.num_workers)
-            return
+        return self._begun_by_worker(info.id, info.num_workers) if info else self._own()
+
+    def _own(self) -> Iterator[TokenBatch]:
         if self._all_taken:  # whoever counts batches does not ask for one beyond the last
             self.set_epoch(self._epoch + 1)
         self._shared[_BEGUN] = _NO_EPOCH
@@ -122,32 +122,33 @@ class TokenLoader(IterableDataset[TokenBatch]):
             yield batch
         self.set_epoch(epoch + 1)
 
-    def _of_worker(self, number: int, count: int) -> Iterator[TokenBatch]:
-        """The batches of a worker of a `DataLoader`: of an epoch in the process of origin, or what is left of one."""
+    def _begun_by_worker(self, number: int, count: int) -> Iterator[TokenBatch]:
+        """The share of a worker of a `DataLoader`: of the epoch of the loader that this is a copy of, or, with the
+        state of a worker, what is left of that worker's share."""
         if not self._resumes:
-            self._follow()
-        if self._worker and self._worker[:2] != (number, count):
-            raise StoreError(
-                f"the loader's state is of worker {self._worker[0]} of {self._worker[1]}, this is worker {number} of "
-                f"{count}; resume with the same number of workers, or from TokenLoader.state_after"
-            )
-        done = self._worker[2] if self._worker else 0
+            if self._loads != int(self._shared[_LOADS]):
+                raise StoreError(
+                    "the loader was given a state after these persistent workers were started; make a new DataLoader"
+                )
+            self.set_epoch(int(self._shared[_EPOCH]))
+            self._worker = None
         self._resumes = False
+        *of, done = self._worker or (number, count, 0)
+        if of != [number, count]:
+            raise StoreError(
+                f"the loader's state is of worker {of[0]} of {of[1]}, this is worker {number} of {count}; resume with "
+                "the same number of workers, or from TokenLoader.state_after"
+            )
+        self._worker = number, count, done
         self._shared[_BEGUN] = self._shared[_EPOCH]
+        return self._share(number, count, done)
+
+    def _share(self, number: int, count: int, done: int) -> Iterator[TokenBatch]:
         for step, rows in enumerate(self._batches(list(self._stages))):
             if step % count == number and step >= done * count:
-                done += 1
-                self._worker = number, count, done
-                yield self._finished(rows)
-
-    def _follow(self) -> None:
-        """Go where the loader stands of which this is a worker's copy."""
-        if self._loads != int(self._shared[_LOADS]):
-            raise StoreError(
-                "the loader has been given a state since these persistent workers were started; make a new DataLoader"
-            )
-        self.set_epoch(int(self._shared[_EPOCH]))
-        self._worker = None
+                batch = self._finished(rows)
+                self._worker = number, count, step // count + 1
+                yield batch
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; where the loader is in it already, it stays there."""
@@ -228,9 +229,10 @@ class TokenLoader(IterableDataset[TokenBatch]):
         if not stages or stages[-1].world_size != self._world_size:
             stages.append(Stage(self._world_size))
         self._move(int(state["epoch"]), stages)
-        if worker:
-            self._worker, self._resumes = (int(worker[0]), int(worker[1]), int(worker[2])), True
-        elif not get_worker_info():
+        self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
+        if get_worker_info():
+            self._resumes = True
+        else:
             self._shared[_LOADS] += 1
             self._loads = int(self._shared[_LOADS])
 

@@ -1,6 +1,6 @@
 """What a store hands out: one sample, or a batch of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -27,6 +27,9 @@ class Rows(Protocol):
 
     def field_of(self, name: str, rows: Array) -> list[bytes | None]:
         """A kept member, None where a sample had none."""
+
+    def reopening(self) -> "tuple[Callable[..., Rows], tuple[Any, ...]]":
+        """A function and its arguments that give the same in another process."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,18 @@ class TokenBatch:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As bytes: to hand a tensor to another process by shared memory takes longer than to copy it.
-        mask = None if self.mask is None else self.mask.numpy()
-        return _rebuilt, (self.tokens.cpu().numpy(), self.row, self.store, mask, self.label.cpu().numpy())
+        mask = None if self.mask is None else self.mask.cpu().numpy()
+        return _rebuilt, (self.tokens.cpu().numpy(), self.row, self.store.reopening(), mask, self.label.cpu().numpy())
 
 
-def _rebuilt(tokens: Array, row: Array, store: Rows, mask: Array | None, label: Array) -> TokenBatch:
+def _rebuilt(
+    tokens: Array,
+    row: Array,
+    reopening: tuple[Callable[..., Rows], tuple[Any, ...]],
+    mask: Array | None,
+    label: Array,
+) -> TokenBatch:
+    reopen, arguments = reopening
+    store = reopen(*arguments)
     whole = TokenBatch(torch.from_numpy(tokens), row, store, None if mask is None else torch.from_numpy(mask))
     return whole.with_label(torch.from_numpy(label))
