@@ -108,7 +108,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     def __iter__(self) -> Iterator[TokenBatch]:
         info = get_worker_info()
-        return self._begun_by_worker(info.id, info.num_workers) if info else self._own()
+        return self._of_worker(info.id, info.num_workers) if info else self._own()
 
     def _own(self) -> Iterator[TokenBatch]:
         if self._all_taken:  # whoever counts batches does not ask for one beyond the last
@@ -122,9 +122,18 @@ class TokenLoader(IterableDataset[TokenBatch]):
             yield batch
         self.set_epoch(epoch + 1)
 
-    def _begun_by_worker(self, number: int, count: int) -> Iterator[TokenBatch]:
+    def _of_worker(self, number: int, count: int) -> Iterator[TokenBatch]:
         """The share of a worker of a `DataLoader`: of the epoch of the loader that this is a copy of, or, with the
         state of a worker, what is left of that worker's share."""
+        try:
+            # At once, not with the first batch: frameworks take the state before that.
+            self._worker = number, count, self._begin_share(number, count)
+        except StoreError as error:
+            return _failing(error)  # with the first batch: only there torch hands it on to the main process
+        return self._share(*self._worker)
+
+    def _begin_share(self, number: int, count: int) -> int:
+        """Go where a worker begins; batches of its share that it has delivered already."""
         if not self._resumes:
             if self._loads != int(self._shared[_LOADS]):
                 raise StoreError(
@@ -133,15 +142,14 @@ class TokenLoader(IterableDataset[TokenBatch]):
             self.set_epoch(int(self._shared[_EPOCH]))
             self._worker = None
         self._resumes = False
+        self._shared[_BEGUN] = self._shared[_EPOCH]
         *of, done = self._worker or (number, count, 0)
         if of != [number, count]:
             raise StoreError(
                 f"the loader's state is of worker {of[0]} of {of[1]}, this is worker {number} of {count}; resume with "
                 "the same number of workers, or from TokenLoader.state_after"
             )
-        self._worker = number, count, done
-        self._shared[_BEGUN] = self._shared[_EPOCH]
-        return self._share(number, count, done)
+        return done
 
     def _share(self, number: int, count: int, done: int) -> Iterator[TokenBatch]:
         for step, rows in enumerate(self._batches(list(self._stages))):
@@ -342,6 +350,11 @@ def in_batches(stretches: Iterable[Located], size: int) -> Iterator[Located]:
         rest = stretch[whole:] if whole < len(stretch) else None
     if rest is not None:
         yield rest
+
+
+def _failing(error: StoreError) -> Iterator[TokenBatch]:
+    raise error
+    yield
 
 
 def _warn_of_a_small_cache(store: TokenStore) -> None:
