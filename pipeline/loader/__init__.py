@@ -1,9 +1,11 @@
 """Batches of tokens for autoregressive training.
 
 epoch order (a pure function of seed and epoch) ──▶ this rank's rows ──▶ TokenBatch
+rows that a sampler of torch picks ──▶ TokenDataset ──▶ TokenBatch
 several loaders, in given proportions ──▶ MixedBatch
 """
 
+from pipeline.loader.dataset import TokenDataset
 from pipeline.loader.loader import TokenLoader
 from pipeline.loader.mixed import MixedBatch
 from pipeline.loader.mixture import MixtureLoader
@@ -15,6 +17,7 @@ __all__ = [
     "MixtureLoader",
     "RowRecord",
     "TokenBatch",
+    "TokenDataset",
     "TokenLoader",
     "rows_where",
     "rows_with_label",

@@ -24,13 +24,18 @@ Remainder = Literal["uneven", "drop", "pad"]
 
 _WINDOWS_AHEAD = 2
 
+# What a loader shares with its copies in workers: the epoch it stands in, the epoch that a worker has begun, and how
+# often it was given a state.
+_EPOCH, _BEGUN, _LOADS = range(3)
+_NO_EPOCH = -1
+
 
 class TokenLoader(IterableDataset[TokenBatch]):
     """Iterating gives the batches of one epoch, or what is left of it; the next iteration the next epoch.
 
     Reading runs in threads beside the iteration, so worker processes are not needed for speed. A torch `DataLoader` may
     iterate it all the same, with `batch_size=None`: batches come in the same order with any number of workers.
-    Each epoch's workers are new copies of this loader, so call `set_epoch` before every epoch then.
+    They iterate over copies, which begin where this loader stands: call `set_epoch` before every epoch then.
 
     Args:
         store: an open store.
@@ -91,6 +96,11 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._epoch = 0
         self._stages = [Stage(world_size)]
         self._worker: tuple[int, int, int] | None = None
+        self._resumes = False
+        self._all_taken = False
+        self._loads = 0
+        # Workers see it change: whether forked or spawned, and also those that stay for the next epoch.
+        self._shared = torch.tensor([0, _NO_EPOCH, 0]).share_memory_()
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
@@ -98,31 +108,79 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     def __iter__(self) -> Iterator[TokenBatch]:
         info = get_worker_info()
-        number, count = (info.id, info.num_workers) if info else (0, 1)
-        if self._worker and self._worker[:2] != (number, count):
+        return self._of_worker(info.id, info.num_workers) if info else self._own()
+
+    def _own(self) -> Iterator[TokenBatch]:
+        if self._all_taken:  # whoever counts batches does not ask for one beyond the last
+            self.set_epoch(self._epoch + 1)
+        self._shared[_BEGUN] = _NO_EPOCH
+        epoch, steps = self._epoch, self._steps(self._stages)
+        for step, rows in enumerate(self._batches(list(self._stages)), start=1):
+            batch = self._finished(rows)
+            self._take(1)
+            self._all_taken = step == steps
+            yield batch
+        self.set_epoch(epoch + 1)
+
+    def _of_worker(self, number: int, count: int) -> Iterator[TokenBatch]:
+        """The share of a worker of a `DataLoader`: of the epoch of the loader that this is a copy of, or, with the
+        state of a worker, what is left of that worker's share."""
+        try:
+            # At once, not with the first batch: frameworks take the state before that.
+            self._worker = number, count, self._begin_share(number, count)
+        except StoreError as error:
+            return _failing(error)  # with the first batch: only there torch hands it on to the main process
+        return self._share(*self._worker)
+
+    def _begin_share(self, number: int, count: int) -> int:
+        """Go where a worker begins; batches of its share that it has delivered already."""
+        if not self._resumes:
+            if self._loads != int(self._shared[_LOADS]):
+                raise StoreError(
+                    "the loader was given a state after these persistent workers were started; make a new DataLoader"
+                )
+            self.set_epoch(int(self._shared[_EPOCH]))
+            self._worker = None
+        self._resumes = False
+        self._shared[_BEGUN] = self._shared[_EPOCH]
+        *of, done = self._worker or (number, count, 0)
+        if of != [number, count]:
             raise StoreError(
-                f"the loader's state is of worker {self._worker[0]} of {self._worker[1]}, this is worker {number} of "
-                f"{count}; resume with the same number of workers, or from TokenLoader.state_after"
+                f"the loader's state is of worker {of[0]} of {of[1]}, this is worker {number} of {count}; resume with "
+                "the same number of workers, or from TokenLoader.state_after"
             )
-        done = self._worker[2] if self._worker else 0
-        for step, batch in enumerate(self._batches(list(self._stages))):
-            if step % count != number or step < done * count:
-                continue
-            done += 1
-            if info:
-                self._worker = number, count, done
-            else:
-                self._take(1)
-            yield self._finished(batch)
-        self.set_epoch(self._epoch + 1)
+        return done
+
+    def _share(self, number: int, count: int, done: int) -> Iterator[TokenBatch]:
+        for step, rows in enumerate(self._batches(list(self._stages))):
+            if step % count == number and step >= done * count:
+                batch = self._finished(rows)
+                self._worker = number, count, step // count + 1
+                yield batch
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; where the loader is in it already, it stays there."""
         if epoch != self._epoch:
-            self._epoch, self._stages, self._worker = epoch, [Stage(self._world_size)], None
+            self._move(epoch, [Stage(self._world_size)])
+
+    def _move(self, epoch: int, stages: list[Stage]) -> None:
+        self._epoch, self._stages, self._worker, self._all_taken = epoch, stages, None, False
+        if not get_worker_info():
+            self._shared[_EPOCH], self._shared[_BEGUN] = epoch, _NO_EPOCH
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: a few numbers that are the same on every rank after equally many steps."""
+        """Where the loader stands: a few numbers that are the same on every rank after equally many steps.
+
+        Raises StoreError while the workers of a `DataLoader` iterate over copies of this loader, for it stands still.
+        """
+        if not get_worker_info() and self._epoch == int(self._shared[_BEGUN]):
+            raise StoreError(
+                f"epoch {self._epoch} is being iterated by workers of a DataLoader, over copies of this loader: use "
+                "state_after(steps) with the number of batches so far"
+            )
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
         state = {
             **self.order_of_rows,
             "epoch": self._epoch,
@@ -138,7 +196,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         *before, now = self._stages
         taken = now.taken + steps * self.batch_size
         return {
-            **self.state_dict(),
+            **self._state(),
             "stages": [[stage.world_size, stage.taken] for stage in (*before, Stage(now.world_size, taken))],
         }
 
@@ -149,7 +207,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
         Raises StoreError naming what differs when the state is of another store or another order.
         """
-        present = self.state_dict()
+        present = self._state()
         missing = present.keys() - state.keys() - {"worker"}
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
@@ -174,8 +232,13 @@ class TokenLoader(IterableDataset[TokenBatch]):
             stages.pop()
         if not stages or stages[-1].world_size != self._world_size:
             stages.append(Stage(self._world_size))
-        self._epoch, self._stages = int(state["epoch"]), stages
+        self._move(int(state["epoch"]), stages)
         self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
+        if get_worker_info():
+            self._resumes = True
+        else:
+            self._shared[_LOADS] += 1
+            self._loads = int(self._shared[_LOADS])
 
     @property
     def place(self) -> tuple[int, int]:
@@ -302,6 +365,11 @@ def in_batches(stretches: Iterable[Located], size: int) -> Iterator[Located]:
         yield rest
 
 
+def _failing(error: StoreError) -> Iterator[TokenBatch]:
+    raise error
+    yield
+
+
 def _warn_of_a_small_cache(store: TokenStore) -> None:
     """A window of random chunks needs parts from all over the store."""
     assert store.cache is not None
@@ -316,7 +384,7 @@ def _warn_of_a_small_cache(store: TokenStore) -> None:
 
 
 def checked_rows(rows: Sequence[int] | Rows, length: int) -> Rows:
-    """Row numbers as int64 [n]. Raises ValueError unless they are sorted, without repeats, below `length`."""
+    """Sorted row numbers of a store of `length` as int64 [n]. Raises ValueError for anything else."""
     numbers = np.asarray(rows)
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         raise ValueError(f"rows must be a sequence of row numbers, not {rows!r}")

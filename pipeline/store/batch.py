@@ -1,6 +1,6 @@
 """What a store hands out: one sample, or a batch of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -27,6 +27,9 @@ class Rows(Protocol):
 
     def field_of(self, name: str, rows: Array) -> list[bytes | None]:
         """A kept member, None where a sample had none."""
+
+    def reopening(self) -> "tuple[Callable[..., Rows], tuple[Any, ...]]":
+        """A function and its arguments that give the same in another process."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +124,20 @@ class TokenBatch:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As bytes: to hand a tensor to another process by shared memory takes longer than to copy it.
-        mask = None if self.mask is None else self.mask.numpy()
-        return _rebuilt, (type(self), self.tokens.cpu().numpy(), self.row, self.store, mask, self.label.cpu().numpy())
+        mask = None if self.mask is None else self.mask.cpu().numpy()
+        tensors = self.tokens.cpu().numpy(), mask, self.label.cpu().numpy()
+        return _rebuilt, (type(self), self.row, self.store.reopening(), *tensors)
 
 
 def _rebuilt(
-    kind: type[TokenBatch], tokens: Array, row: Array, store: Rows, mask: Array | None, label: Array
+    kind: type[TokenBatch],
+    row: Array,
+    reopening: tuple[Callable[..., Rows], tuple[Any, ...]],
+    tokens: Array,
+    mask: Array | None,
+    label: Array,
 ) -> TokenBatch:
+    reopen, arguments = reopening
+    store = reopen(*arguments)
     whole = kind(torch.from_numpy(tokens), row, store, None if mask is None else torch.from_numpy(mask))
     return whole.with_label(torch.from_numpy(label))

@@ -2,7 +2,7 @@
 
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ class TokenStore:
         content_digest: read the store as it was when it had this digest, before it grew.
         cache: keep local copies of the parts that are read, for a store that is far away.
         check: compare checksums of tokens the first time that they are read (`once`), or `always`.
+        manifest: read the parts of this one, not those of the store's own.
 
     Raises StoreError where there is no store, or none of that digest, IncompleteStore while the first job has
     not finished, and CorruptStore for a damaged one. A store that is being added to reads as it was when last
@@ -50,13 +51,15 @@ class TokenStore:
         content_digest: str | None = None,
         cache: PartCache | None = None,
         check: Literal["once", "always"] = "once",
+        manifest: Manifest | None = None,
     ) -> None:
         if check not in ("once", "always"):
             raise ValueError(f"check must be 'once' or 'always', not {check!r}")
         self._files: Files = files_at(str(path))
         self._options = {"partial": partial, "cache": cache, "check": check}
         self._birth = read_birth(self._files)
-        manifest = self._snapshot() if partial else read_manifest(self._files)
+        if manifest is None:
+            manifest = self._snapshot() if partial else read_manifest(self._files)
         if manifest is None:
             raise IncompleteStore(
                 f"{path}: source shards are still pending (no manifest yet); run the same vqtok tokenize again to "
@@ -84,9 +87,15 @@ class TokenStore:
             for name in self._birth.fields
         }
         self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        _open_stores[self._files.root, self.content_digest] = self
+        _open_stores[id(self)] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # What was committed when it was opened is written nowhere, and workers must have the same rows.
+        manifest = self.manifest if self._options["partial"] else None
+        return _open_store, (self._files.root, self.content_digest, self._options, manifest)
+
+    def reopening(self) -> tuple[Callable[..., "TokenStore"], tuple[Any, ...]]:
+        """What finds this store in another process that has it open, and opens it elsewhere, in a few bytes."""
         return _open_store, (self._files.root, self.content_digest, self._options)
 
     def __len__(self) -> int:
@@ -260,13 +269,19 @@ class TokenStore:
         return make_manifest(read_commits(self._files, parts), (), self.vocab_size, generation=0)
 
 
-_open_stores: "weakref.WeakValueDictionary[tuple[str, str], TokenStore]" = weakref.WeakValueDictionary()
+# Each one by itself: when one of two alike is closed, the other must still be found.
+_open_stores: "weakref.WeakValueDictionary[int, TokenStore]" = weakref.WeakValueDictionary()
 
 
-def _open_store(root: str, content_digest: str, options: dict[str, Any]) -> TokenStore:
+def _open_store(
+    root: str, content_digest: str, options: dict[str, Any], manifest: Manifest | None = None
+) -> TokenStore:
     """The store that this process has open already, for batches that come from its workers; else open it."""
-    found = _open_stores.get((root, content_digest))
-    return found if found is not None else TokenStore(root, content_digest=content_digest, **options)
+    for reference in _open_stores.valuerefs():  # a list made at once, whatever other threads open
+        store = reference()
+        if store is not None and (store._files.root, store.content_digest) == (root, content_digest):
+            return store
+    return TokenStore(root, content_digest=content_digest, manifest=manifest, **options)
 
 
 def _row_numbers(rows: Sequence[int] | Array) -> Array:
