@@ -54,6 +54,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     A row is from store i with the probability weights[i], and any stretch of rows has the stores in these proportions
     up to a few rows. Of each store every row comes once per pass, over all ranks, and the next pass is in another
     order. All ranks make equally many steps, and all batches are full. Memory is that of one TokenLoader per store.
+    Stores take turns on all ranks alike, so that a step of all ranks has a store of weight w in it about w * batch_size
+    times on each: where that is less than one, only in some of the steps.
 
     A torch `DataLoader` may iterate it with `batch_size=None`, in the same order with any number of workers. They are
     copies that begin where this loader stands: before the next iteration, `load_state_dict(state_after(steps))`.
