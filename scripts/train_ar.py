@@ -2,9 +2,9 @@
 
     python scripts/train_ar.py --config configs/sample.yaml
     torchrun --standalone --nproc-per-node 8 scripts/train_ar.py --store runs/my/store --tokenizer runs/my/tokenizer
-    accelerate launch --mixed_precision bf16 scripts/train_ar.py --config my.yaml --dim 768 --depth 12 --heads 12
+    accelerate launch --mixed_precision bf16 scripts/train_ar.py --config my.yaml --dim 512 --depth 12 --lr 3e-4
 
-A decoder-only transformer sees the embeddings of the tokens so far and predicts the next one, given the class of
+The transformer (ar_model.py) sees the embeddings of the tokens so far and predicts the next one, given the class of
 the image where there is one. Run the same command again to resume: it goes on in the middle of the epoch, to the
 same figures as if it had never stopped. Everything is in one folder, by default STORE-ar/:
 
@@ -13,15 +13,11 @@ same figures as if it had never stopped. Everything is in one folder, by default
     metrics.jsonl             bits per token: cross entropy / ln 2
     samples.png               new images
 
-Your own model: put any module in place of `Transformer` that turns the embeddings of l tokens and a class into
-logits for l + 1 tokens. Your own training loop needs three lines of this one:
+For your own model change ar_model.py. Your own training loop needs three lines of the one below:
 
     loader = TokenLoader(store, batch_size, rank=accelerator.process_index, world_size=accelerator.num_processes)
     for batch in loader:                                  # as it is: never `accelerator.prepare` it
         x_BLC = store.idxBl_to_var_input(batch.idx_Bl)    # without the tokenizer
-
-Shape letters: B images, L tokens of an image, l of them so far, C length of a code, D width of the model, K codes,
-H heads, d width of a head.
 """
 
 import io
@@ -31,7 +27,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,22 +37,23 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from ar_model import Transformer, classes_of, count_classes, next_token_loss, sample
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, VqtokError
 from pipeline.files import LocalFiles, is_url
+from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.metrics import MetricsLog
 from pipeline.jobs.training.schedule import WarmupThenCosine
 from pipeline.loader import TokenBatch, TokenLoader
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer, to_pixels
-from pipeline.records import differences
+from pipeline.records import JSON, differences
 from pipeline.store import TokenStore
 
 HELD_OUT, MAX_HELD_OUT = 0.05, 2048
@@ -64,46 +62,7 @@ HIDDEN_CLASSES = 0.1
 """Share of the training images whose class is not given, so that the model can do without."""
 SAMPLES, COLUMNS = 16, 8
 """New images in the picture."""
-MAX_CLASSES = 100_000
 SETTINGS, CHECKPOINT, PICTURE = "settings.json", "checkpoint.safetensors", "samples.png"
-
-
-class Block(nn.Module):
-    """Causal self-attention, then an MLP, each behind a LayerNorm and beside a residual connection."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
-
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        x_BLD = x_BLD + self.attend(self.norm1(x_BLD))
-        return x_BLD + self.mlp(self.norm2(x_BLD))
-
-    def attend(self, x_BLD: Tensor) -> Tensor:
-        q_BHLd, k_BHLd, v_BHLd = self.qkv(x_BLD).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        y_BHLd = F.scaled_dot_product_attention(q_BHLd, k_BHLd, v_BHLd, is_causal=True)
-        return self.out(y_BHLd.transpose(1, 2).flatten(2))
-
-
-class Transformer(nn.Module):
-    """From the embeddings of l tokens and a class to logits for l + 1 tokens. Class `num_classes` means none."""
-
-    def __init__(self, store: TokenStore, num_classes: int, dim: int, depth: int, heads: int) -> None:
-        super().__init__()
-        self.start = nn.Embedding(num_classes + 1, dim)
-        self.embed = nn.Sequential(nn.Linear(store.embedding_dim, dim), nn.LayerNorm(dim))
-        self.position_LD = nn.Parameter(torch.randn(store.geometry.num_tokens, dim) * 0.02)
-        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
-        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, store.vocab_size)
-        nn.init.zeros_(self.head.weight)
-
-    def forward(self, x_BlC: Tensor, class_B: Tensor) -> Tensor:
-        x_BLD = torch.cat([self.start(class_B)[:, None], self.embed(x_BlC)], dim=1)
-        x_BLD = x_BLD + self.position_LD[: x_BLD.shape[1]]
-        return self.head(self.norm(self.blocks(x_BLD)))
 
 
 @dataclass(frozen=True)
@@ -125,30 +84,29 @@ class Settings:
 
 def train(store: TokenStore, settings: Settings, folder: Path, accelerator: Accelerator) -> Transformer:
     """Train to the end, from the checkpoint in `folder` or from the start."""
-    rows, held_out = split_rows(len(store))
-    rank, device = accelerator.process_index, accelerator.device
-    ranks = {"rank": rank, "world_size": accelerator.num_processes}
+    rank, world_size, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+    rows, held_out_rows = split_rows(len(store))
+    options: dict[str, Any] = {"batch_size": settings.batch_size, "rank": rank, "world_size": world_size}
     # With `drop_last` all processes make equally many steps, as they must to share gradients.
-    loader = token_loader(store, rows, settings.batch_size, seed=settings.seed, drop_last=True, **ranks)
-    held_out_loader = token_loader(store, held_out, settings.batch_size, shuffle=False, **ranks)
+    loader = token_loader(store, rows=rows, seed=settings.seed, drop_last=True, **options)
+    held_out = token_loader(store, rows=held_out_rows, shuffle=False, **options)
     if len(loader) == 0:
         raise ConfigError(
-            f"--batch-size {settings.batch_size}: {len(rows)} images to train on ({len(held_out)} are held out) fill no "
-            f"batch in each of {accelerator.num_processes} processes; choose a smaller one"
+            f"--batch-size {settings.batch_size}: {len(rows)} images to train on ({len(held_out_rows)} are held out) "
+            f"fill no batch in each of {world_size} processes; choose a smaller one"
         )
     steps = settings.steps or settings.epochs * len(loader)
     schedule = WarmupThenCosine(settings.warmup, steps)
-    num_classes = count_classes(store) if settings.classes else 0
 
     set_seed(settings.seed)
+    num_classes = count_classes(store) if settings.classes else 0
     net = Transformer(store, num_classes, settings.dim, settings.depth, settings.heads)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.05)
+    optimizer: Any = torch.optim.AdamW(net.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.05)
     model, optimizer = accelerator.prepare(net, optimizer)
-    begin(folder, settings, store, accelerator)
     done = load_checkpoint(folder, net, optimizer, loader, accelerator)
     log = MetricsLog(folder, resumed_from=done) if accelerator.is_main_process else None
     accelerator.print(
-        f"{len(rows):,} images of {store.geometry.num_tokens} tokens to train on, {len(held_out):,} held out, "
+        f"{len(rows):,} images of {store.geometry.num_tokens} tokens to train on, {len(held_out_rows):,} held out, "
         f"{num_classes or 'no'} classes, {sum(weight.numel() for weight in net.parameters()) / 1e6:.1f} M weights\n"
         f"bits per token, of which the zero-order entropy of the store is {entropy_bits(store):.3f}:\n"
         f"    step   epoch     train  held out  class hidden  images/s\n{done:>8}"
@@ -168,18 +126,17 @@ def train(store: TokenStore, settings: Settings, folder: Path, accelerator: Acce
         nats += loss.detach()
 
         if step % settings.every == 0 or step == steps:
-            seconds = time.monotonic() - started
+            images_per_s = (step - last) * settings.batch_size * world_size / (time.monotonic() - started)
             bits = {
                 "train": accelerator.reduce(nats, "mean").item() / (step - last) / math.log(2),
-                "held_out": evaluate(net, store, held_out_loader, num_classes, 0, accelerator),
-                "class_hidden": evaluate(net, store, held_out_loader, num_classes, 1, accelerator),
+                "held_out": evaluate(net, store, held_out, accelerator),
+                "class_hidden": evaluate(net, store, held_out, accelerator, hidden=1),
             }
             if not math.isfinite(bits["train"]):
                 raise VqtokError(f"the loss became {bits['train']} at step {step}; choose --lr below {settings.lr}")
             if log is not None:
                 log.write("bits_per_token", step, bits)
                 save_checkpoint(folder, step, net, optimizer, loader, accelerator)
-            images_per_s = (step - last) * settings.batch_size * accelerator.num_processes / seconds
             figures = "{train:9.3f} {held_out:9.3f} {class_hidden:13.3f}".format(**bits)
             accelerator.print(f"{step:>8} {step / len(loader):7.2f} {figures} {images_per_s:9,.0f}")
             nats, last, started = torch.zeros_like(nats), step, time.monotonic()
@@ -201,23 +158,15 @@ def token_loader(store: TokenStore, rows: np.ndarray, batch_size: int, **options
     return TokenLoader(Rows(), batch_size, **options)  # type: ignore[arg-type]
 
 
-def next_token_loss(model: nn.Module, store: TokenStore, batch: TokenBatch, class_B: Tensor) -> Tensor:
-    """Nats per token with teacher forcing: token l is predicted from the embeddings of those before it."""
-    x_BLC = store.idxBl_to_var_input(batch.idx_Bl)
-    idx_BL = torch.cat(batch.idx_Bl, dim=1)
-    logits_BLK = model(x_BLC[:, :-1], class_B)
-    return F.cross_entropy(logits_BLK.float().flatten(0, 1), idx_BL.flatten())
-
-
 @torch.no_grad()
 def evaluate(
-    net: nn.Module, store: TokenStore, loader: TokenLoader, num_classes: int, hidden: float, accelerator: Accelerator
+    net: Transformer, store: TokenStore, loader: TokenLoader, accelerator: Accelerator, hidden: float = 0
 ) -> float:
-    """Bits per token of the images of `loader`, over all processes."""
+    """Bits per token of the images of `loader` in all processes, with the class hidden or not."""
     net.eval()
     nats_and_images = torch.zeros(2, device=accelerator.device)
     for batch in loader:
-        class_B = classes_of(batch, num_classes, hidden).to(accelerator.device)
+        class_B = classes_of(batch, net.num_classes, hidden).to(accelerator.device)
         nats = next_token_loss(net, store, batch.to(accelerator.device), class_B)
         nats_and_images += torch.stack([nats, torch.ones_like(nats)]) * len(batch)
     net.train()
@@ -238,43 +187,21 @@ def forever(loader: TokenLoader) -> Iterator[TokenBatch]:
         yield from loader
 
 
-def count_classes(store: TokenStore) -> int:
-    """Classes are the labels from 0 on; 0 without labels. Raises ConfigError for labels that are no classes."""
-    count = int(store.labels.max()) + 1
-    if count > MAX_CLASSES:
-        raise ConfigError(
-            f"label {count - 1} is too large for a class (limit {MAX_CLASSES:,}); train with --no-classes"
-        )
-    return count
-
-
-def classes_of(batch: TokenBatch, num_classes: int, hidden: float, seed: tuple[int, ...] = (0,)) -> Tensor:
-    """int64 [B]: the label, or `num_classes` where there is none, and for a share `hidden` of the images."""
-    hidden_B = torch.from_numpy(np.random.default_rng(seed).random(len(batch)) < hidden)
-    return batch.label.masked_fill(hidden_B | (batch.label < 0) | (batch.label >= num_classes), num_classes)
-
-
 def entropy_bits(store: TokenStore) -> float:
     """Zero-order entropy: bits per token for a model that knows only how often each code occurs."""
     share_K = store.code_counts[store.code_counts > 0] / store.code_counts.sum()
     return float(-(share_K * np.log2(share_K)).sum())
 
 
-def begin(folder: Path, settings: Settings, store: TokenStore, accelerator: Accelerator) -> None:
-    """Bind a folder to its settings. Raises ConfigError for one that was begun with others, or holds other things."""
-    ours = {**asdict(settings), "mixed_precision": accelerator.mixed_precision, "store": store.content_digest}
+def check_settings(folder: Path, ours: JSON) -> None:
+    """Raises ConfigError for a folder with the checkpoint of other settings, or with files of another kind."""
     remedy = "choose another --output, or delete the folder"
-    try:
+    if (folder / CHECKPOINT).exists():
         lines = differences(ours, json.loads((folder / SETTINGS).read_bytes()))
-    except FileNotFoundError:
-        lines = []
-        if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"{folder}: holds files, but no {SETTINGS} of a run to resume; {remedy}") from None
-    if lines:
-        raise ConfigError(f"{folder}: was begun with other settings; {remedy}\n  " + "\n  ".join(lines))
-    accelerator.wait_for_everyone()  # none may look while the first writes
-    if accelerator.is_main_process:
-        LocalFiles(folder).put(SETTINGS, json.dumps(ours, indent=1).encode())
+        if lines:
+            raise ConfigError(f"{folder}: was begun with other settings; {remedy}\n  " + "\n  ".join(lines))
+    elif any(folder.glob("[!.]*")) and not (folder / SETTINGS).exists():
+        raise ConfigError(f"{folder}: holds other files than a run of this script; {remedy}")
 
 
 def save_checkpoint(
@@ -283,14 +210,14 @@ def save_checkpoint(
     """All in one file, renamed into its place: a kill leaves the old one or the new one."""
     tensors = {f"model.{name}": value for name, value in net.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+        tensors |= {f"optimizer.{number}.{moment}": value for moment, value in state.items()}
     scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}  # of fp16
     place = {"step": step, "loader": loader.state_dict(), "scaler": scaler}
     LocalFiles(folder).put(CHECKPOINT, save(tensors, {"place": json.dumps(place)}))
 
 
 def load_checkpoint(folder: Path, net: nn.Module, optimizer: Any, loader: TokenLoader, accelerator: Accelerator) -> int:
-    """Go on where the checkpoint was saved; returns the steps done, 0 without one. Raises VqtokError for a damaged one."""
+    """Go on where the checkpoint was saved: returns the steps done, 0 without one. Raises VqtokError."""
     if not (folder / CHECKPOINT).exists():
         return 0
     try:
@@ -299,36 +226,21 @@ def load_checkpoint(folder: Path, net: nn.Module, optimizer: Any, loader: TokenL
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise VqtokError(f"{folder / CHECKPOINT}: cannot be read ({error}); delete {folder} and train again") from None
-    weights, states = {}, defaultdict(dict)
+    weights: dict[str, Tensor] = {}
+    moments: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
     for name, value in tensors.items():
         owner, _, rest = name.partition(".")
         if owner == "model":
             weights[rest] = value
         else:
-            number, name = rest.split(".")
-            states[int(number)][name] = value
+            number, _, moment = rest.partition(".")
+            moments[int(number)][moment] = value
     net.load_state_dict(weights)
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     loader.load_state_dict(place["loader"])
     if accelerator.scaler:
         accelerator.scaler.load_state_dict(place["scaler"])
     return place["step"]
-
-
-@torch.no_grad()
-def sample(
-    net: Transformer, store: TokenStore, class_B: Tensor, temperature: float, top_k: int, seed: int
-) -> list[Tensor]:
-    """New block index lists for the given classes, token after token."""
-    net.eval()
-    generator = torch.Generator(class_B.device).manual_seed(seed)
-    idx_BL = class_B.new_empty(len(class_B), 0)
-    for _ in range(store.geometry.num_tokens):
-        logits_BK = net(store.idxBl_to_var_input([idx_BL]), class_B)[:, -1].float() / temperature
-        least_B1 = logits_BK.topk(min(top_k, store.vocab_size)).values[:, -1:]
-        probability_BK = logits_BK.masked_fill(logits_BK < least_B1, -math.inf).softmax(dim=1)
-        idx_BL = torch.cat([idx_BL, torch.multinomial(probability_BK, 1, generator=generator)], dim=1)
-    return list(idx_BL.split(list(store.block_lengths), dim=1))
 
 
 def open_tokenizer(store: TokenStore, folder: str | None) -> Tokenizer | None:
@@ -366,9 +278,9 @@ def picture(tokenizer: Tokenizer, idx_Bl: list[Tensor], grid: tuple[int, int]) -
 @click.option("--heads", type=click.IntRange(1), default=4, help="Attention heads, a divisor of --dim.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=2e-3, help="Peak; a half cosine to 0 follows.")
 @click.option("--warmup", type=click.IntRange(0), default=50, help="Steps of the linear rise to --lr.")
-@click.option("--every", type=click.IntRange(1), default=95, help="Steps between figures, each with a checkpoint.")
+@click.option("--every", type=click.IntRange(1), default=100, help="Steps between figures, each with a checkpoint.")
 @click.option("--classes/--no-classes", default=True, help="Give the model the labels of the images.")
-@click.option("--seed", default=0)
+@click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--sample/--no-sample", "draw", default=True, help="Draw new images at the end.")
 @click.option("--temperature", type=click.FloatRange(0, min_open=True), default=1.0)
 @click.option("--top-k", type=click.IntRange(1), default=100, help="Codes to draw from.")
@@ -393,15 +305,21 @@ def main(
             raise click.UsageError("--dim {dim} is not a multiple of --heads {heads}".format(**settings))
         folder = Path(output or (PurePosixPath(store_path).name if is_url(store_path) else store_path) + "-ar")
         store = TokenStore(store_path)
+        store.idxBl_to_var_input(store.read([]).idx_Bl)  # refuses a store whose embeddings are no codebook rows
         # Said outright, for several processes without it would not find each other on CPUs.
         accelerator = Accelerator(cpu=not torch.accelerator.is_available())
         tokenizer = open_tokenizer(store, tokenizer_path) if draw and accelerator.is_main_process else None
-        net = train(store, Settings(**settings), folder, accelerator)
-        if tokenizer is not None:
-            class_B = torch.arange(SAMPLES, device=accelerator.device) % max(1, net.start.num_embeddings - 1)
-            idx_Bl = sample(net, store, class_B, temperature, top_k, settings["seed"])
-            LocalFiles(folder).put(PICTURE, picture(tokenizer, idx_Bl, store.geometry.grid))
-            click.echo(f"{folder / PICTURE}: {SAMPLES} new images")
+        ours = {**settings, "mixed_precision": accelerator.mixed_precision, "store": store.content_digest}
+        check_settings(folder, ours)
+        with only_training(folder) if accelerator.is_main_process else nullcontext():
+            if accelerator.is_main_process:
+                LocalFiles(folder).put(SETTINGS, json.dumps(ours, indent=1).encode())
+            net = train(store, Settings(**settings), folder, accelerator)
+            if tokenizer is not None:
+                class_B = torch.arange(SAMPLES, device=accelerator.device) % max(1, net.num_classes)
+                idx_Bl = sample(net, store, class_B, temperature, top_k, settings["seed"])
+                LocalFiles(folder).put(PICTURE, picture(tokenizer, idx_Bl, store.geometry.grid))
+                click.echo(f"{folder / PICTURE}: {SAMPLES} new images")
         accelerator.end_training()
     except (VqtokError, OSError) as error:
         click.echo(f"train_ar: {error}", err=True)
