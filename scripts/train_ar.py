@@ -313,6 +313,8 @@ def main(
         check_settings(folder, ours)
         with only_training(folder) if accelerator.is_main_process else nullcontext():
             if accelerator.is_main_process:
+                for leftover in folder.glob(".tmp-*"):  # of a killed run
+                    leftover.unlink()
                 LocalFiles(folder).put(SETTINGS, json.dumps(ours, indent=1).encode())
             net = train(store, Settings(**settings), folder, accelerator)
             if tokenizer is not None:

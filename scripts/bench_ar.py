@@ -1,0 +1,125 @@
+"""What stored tokens save: training steps from a store, beside the same steps with the tokenizer in the loop.
+
+    python scripts/bench_ar.py --config configs/sample.yaml
+
+Both sides train the transformer of ar_model.py on the same images, in turns. One reads batches from the store; the
+other reads tars, decodes the images on all cores ahead of the model, and encodes them on the model's device. Prints
+rows of a Markdown table for docs/ar.md.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from statistics import median
+
+import click
+import torch
+from accelerate import Accelerator
+from ar_model import Transformer, classes_of, next_token_loss
+from torch import Tensor
+
+from pipeline.config import Config, load_config
+from pipeline.loader import TokenBatch, TokenLoader
+from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizer import normalize_pixels
+from pipeline.source.batches import image_batches
+from pipeline.source.images import ImageTransform
+from pipeline.source.opening import source_at
+from pipeline.source.overlap import prefetch
+from pipeline.source.samples import SampleReader
+from pipeline.source.selection import Selection
+from pipeline.source.shards import find_source_shards
+from pipeline.store import TokenStore
+from pipeline.threads import one_thread
+from pipeline.world import available_cores
+
+SIZES = {"none, the batches alone": None, "dim 64, depth 2": (64, 2, 2), "dim 128, depth 4": (128, 4, 4)}
+"""dim, depth and heads of the transformer."""
+
+
+@click.command()
+@click.option("--config", required=True, metavar="FILE", help="YAML configuration of a finished store and its images.")
+@click.option("--batches", default=8, show_default=True, help="Batches in a round; a whole epoch without a model.")
+@click.option("--rounds", default=3, show_default=True, help="Rounds of each side, in turns; medians are printed.")
+def main(config: str, batches: int, rounds: int) -> None:
+    """Measure training steps from stored tokens and with the tokenizer in the loop, side by side."""
+    job, device = load_config(config), Accelerator().device
+    store = TokenStore(job.tokenize.store)
+    with closing(from_store(store, job.tokenize.batch_size)) as stored, closing(from_images(job, device)) as encoded:
+        require_equal(next(stored), next(encoded))
+        print("| transformer | stored tokens | tokenizer in the loop | ratio |\n| --- | --- | --- | --- |")
+        for name, size in SIZES.items():
+            step = make_step(store, size, device)
+            seconds: dict[str, list[float]] = {"stored": [], "encoded": []}
+            count = batches if size else len(store) // job.tokenize.batch_size
+            for number in range(rounds + 1):
+                for side, source in (("stored", stored), ("encoded", encoded)):
+                    taken = seconds_of(step, source, count)
+                    if number > 0:  # the first round warms up
+                        seconds[side].append(taken / count)
+            ms = {side: 1000 * median(times) for side, times in seconds.items()}
+            ratio = ms["encoded"] / ms["stored"]
+            print(f"| {name} | {ms['stored']:,.1f} ms | {ms['encoded']:,.1f} ms | {ratio:.2f} |", flush=True)
+
+
+def from_store(store: TokenStore, batch_size: int) -> Iterator[TokenBatch]:
+    """Batches of stored tokens, without end."""
+    loader = TokenLoader(store, batch_size, shuffle=False)
+    while True:
+        yield from loader
+
+
+def from_images(job: Config, device: torch.device) -> Iterator[TokenBatch]:
+    """The same batches out of the tars: read and decoded ahead by all cores, encoded here, without end."""
+    tokenizer = load_tokenizer(job.tokenizer.path, job.tokenize.layout, device, job.tokenize.precision)
+    selection, transform = Selection(job.source), ImageTransform(job.image)
+    with ThreadPoolExecutor(available_cores(), "decode", one_thread) as decoders:
+        for shard in itertools.cycle(find_source_shards(job.source)):
+            samples = SampleReader(source_at(shard.base), shard.path, selection.wants, job.source.allow_unterminated)
+            batches = image_batches(samples, selection, transform, job.tokenize.batch_size, decoders)
+            with closing(prefetch(batches, depth=2)) as ahead:
+                for batch in ahead:
+                    pixels_B3HW = normalize_pixels(batch.img_B3HW.to(device), tokenizer.normalization)
+                    labels = torch.tensor([row.label for row in batch.rows])
+                    yield TokenBatch([row.key for row in batch.rows], labels, tokenizer.encode(pixels_B3HW))
+
+
+def require_equal(stored: TokenBatch, encoded: TokenBatch) -> None:
+    """Both sides must do the same work."""
+    agreement = torch.cat(stored.idx_Bl, 1).eq(torch.cat(encoded.to("cpu").idx_Bl, 1)).float().mean().item()
+    if stored.key != encoded.key or agreement < 0.99:
+        raise click.ClickException(f"the images are not those of the store ({agreement:.1%} of the tokens agree)")
+
+
+def make_step(
+    store: TokenStore, size: tuple[int, int, int] | None, device: torch.device
+) -> Callable[[TokenBatch], Tensor]:
+    """What is done with a batch: an optimizer step; nothing but the embeddings without a transformer."""
+    if size is None:
+        return lambda batch: store.idxBl_to_var_input(batch.to(device).idx_Bl)
+    model = Transformer(store, 0, *size).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step(batch: TokenBatch) -> Tensor:
+        loss = next_token_loss(model, store, batch.to(device), classes_of(batch, 0, hidden=1).to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def seconds_of(step: Callable[[TokenBatch], Tensor], source: Iterator[TokenBatch], batches: int) -> float:
+    """Seconds that so many batches take, work of the device included."""
+    started = time.monotonic()
+    for batch in itertools.islice(source, batches):
+        result = step(batch)
+    result.sum().item()
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    main()
