@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fixtures_store import Child, Done, Halt, Job, cold, make_job, save_tiny_tokenizer, store_of_rows
 from PIL import Image
 from support import ROOT
+from torch.nn import functional as F
 
 from pipeline.store import TokenStore
 
@@ -59,6 +61,48 @@ def free_port() -> str:
 def random_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 rows of random tokens with a codebook, some of them without a label."""
     return store_of_rows(tmp_path_factory.mktemp("random") / "store", [25, 15], table=TABLE)
+
+
+def test_no_token_is_predicted_from_itself_or_from_later_ones(
+    random_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import ar_model
+
+    store = TokenStore(random_store)
+    torch.manual_seed(0)
+    model = ar_model.Transformer(store, num_classes=3, dim=16, depth=2, heads=2)
+    torch.nn.init.normal_(model.head.weight)
+    batch, class_B = store.read([0, 1]), torch.tensor([0, 2])
+    before_last_BlC = store.idxBl_to_var_input(batch.idx_Bl)[:, :-1]
+    logits_BLK = model(before_last_BlC, class_B)
+    for position in range(7):
+        changed_BlC = before_last_BlC.clone()
+        changed_BlC[:, position] += 1
+        same_BL = model(changed_BlC, class_B).isclose(logits_BLK, atol=1e-5).all(dim=2)
+        assert same_BL[:, : position + 1].all()
+        assert not same_BL[:, position + 1 :].any()
+    loss = ar_model.next_token_loss(model, store, batch, class_B)
+    expected = F.cross_entropy(logits_BLK.transpose(1, 2), torch.cat(batch.idx_Bl, dim=1))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_samples_are_of_the_likeliest_codes_and_repeat(random_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import ar_model
+
+    def likes_codes_near_seven(x_BlC: torch.Tensor, class_B: torch.Tensor) -> torch.Tensor:
+        logits_K = -(torch.arange(16.0) - 7).abs()
+        return logits_K.expand(len(x_BlC), x_BlC.shape[1] + 1, 16)
+
+    store, class_B = TokenStore(random_store), torch.zeros(50, dtype=torch.int64)
+    model = torch.nn.Module()
+    monkeypatch.setattr(model, "forward", likes_codes_near_seven)
+    idx_Bl, again_Bl, other_Bl = (ar_model.sample(model, store, class_B, 1.0, 3, seed) for seed in (0, 0, 1))
+    assert [tuple(idx_BL.shape) for idx_BL in idx_Bl] == [(50, 3), (50, 5)]
+    assert set(torch.cat(idx_Bl, dim=1).flatten().tolist()) == {6, 7, 8}
+    assert all(map(torch.equal, idx_Bl, again_Bl))
+    assert not all(map(torch.equal, idx_Bl, other_Bl))
 
 
 def test_it_learns_and_draws_a_picture(finished: Job, tmp_path: Path) -> None:
