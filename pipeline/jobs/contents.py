@@ -24,7 +24,7 @@ from pipeline.store.hierarchy import check_codebook, check_root
 from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.parts import Part
 from pipeline.store.sizes import check_checksums
-from pipeline.store.snapshot import make_manifest
+from pipeline.store.snapshot import as_it_was, make_manifest
 
 
 def check_contents(config: Config, result: Verification, show_progress: bool = True) -> None:
@@ -49,7 +49,7 @@ def _check_manifest(store: Files, birth: Birth) -> None:
     manifest = read_manifest(store)
     assert manifest is not None, "check_commits reports a missing one"
     commits = read_commits(store, [part.part for part in manifest.parts])
-    expected = make_manifest(commits, manifest.planned, birth.codebook.vocab_size, manifest.generation)
+    expected = make_manifest(commits, manifest.planned, birth.codebook.vocab_size, manifest.generation, manifest)
     wrong = [name for name in Manifest.model_fields if getattr(manifest, name) != getattr(expected, name)]
     if wrong:
         raise damaged(
@@ -57,6 +57,8 @@ def _check_manifest(store: Files, birth: Birth) -> None:
             names.MANIFEST,
             f"{', '.join(wrong)} not as the commit records say; delete it and run vqtok tokenize again",
         )
+    for snapshot in manifest.earlier:
+        as_it_was(manifest, snapshot.content_digest, store.root)
 
 
 def _check_part(config: Config, store: Files, birth: Birth, shard: SourceShard, commit: CommitRecord) -> None:

@@ -13,11 +13,11 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.errors import SourceError
 from pipeline.models.tokenizer import Tokenizer, normalize_pixels
+from pipeline.overlap import prefetch
 from pipeline.records import JSON, Reject, SourceShard
 from pipeline.source.batches import image_batches
 from pipeline.source.images import ImageTransform, memory_errors
 from pipeline.source.opening import Command, refuse_changed, shard_name, source_at
-from pipeline.source.overlap import prefetch
 from pipeline.source.samples import SampleReader
 from pipeline.source.selection import Selection
 from pipeline.store.arrays import Array

@@ -8,11 +8,11 @@ from pipeline.config import Config
 from pipeline.errors import SourceError
 from pipeline.files import Files
 from pipeline.jobs.rejects import read_rejects
+from pipeline.overlap import prefetch
 from pipeline.records import SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images import ImageTransform
 from pipeline.source.opening import shard_name, source_at
-from pipeline.source.overlap import prefetch
 from pipeline.source.samples import Sample, SampleReader
 from pipeline.source.selection import Selection
 

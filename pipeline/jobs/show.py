@@ -13,8 +13,8 @@ from pipeline.files import Files, files_at
 from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.terminal import printable
 from pipeline.models.blocks import LAYOUTS
+from pipeline.overlap import ordered_map
 from pipeline.records import JSON, Geometry, Reject
-from pipeline.source.overlap import ordered_map
 from pipeline.source.selection import NO_LABEL
 from pipeline.store.birth import Birth, read_birth
 from pipeline.store.commits import committed_parts, read_commit
@@ -139,7 +139,7 @@ def _parts(files: Files) -> tuple[list[PartRecord], dict[str, int]]:
         start += record.written
     names = sorted(committed_parts(files))
     # One manifest is read much faster than all the commits.
-    return [known.get(name) or PartRecord.of(read_commit(files, name)) for name in names], starts
+    return [known.get(name) or PartRecord.of(read_commit(files, name), since=0) for name in names], starts
 
 
 def _rows_of(

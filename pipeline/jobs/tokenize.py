@@ -19,6 +19,7 @@ import torch
 from pipeline.claims import Claims
 from pipeline.config import Config
 from pipeline.errors import SourceError, StoreError, VqtokError
+from pipeline.files import is_url
 from pipeline.jobs.encoding import ShardEncoder
 from pipeline.jobs.execution import describe_execution, refuse_other_execution
 from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan
@@ -93,8 +94,9 @@ def run(
     try:
         return _work_on(plan, config, wait, allow_execution_change, show_progress)
     except OSError as error:  # full, read-only, gone: sources and tokenizers have errors of their own
+        cause = "server" if is_url(plan.store.root) else "disk"
         raise StoreError(
-            f"{plan.store.root}: {error}; see to the disk, then run again: what is committed stays"
+            f"{plan.store.root}: {error}; see to the {cause}, then run again: what is committed stays"
         ) from error
 
 
@@ -155,7 +157,8 @@ def write_manifest(plan: Plan, vocab_size: int) -> None:
         return
     commits = read_commits(plan.store, sorted(committed))
     generation = manifest.generation + 1 if manifest else 1
-    plan.store.put(names.MANIFEST, make_manifest(commits, sorted(plan.planned), vocab_size, generation).to_json())
+    made = make_manifest(commits, sorted(plan.planned), vocab_size, generation, manifest)
+    plan.store.put(names.MANIFEST, made.to_json())
 
 
 class _Worker:

@@ -4,6 +4,6 @@ epoch order (a pure function of seed and epoch) ──▶ this rank's rows ─�
 """
 
 from pipeline.loader.loader import TokenLoader
-from pipeline.store.reader import TokenBatch
+from pipeline.store.batch import TokenBatch
 
 __all__ = ["TokenBatch", "TokenLoader"]

@@ -1,30 +1,54 @@
 """`TokenLoader`: every row of a store once per epoch, over any number of ranks, from any point on."""
 
-from collections.abc import Iterator
-from typing import Any
+import hashlib
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.order import EpochOrder, Rows
-from pipeline.store.reader import TokenBatch, TokenStore
+from pipeline.loader.order import EpochOrder, Rows, Segment, Stage, cut, lanes
+from pipeline.overlap import prefetch
+from pipeline.store.batch import TokenBatch
+from pipeline.store.reader import TokenStore
+from pipeline.store.row_array import Located
+
+Remainder = Literal["uneven", "drop", "pad"]
+
+_WINDOWS_AHEAD = 2
 
 
-class TokenLoader:
+class TokenLoader(IterableDataset[TokenBatch]):
     """Iterating gives the batches of one epoch, or what is left of it; the next iteration the next epoch.
+
+    Reading runs in threads beside the iteration, so worker processes are not needed for speed. A torch `DataLoader` may
+    iterate it all the same, with `batch_size=None`: batches come in the same order with any number of workers.
+    Each epoch's workers are new copies of this loader, so call `set_epoch` before every epoch then.
 
     Args:
         store: an open store.
         batch_size: rows of a batch of this rank.
-        shuffle: another order every epoch; without it, the order of the store.
-        seed: what the order depends on, together with the epoch.
+        shuffle: another order every epoch; without it, the order of the store, cut into a lane for each rank.
+        seed: what the order depends on, together with the epoch and the number of ranks.
         rank: which of `world_size` processes this is. Together they see every row exactly once.
         world_size: number of processes.
-        drop_last: leave out the rows at the end of an epoch that do not fill a batch on every rank, so that
-            all ranks make equally many steps. Otherwise last batches are shorter, and a rank may have one
-            batch less than another.
+        rows: int64, sorted, without repeats: deliver only these rows of the store.
+        remainder: what becomes of rows that do not fill a batch on every rank. `uneven`: last batches are shorter,
+            and a rank may have one batch less than another. `drop`: they are left out. `pad`: they are filled up with
+            rows that have been delivered already, for which `batch.mask` is False. With `drop` and `pad` all ranks
+            make equally many steps.
+        parts_at_a_time: shuffle chunks only among those of so many parts, for parts that are fetched as a whole;
+            0 for all of them.
 
-    Raises ValueError for a rank outside the world or a batch size below 1.
+    Raises ValueError for a rank outside the world, a batch size below 1, a negative seed, or rows that are not sorted
+    row numbers of the store.
     """
 
     def __init__(
@@ -35,84 +59,255 @@ class TokenLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        drop_last: bool = False,
+        rows: Sequence[int] | Rows | None = None,
+        remainder: Remainder = "uneven",
+        parts_at_a_time: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, but is {seed}")
+        if remainder not in ("uneven", "drop", "pad"):
+            raise ValueError(f"remainder must be 'uneven', 'drop' or 'pad', not {remainder!r}")
+        if world_size == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            warnings.warn(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this loader gives every row to every process; pass "
+                "rank and world_size to share them out",
+                stacklevel=2,
+            )
+        if store.cache is not None and not parts_at_a_time:
+            _warn_of_a_small_cache(store)
         self.store = store
         self.batch_size = batch_size
+        self._rows = None if rows is None else _checked(rows, len(store))
         self._shuffle = shuffle
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
-        self._drop_last = drop_last
+        self._remainder = remainder
+        self._parts_at_a_time = parts_at_a_time
         self._epoch = 0
-        self._rows_seen = 0
+        self._stages = [Stage(world_size)]
+        self._worker: tuple[int, int, int] | None = None
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
-        step = self.batch_size * self._world_size
-        whole, rest = divmod(len(self.store), step)
-        return whole + (not self._drop_last and rest > self._rank)
+        return self._steps([Stage(self._world_size)])
 
     def __iter__(self) -> Iterator[TokenBatch]:
-        order = EpochOrder(tuple(self.store.part_starts.tolist()), self._shuffle, self._seed, self._epoch)
-        step = self.batch_size * self._world_size
-        for batch in self._batches(order, self._rows_seen):
-            if self._drop_last and order.rows - self._rows_seen < step:
-                break
-            self._rows_seen = min(self._rows_seen + step, order.rows)
-            yield batch
-        self._epoch += 1
-        self._rows_seen = 0
+        info = get_worker_info()
+        number, count = (info.id, info.num_workers) if info else (0, 1)
+        if self._worker and self._worker[:2] != (number, count):
+            raise StoreError(
+                f"the loader's state is of worker {self._worker[0]} of {self._worker[1]}, this is worker {number} of "
+                f"{count}; resume with the same number of workers, or from TokenLoader.state_after"
+            )
+        done = self._worker[2] if self._worker else 0
+        for step, batch in enumerate(self._batches(list(self._stages))):
+            if step % count != number or step < done * count:
+                continue
+            done += 1
+            if info:
+                self._worker = number, count, done
+            else:
+                self._take(1)
+            yield self._finished(batch)
+        self.set_epoch(self._epoch + 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch; where the loader is in it already, it stays there."""
+        if epoch != self._epoch:
+            self._epoch, self._stages, self._worker = epoch, [Stage(self._world_size)], None
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: a few numbers that are the same on every rank after equally many steps."""
-        return {
+        state = {
             "content_digest": self.store.content_digest,
+            "rows": self._selection,
             "shuffle": self._shuffle,
             "seed": self._seed,
+            "parts_at_a_time": self._parts_at_a_time,
             "epoch": self._epoch,
-            "rows_seen": self._rows_seen,
+            "stages": [[stage.world_size, stage.taken] for stage in self._stages],
+        }
+        return {**state, "worker": list(self._worker)} if self._worker else state
+
+    def state_after(self, steps: int) -> dict[str, Any]:
+        """The state after so many batches from where the loader stands.
+
+        For loops that count themselves, because the workers of a `DataLoader` iterate over copies of this loader.
+        """
+        *before, now = self._stages
+        taken = now.taken + steps * self.batch_size
+        return {
+            **self.state_dict(),
+            "stages": [[stage.world_size, stage.taken] for stage in (*before, Stage(now.world_size, taken))],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken: the rows not seen in its epoch come next, at any world size.
+        """Go on where `state` was taken: the rows not seen in its epoch come next.
+
+        At any world size and batch size: what is left is shared out anew. Takes no time.
 
         Raises StoreError naming what differs when the state is of another store or another order.
         """
         present = self.state_dict()
-        missing = present.keys() - state.keys()
+        missing = present.keys() - state.keys() - {"worker"}
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
-        for name, ours in present.items():
-            if name in ("content_digest", "shuffle", "seed") and state[name] != ours:
-                raise StoreError(f"the loader's state has {name} {state[name]!r}, this loader {ours!r}")
-        self._epoch, self._rows_seen = int(state["epoch"]), int(state["rows_seen"])
+        for name in ("content_digest", "rows", "shuffle", "seed", "parts_at_a_time"):
+            if state[name] != present[name]:
+                remedy = (
+                    "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"
+                    if name == "content_digest"
+                    else ""
+                )
+                raise StoreError(
+                    f"the loader's state has {name} {state[name]!r}, this loader {present[name]!r}{remedy}"
+                )
+        worker = state.get("worker")
+        if worker and not get_worker_info():
+            raise StoreError(
+                f"the loader's state is that of worker {worker[0]} of {worker[1]} of a DataLoader; give it to the "
+                "StatefulDataLoader that it is from"
+            )
+        stages = [Stage(int(world_size), int(taken)) for world_size, taken in state["stages"]]
+        if not stages[-1].taken:
+            stages.pop()
+        if not stages or stages[-1].world_size != self._world_size:
+            stages.append(Stage(self._world_size))
+        self._epoch, self._stages = int(state["epoch"]), stages
+        self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
 
-    def _batches(self, order: EpochOrder, start: int) -> Iterator[TokenBatch]:
-        """Batches of this rank from position `start` of the epoch on; whole windows are read at once."""
-        waiting: list[TokenBatch] = []
-        for rows in self._rows_by_window(order, start):
-            read = self.store.read(rows)
-            waiting.append(read)
-            merged = TokenBatch.concatenate(waiting)
-            whole = len(merged) - len(merged) % self.batch_size
-            for first in range(0, whole, self.batch_size):
-                yield merged[first : first + self.batch_size]
-            waiting = [merged[whole:]]
-        if waiting and len(waiting[0]):
-            yield waiting[0]
+    def _take(self, steps: int) -> None:
+        now = self._stages[-1]
+        self._stages[-1] = Stage(now.world_size, now.taken + steps * self.batch_size)
 
-    def _rows_by_window(self, order: EpochOrder, start: int) -> Iterator[Rows]:
-        """This rank's rows: positions start + rank, start + rank + world_size, ... of the epoch."""
-        windows = order.window_starts
-        for number in range(len(windows) - 1):
-            first, end = int(windows[number]), int(windows[number + 1])
-            skipped = max(start - first, 0)
-            if skipped >= end - first:
+    def _steps(self, stages: list[Stage]) -> int:
+        """Batches of this rank from now to the end of the epoch."""
+        lengths = [sum(map(len, lane)) for lane in lanes(self._num_rows, stages)]
+        taken, size = stages[-1].taken, self.batch_size
+        own, least, most = (max(length - taken, 0) for length in (lengths[self._rank], min(lengths), max(lengths)))
+        return {"uneven": -(-own // size), "drop": least // size, "pad": -(-most // size)}[self._remainder]
+
+    def _batches(self, stages: list[Stage]) -> Iterator[Located]:
+        """Rows of all batches from now to the end of the epoch, located; the last may be short."""
+        steps = self._steps(stages)
+        if not steps:
+            return
+        lane = lanes(self._num_rows, stages)[self._rank]
+        segments = cut(lane, stages[-1].taken, self._num_rows)
+        windows = prefetch(self._windows(segments, stages[0].world_size), _WINDOWS_AHEAD)
+        try:
+            step = 0
+            for batch in in_batches(windows, self.batch_size):
+                if step == steps:
+                    return
+                yield batch
+                step += 1
+        finally:
+            windows.close()
+        if step < steps:  # this rank's lane has a row less than others, and no row to fill a batch of its own
+            yield self.store.locate(self._rows_at(np.empty(0, np.int64)))
+
+    def _windows(self, segments: Sequence[Segment], world_size: int) -> Iterator[Located]:
+        """Windows of rows in the order of the epoch, located ahead of their use."""
+        starts = self.store.chunk_starts if self._rows is None else np.searchsorted(self._rows, self.store.chunk_starts)
+        part_starts = (
+            self.store.part_starts if self._rows is None else np.searchsorted(self._rows, self.store.part_starts)
+        )
+        chunk_starts = np.unique(starts)
+        order = EpochOrder(
+            chunk_starts,
+            world_size,
+            self._shuffle,
+            self._seed,
+            self._epoch,
+            np.unique(np.searchsorted(chunk_starts, part_starts)),
+            self._parts_at_a_time,
+        )
+        windows = (
+            (self._rows_at(positions), permutation)
+            for segment in segments
+            for positions, permutation in order.windows(segment)
+        )
+        for rows, permutation in self._fetched(windows):
+            located = self.store.locate(rows)
+            yield located if permutation is None else located[permutation]
+
+    def _fetched(self, windows: Iterable[tuple[Rows, Rows | None]]) -> Iterator[tuple[Rows, Rows | None]]:
+        """The same windows, the parts of the next ones on their way into the store's cache."""
+        waiting: deque[tuple[Rows, Rows | None]] = deque()
+        for window in windows:
+            self.store.fetch(window[0])
+            waiting.append(window)
+            if len(waiting) > _WINDOWS_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _finished(self, rows: Located) -> TokenBatch:
+        """The batch of some rows; with `pad` always of the full size."""
+        if self._remainder != "pad":
+            return self.store.batch(rows)
+        count = len(rows)
+        if not count:
+            rows = self.store.locate(self._rows_at(np.zeros(1, np.int64)))
+        places = np.arange(self.batch_size)
+        return replace(self.store.batch(rows[places.clip(max=len(rows) - 1)]), mask=torch.from_numpy(places < count))
+
+    def _rows_at(self, positions: Rows) -> Rows:
+        return positions if self._rows is None else self._rows[positions]
+
+    @property
+    def _num_rows(self) -> int:
+        return len(self.store) if self._rows is None else len(self._rows)
+
+    @cached_property
+    def _selection(self) -> str | None:
+        """What tells one selection of rows from another."""
+        return None if self._rows is None else hashlib.sha256(self._rows.tobytes()).hexdigest()
+
+
+def in_batches(stretches: Iterable[Located], size: int) -> Iterator[Located]:
+    """Cut stretches of rows into batches of `size`, across their borders; the last may be shorter."""
+    rest: Located | None = None
+    for stretch in stretches:
+        start = 0
+        if rest is not None:
+            start = size - len(rest)
+            rest += stretch[:start]
+            if len(rest) < size:
                 continue
-            offset = (self._rank - (first + skipped - start)) % self._world_size
-            yield np.ascontiguousarray(order.window(number)[skipped + offset :: self._world_size])
+            yield rest
+        whole = start + (len(stretch) - start) // size * size
+        for first in range(start, whole, size):
+            yield stretch[first : first + size]
+        rest = stretch[whole:] if whole < len(stretch) else None
+    if rest is not None:
+        yield rest
+
+
+def _warn_of_a_small_cache(store: TokenStore) -> None:
+    """A window of random chunks needs parts from all over the store."""
+    assert store.cache is not None
+    parts = [part.bytes for part in store.manifest.parts if part.written]
+    if sum(parts) > store.cache.max_bytes:
+        few = max(store.cache.max_bytes * len(parts) // sum(parts) // 2, 1)
+        warnings.warn(
+            f"the cache of {store.cache.max_bytes:,} bytes does not hold the store's {sum(parts):,}: parts will be "
+            f"fetched again and again; pass parts_at_a_time={few}, the same on every rank",
+            stacklevel=3,
+        )
+
+
+def _checked(rows: Sequence[int] | Rows, length: int) -> Rows:
+    """Row numbers as int64 [n]."""
+    numbers = np.asarray(rows)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise ValueError(f"rows must be a sequence of row numbers, not {rows!r}")
+    numbers = numbers.astype(np.int64)
+    if numbers.size and not (numbers[0] >= 0 and numbers[-1] < length and (np.diff(numbers) > 0).all()):
+        raise ValueError(f"rows must be sorted, without repeats, and in 0 .. {length - 1}, the rows of the store")
+    return numbers

@@ -1,10 +1,16 @@
-"""The order of rows in an epoch, as a pure function: no I/O, no state.
+"""The order of rows in an epoch, as pure functions of numbers: no I/O, no state.
 
-Shuffling has two levels, so that reading stays in whole blocks: the blocks of a store are put in random
-order, and the rows of `WINDOW_BLOCKS` blocks at a time are shuffled among each other.
+    rows ──▶ chunks in random order ──▶ one lane for each rank ──▶ windows, the rows in each shuffled
+
+A chunk is what a store reads as one. The order of the chunks is cut into equal lanes, one for each rank, so that a rank
+reads only what it delivers. A lane is cut into windows of some chunks, and the rows of a window are shuffled among each
+other: two levels, so that reading stays sequential.
+
+An epoch that is interrupted and resumed by another number of ranks goes on with what is left of the lanes, cut anew
+into equal lanes (`lanes`): each row comes once, however often the world changes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -12,59 +18,138 @@ from typing import Any
 
 import numpy as np
 
-BLOCK_ROWS = 256
-WINDOW_BLOCKS = 64
+WINDOW_CHUNKS = 64
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
-class EpochOrder:
-    """All rows of a store, each once, in the order of one epoch."""
+class Stage:
+    """A stretch of an epoch with one number of ranks."""
 
-    part_starts: tuple[int, ...]
-    """First row of every part and, last, the number of rows. Blocks never cross parts."""
+    world_size: int
+    taken: int = 0
+    """Rows that every rank has delivered in it; those of a shorter lane, all that it had."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Positions `start` to `stop` of a lane of the first stage."""
+
+    lane: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def lanes(rows: int, stages: Sequence[Stage]) -> list[list[Segment]]:
+    """What each rank of the last stage delivers, from the first row on; lengths differ by at most one."""
+    whole = [Segment(lane, 0, stop - start) for lane, (start, stop) in enumerate(bounds(rows, stages[0].world_size))]
+    now = [[segment] for segment in whole]
+    for stage, following in pairwise(stages):
+        rest = [segment for lane in now for segment in cut(lane, stage.taken, rows)]
+        left = sum(map(len, rest))
+        now = [cut(rest, start, stop) for start, stop in bounds(left, following.world_size)]
+    return now
+
+
+def bounds(rows: int, lanes: int) -> list[tuple[int, int]]:
+    """Cut a range of rows into lanes, lengths of which differ by at most one."""
+    return list(pairwise(rows * lane // lanes for lane in range(lanes + 1)))
+
+
+def cut(segments: Sequence[Segment], start: int, stop: int) -> list[Segment]:
+    """Positions `start` to `stop` of several segments as one sequence."""
+    found, passed = [], 0
+    for segment in segments:
+        first, last = max(start - passed, 0), min(stop - passed, len(segment))
+        if first < last:
+            found.append(Segment(segment.lane, segment.start + first, segment.start + last))
+        passed += len(segment)
+    return found
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+    """All rows, each once, in lanes for the ranks of an epoch's first stage."""
+
+    chunk_starts: Rows
+    """int64 [chunks + 1], first row of each chunk and, last, the number of rows."""
+    world_size: int
+    """Ranks of the first stage."""
     shuffle: bool
     seed: int
     epoch: int
+    group_starts: Rows | None = None
+    """First chunk of each part and, last, the number of chunks, int64 [parts + 1]; with `groups`."""
+    groups: int = 0
+    """Parts that are open at a time: chunks are shuffled only among those of so many parts. 0 for all."""
 
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return self.part_starts[-1]
+        return int(self.chunk_starts[-1])
+
+    def windows(self, segment: Segment) -> Iterator[tuple[Rows, Rows | None]]:
+        """Rows of a segment by window: int64 [n] as they lie in chunks, and the order to deliver them in.
+
+        Only the rows that the segment has of a window are given; None is the order in which they lie.
+        """
+        first, end = bounds(self.rows, self.world_size)[segment.lane]
+        edges = self._window_edges(first, end)
+        number = int(np.searchsorted(edges, first + segment.start, side="right")) - 1
+        while number < len(edges) - 1 and edges[number] < first + segment.stop:
+            start, stop = int(edges[number]), int(edges[number + 1])
+            rows = self._at(start, stop)
+            taken = slice(max(first + segment.start - start, 0), first + segment.stop - start)
+            if self.shuffle:
+                order = self._random(1, self.world_size, segment.lane, number).permutation(stop - start)[taken]
+                yield rows, order
+            else:
+                yield rows[taken], None
+            number += 1
 
     @cached_property
-    def _blocks(self) -> Rows:
-        """First row and number of rows of every block, int64 [blocks, 2], in the order of the epoch."""
-        blocks = split_blocks(self.part_starts)
-        if self.shuffle:
-            self._random(0).shuffle(blocks)
-        return blocks
+    def _chunks(self) -> Rows:
+        """Chunks in the order of the epoch."""
+        chunks = len(self.chunk_starts) - 1
+        if not self.shuffle:
+            return np.arange(chunks)
+        random = self._random(0)
+        if not self.groups or self.group_starts is None:
+            return random.permutation(chunks)
+        starts = self.group_starts
+        parts = random.permutation(len(starts) - 1)
+        together = [parts[first : first + self.groups] for first in range(0, len(parts), self.groups)]
+        of_groups = [
+            np.concatenate([np.arange(starts[part], starts[part + 1]) for part in group]) for group in together
+        ]
+        return np.concatenate([random.permutation(group) for group in of_groups])
 
     @cached_property
-    def window_starts(self) -> Rows:
-        """Position of the first row of every window and, last, the number of rows, int64 [windows + 1]."""
-        ends = np.cumsum(self._blocks[:, 1])
-        last_blocks = np.arange(WINDOW_BLOCKS, len(ends) + WINDOW_BLOCKS, WINDOW_BLOCKS).clip(max=len(ends)) - 1
-        return np.concatenate([[0], ends[last_blocks]]).astype(np.int64)
+    def _positions(self) -> Rows:
+        """Position in the epoch of the first row of each chunk of `_chunks` and, last, the number of rows."""
+        lengths = np.diff(self.chunk_starts)[self._chunks]
+        return np.concatenate([[0], np.cumsum(lengths)])
 
-    def window(self, number: int) -> Rows:
-        """Rows of one window, in the order of the epoch."""
-        blocks = self._blocks[number * WINDOW_BLOCKS : (number + 1) * WINDOW_BLOCKS]
-        rows = np.concatenate([np.arange(first, first + count) for first, count in blocks])
-        if self.shuffle:
-            self._random(1 + number).shuffle(rows)
-        return rows
+    def _window_edges(self, first: int, end: int) -> Rows:
+        """Positions where windows of the lane `first` to `end` begin and, last, `end`."""
+        inside = self._positions[(self._positions > first) & (self._positions < end)]
+        return np.concatenate([[first], inside[WINDOW_CHUNKS - 1 :: WINDOW_CHUNKS], [end]])
 
-    def _random(self, stream: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, self.epoch, stream))
+    def _at(self, start: int, stop: int) -> Rows:
+        """Rows at the positions `start` to `stop` of the epoch."""
+        first = int(np.searchsorted(self._positions, start, side="right")) - 1
+        end = int(np.searchsorted(self._positions, stop, side="left"))
+        rows = [np.empty(0, np.int64)]
+        for number in range(first, end):
+            position, row = int(self._positions[number]), int(self.chunk_starts[self._chunks[number]])
+            last = min(stop, int(self._positions[number + 1]))
+            rows.append(np.arange(row + max(start - position, 0), row + last - position))
+        return np.concatenate(rows)
 
-
-def split_blocks(part_starts: Sequence[int]) -> Rows:
-    """Cut every part into blocks of at most BLOCK_ROWS: first row and number of rows, int64 [blocks, 2]."""
-    blocks = [
-        (first, min(BLOCK_ROWS, end - first))
-        for start, end in pairwise(part_starts)
-        for first in range(start, end, BLOCK_ROWS)
-    ]
-    return np.asarray(blocks, np.int64).reshape(-1, 2)
+    def _random(self, *stream: int) -> np.random.RandomState:
+        # Of numpy's generators the only one whose numbers no version changes (NEP 19): an epoch may outlive one.
+        return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((self.seed, self.epoch, *stream))))

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import BadSample
+from pipeline.overlap import ordered_map
 from pipeline.records import Reject
 from pipeline.source.images import ImageTransform, memory_errors
-from pipeline.source.overlap import ordered_map
 from pipeline.source.samples import Sample
 from pipeline.source.selection import Selection
 

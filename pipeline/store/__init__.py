@@ -13,9 +13,10 @@ STORE/manifest.json                 snapshot that readers open                  
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.store.cache import PartCache as PartCache
     from pipeline.store.reader import TokenStore as TokenStore
 
-__all__ = ["TokenStore"]
+__all__ = ["PartCache", "TokenStore"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from pipeline.store.reader import TokenStore
 
         return TokenStore
+    if name == "PartCache":
+        from pipeline.store.cache import PartCache
+
+        return PartCache
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,9 +23,11 @@ class PartRecord(Record):
     bytes: int
     """Size of all files of the part."""
     content_digest: str
+    since: int = 1
+    """Generation of the first manifest that has it."""
 
     @classmethod
-    def of(cls, commit: CommitRecord) -> "PartRecord":
+    def of(cls, commit: CommitRecord, since: int) -> "PartRecord":
         return cls(
             part=commit.part,
             attempt=commit.attempt,
@@ -35,24 +37,32 @@ class PartRecord(Record):
             unlabelled=commit.unlabelled,
             bytes=sum(file.bytes for file in commit.files),
             content_digest=commit.content_digest,
+            since=since,
         )
 
 
-class Manifest(Record):
+class Snapshot(Record):
+    """What a store was at a generation; its parts are those of `since` at most that."""
+
+    generation: int
+    written: int
+    rejected: int
+    code_counts: str
+    """How often each code occurs, see `store/counts.py`."""
+    content_digest: str
+
+
+class Manifest(Snapshot):
     """Contents of `manifest.json`; replaced atomically by one of the next generation."""
 
     format: Literal["vqtok"] = FORMAT
     version: Literal[1] = VERSION
-    generation: int
     planned: tuple[str, ...]
     """Parts of the configuration that was completed last, sorted."""
     parts: tuple[PartRecord, ...]
     """All committed parts, sorted by name: the order of the rows."""
-    written: int
-    rejected: int
-    code_counts: str
-    """How often each code occurs in the store, see `store/counts.py`."""
-    content_digest: str
+    earlier: tuple[Snapshot, ...] = ()
+    """What the store was before it grew, oldest first."""
 
 
 def read_manifest(files: Files) -> Manifest | None:

@@ -28,6 +28,11 @@ def attempt(part: str, attempt: str) -> str:
     return f"{part}.{attempt}"
 
 
+def part_of(path: str) -> str:
+    """The part to whose attempt a file below PARTS belongs."""
+    return path.removeprefix(f"{PARTS}/").partition("/")[0].rpartition(".")[0]
+
+
 def rejects(part: str, attempt: str) -> str:
     """The rejects of one attempt, as JSON lines."""
     return f"{REJECTS}/{part}.{attempt}.jsonl"

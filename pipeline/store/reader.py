@@ -1,9 +1,10 @@
 """`TokenStore`: a store as one long sequence of samples."""
 
 import os
+import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,76 +16,47 @@ from pipeline.models.lookup import lookup
 from pipeline.records import Geometry
 from pipeline.store import names
 from pipeline.store.arrays import Array
+from pipeline.store.batch import TokenBatch, TokenSample
 from pipeline.store.birth import read_birth
+from pipeline.store.cache import PartCache
 from pipeline.store.commits import committed_parts, read_commits
 from pipeline.store.counts import unpack_counts
 from pipeline.store.hierarchy import check_codebook
 from pipeline.store.manifest import Manifest, read_manifest
+from pipeline.store.opening import Opening
 from pipeline.store.parts import Part
-from pipeline.store.snapshot import make_manifest
-
-
-@dataclass(frozen=True)
-class TokenSample:
-    """One image of the store."""
-
-    key: str
-    label: int
-    """-1 without a label."""
-    idx_l: list[Tensor]
-    """Block i as int64 [L_i]."""
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """B images of the store."""
-
-    key: list[str]
-    label: Tensor
-    """int64 [B], -1 without a label."""
-    idx_Bl: list[Tensor]
-    """Block i as int64 [B, L_i]."""
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def __getitem__(self, rows: slice) -> "TokenBatch":
-        """A range of the rows; tensors are views."""
-        return TokenBatch(self.key[rows], self.label[rows], [idx_BL[rows] for idx_BL in self.idx_Bl])
-
-    @staticmethod
-    def concatenate(batches: "Sequence[TokenBatch]") -> "TokenBatch":
-        """The rows of several batches of one store, in order."""
-        if len(batches) == 1:
-            return batches[0]
-        return TokenBatch(
-            [key for batch in batches for key in batch.key],
-            torch.cat([batch.label for batch in batches]),
-            [torch.cat(blocks) for blocks in zip(*(batch.idx_Bl for batch in batches), strict=True)],
-        )
-
-    def to(self, device: str | torch.device, non_blocking: bool = False) -> "TokenBatch":
-        """The batch with its tensors on `device`."""
-        return replace(
-            self,
-            label=self.label.to(device, non_blocking=non_blocking),
-            idx_Bl=[idx_BL.to(device, non_blocking=non_blocking) for idx_BL in self.idx_Bl],
-        )
+from pipeline.store.row_array import Located, RowArray
+from pipeline.store.row_texts import RowTexts
+from pipeline.store.snapshot import as_it_was, make_manifest
 
 
 class TokenStore:
     """Samples of a token store, ordered by part name, then as in the source shard.
 
     Args:
-        path: folder of the store.
+        path: folder of the store, or its URL.
         partial: read what is committed, even if source shards are still pending.
+        content_digest: read the store as it was when it had this digest, before it grew.
+        cache: keep local copies of the parts that are read, for a store that is far away.
+        check: compare checksums of tokens the first time that they are read (`once`), or `always`.
 
-    Raises StoreError where there is no store, IncompleteStore while the first job has not finished, and
-    CorruptStore for a damaged one. A store that is being added to reads as it was when last completed.
+    Raises StoreError where there is no store, or none of that digest, IncompleteStore while the first job has
+    not finished, and CorruptStore for a damaged one. A store that is being added to reads as it was when last
+    completed. A file that is cut while it is read ends the process (SIGBUS): nobody writes to parts.
     """
 
-    def __init__(self, path: str | os.PathLike[str], partial: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        partial: bool = False,
+        content_digest: str | None = None,
+        cache: PartCache | None = None,
+        check: Literal["once", "always"] = "once",
+    ) -> None:
+        if check not in ("once", "always"):
+            raise ValueError(f"check must be 'once' or 'always', not {check!r}")
         self._files: Files = files_at(str(path))
+        self._options = {"partial": partial, "cache": cache, "check": check}
         self._birth = read_birth(self._files)
         manifest = self._snapshot() if partial else read_manifest(self._files)
         if manifest is None:
@@ -92,45 +64,87 @@ class TokenStore:
                 f"{path}: source shards are still pending (no manifest yet); run the same vqtok tokenize again to "
                 "finish, or read what is there with TokenStore(path, partial=True)"
             )
-        self.manifest = manifest
-        self._parts = [Part(self._files, self._birth, part.part, part.attempt, part.written) for part in manifest.parts]
+        self.manifest = manifest if content_digest is None else as_it_was(manifest, content_digest, self._files.root)
+        self._opening = Opening(self._files, cache, check_always=check == "always")
+        self._parts = [
+            Part(self._files, self._birth, part.part, part.attempt, part.written, self._opening)
+            for part in self.manifest.parts
+        ]
         self._starts = np.concatenate([[0], np.cumsum([part.rows for part in self._parts])]).astype(np.int64)
+        self._tokens = RowArray(
+            self._parts,
+            "tokens",
+            self._birth.token_dtype,
+            (self.geometry.num_tokens,),
+            check_always=check == "always",
+            keep_open=cache is None,
+        )
+        self._labels = RowArray(self._parts, "label", "int64", cache_bytes=1 << 26, keep_open=cache is None)
+        self._keys = RowTexts(self._parts, "key", self._tokens.chunk_starts, optional=False)
+        self._fields = {
+            name: RowTexts(self._parts, f"fields/{name}", self._tokens.chunk_starts, optional=True)
+            for name in self._birth.fields
+        }
+        self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        _open_stores[self._files.root, self.content_digest] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_store, (self._files.root, self.content_digest, self._options)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> TokenSample:
         """Sample `index`; negative ones count from the end. Raises IndexError."""
-        row = range(len(self))[index]
-        batch = self.read([row])
+        batch = self.read([range(len(self))[index]])
         return TokenSample(batch.key[0], int(batch.label[0]), [idx_BL[0] for idx_BL in batch.idx_Bl])
 
     def read(self, rows: slice | Sequence[int] | Array) -> TokenBatch:
         """The named rows, in the order given. Whole ranges are much faster than scattered rows.
 
-        Raises IndexError for a row outside the store, TypeError for what is not a sequence of row numbers.
+        Raises IndexError for a row outside the store, TypeError for what is not a sequence of row numbers,
+        CorruptStore naming part, chunk and remedy.
         """
         wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else _row_numbers(rows)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a store of {len(self)} samples")
-        tokens = np.empty((len(wanted), self.geometry.num_tokens), self._birth.token_dtype)
-        labels = np.empty(len(wanted), np.int64)
-        keys = [""] * len(wanted)
-        part_of_row = np.searchsorted(self._starts, wanted, side="right") - 1
-        for number in np.unique(part_of_row):
-            part, places = self._parts[number], np.flatnonzero(part_of_row == number)
-            local = wanted[places] - self._starts[number]
-            first, last = int(local.min()), int(local.max()) + 1
-            tokens[places] = part.tokens(slice(first, last))[local - first]
-            labels[places] = part.labels[local]
-            for place, row in zip(places, local, strict=True):
-                keys[place] = part.keys[row]
-        return TokenBatch(keys, torch.from_numpy(labels), self._blocks(tokens))
+        return self.batch(self.locate(wanted))
+
+    def locate(self, rows: Array) -> Located:
+        """Find the tokens of int64 [n] row numbers, all in 0 .. len - 1, without copying them; for loaders."""
+        return self._tokens.locate(rows)
+
+    def fetch(self, rows: Array) -> None:
+        """Begin to copy the parts of int64 [n] row numbers into the cache, if there is one; returns at once."""
+        numbers = np.unique(np.searchsorted(self._starts, rows, side="right") - 1)
+        self._opening.fetch([(self._parts[n].name, self._parts[n].attempt) for n in numbers], "tokens")
+
+    def batch(self, located: Located) -> TokenBatch:
+        """Rows that have been located, as a batch."""
+        return TokenBatch(torch.from_numpy(self._tokens.gather(located)), located.rows, self)
 
     def batches(self, batch_size: int) -> Iterator[TokenBatch]:
         """All samples in order, in batches of at most `batch_size`."""
         for start in range(0, len(self), batch_size):
             yield self.read(slice(start, start + batch_size))
+
+    def keys_of(self, rows: Array) -> list[str]:
+        """WebDataset keys of int64 [n] row numbers."""
+        return [(key or b"").decode() for key in self._keys.read(rows)]
+
+    def labels_of(self, rows: Array) -> Array:
+        """int64 [n] of int64 [n] row numbers, -1 without a label."""
+        return self._labels.gather(self._labels.locate(rows))
+
+    def field_of(self, name: str, rows: Array) -> list[bytes | None]:
+        """A kept member of int64 [n] row numbers, None where a sample had none.
+
+        Raises StoreError for one that the store does not have.
+        """
+        if name not in self._fields:
+            known = ", ".join(self._fields) or "none: name them in source.keep before the store is begun"
+            raise StoreError(f"{self._files.root}: no field {name!r}; there is {known}")
+        return self._fields[name].read(rows)
 
     @property
     def geometry(self) -> Geometry:
@@ -171,12 +185,12 @@ class TokenStore:
     @property
     def keys(self) -> list[str]:
         """The WebDataset keys of all samples, in order."""
-        return [key for part in self._parts for key in part.keys]
+        return self.keys_of(np.arange(len(self)))
 
     @property
     def labels(self) -> Tensor:
         """int64 [len(store)], -1 without a label."""
-        return torch.from_numpy(np.concatenate([np.empty(0, np.int64), *(part.labels for part in self._parts)]))
+        return torch.from_numpy(self.labels_of(np.arange(len(self))))
 
     @property
     def content_digest(self) -> str:
@@ -184,15 +198,33 @@ class TokenStore:
         return self.manifest.content_digest
 
     @property
+    def cache(self) -> PartCache | None:
+        """Where local copies of the parts are kept."""
+        return self._opening.cache
+
+    @property
     def part_starts(self) -> Array:
         """int64 [parts + 1]: part i holds the rows part_starts[i] to part_starts[i + 1]."""
         return self._starts.copy()
 
-    def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor]) -> Tensor:
-        """Blocks of [B, L_i] as the embedding sequence x_BLC, float32 [B, L_total, C] on their device.
+    @property
+    def chunk_starts(self) -> Array:
+        """int64 [chunks + 1]: chunk i, which is stored and read as one, holds the rows chunk_starts[i] to
+        chunk_starts[i + 1]; none crosses parts."""
+        return self._tokens.chunk_starts.copy()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the kept members."""
+        return self._birth.fields
+
+    def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Blocks of [B, L_i] as the embedding sequence x_BLC, [B, L_total, C] of `dtype` on their device.
+
+        Indices are compared with the vocabulary first: one pass over them, and on a GPU a wait for its result.
 
         Raises StoreError for a tokenizer whose rule is not a table lookup, TokenizerError for an index
-        outside the codebook.
+        outside the codebook, on any device.
         """
         if self._birth.var_input != "lookup":
             raise StoreError(
@@ -200,15 +232,23 @@ class TokenStore:
                 "lookup in its codebook; use the tokenizer itself"
             )
         idx_BL = torch.cat(list(idx_Bl), dim=1)
-        return lookup(idx_BL, self.codebook.to(idx_BL.device))
-
-    def _blocks(self, tokens_BL: Array) -> list[Tensor]:
-        idx_BL = torch.from_numpy(tokens_BL.astype(np.int64))
-        return list(idx_BL.split(list(self.block_lengths), dim=1))
+        place = (idx_BL.device, dtype)
+        if place not in self._tables:
+            self._tables[place] = self.codebook.to(idx_BL.device, dtype)
+        return lookup(idx_BL, self._tables[place])
 
     def _snapshot(self) -> Manifest:
         parts = sorted(committed_parts(self._files))
         return make_manifest(read_commits(self._files, parts), (), self.vocab_size, generation=0)
+
+
+_open_stores: "weakref.WeakValueDictionary[tuple[str, str], TokenStore]" = weakref.WeakValueDictionary()
+
+
+def _open_store(root: str, content_digest: str, options: dict[str, Any]) -> TokenStore:
+    """The store that this process has open already, for batches that come from its workers; else open it."""
+    found = _open_stores.get((root, content_digest))
+    return found if found is not None else TokenStore(root, content_digest=content_digest, **options)
 
 
 def _row_numbers(rows: Sequence[int] | Array) -> Array:

@@ -391,7 +391,8 @@ def test_a_batch_that_is_too_large_to_encode_fails_its_source_shard(job: Job) ->
     assert re.search(rf"train-0001\.tar stays pending: MemoryError: .*tried to allocate {pixels} bytes", done.err), (
         done.err
     )
-    assert "1 of 2 source shards are committed" in done.err  # the empty one
+    # The empty one is committed, unless the little memory that is left is too little for that.
+    assert re.search(r": [01] of 2 source shards are committed", done.err), done.err
     assert job.listing("claims") == []
 
 

@@ -238,7 +238,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     store = store_of_keys(tmp_path / "store", {"p": ["a", "b"]})
     (chunk,) = store.glob("tokens.zarr/parts/p.*/key/data/c/0")
     chunk.unlink()
-    with pytest.raises(CorruptStore, match="key/data: its chunk file is missing"):
+    with pytest.raises(CorruptStore, match="key/data: cannot be read: its chunk file is missing"):
         show.run(str(store), "a")
     with pytest.raises(StoreError, match="no sample has"):  # no key is as long, so its bytes are not read
         show.run(str(store), "longer")

@@ -13,22 +13,23 @@ from hypothesis import strategies as st
 from pipeline.errors import StoreError
 from pipeline.loader import TokenBatch, TokenLoader
 from pipeline.loader import order as order_module
-from pipeline.store import TokenStore
+from pipeline.store import TokenStore, arrays
 
 ROWS = 331
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    """331 rows in parts of uneven sizes."""
-    return TokenStore(store_of_rows(tmp_path_factory.mktemp("loader") / "store", [100, 0, 7, 1, 223]))
+    """331 rows in parts of uneven sizes, in chunks of at most 16 rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrays, "CHUNK_BYTES", 16 * 8)
+        return TokenStore(store_of_rows(tmp_path_factory.mktemp("loader") / "store", [100, 0, 7, 1, 223]))
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 16 rows and windows of 4, so that this store has many of both."""
-    monkeypatch.setattr(order_module, "BLOCK_ROWS", 16)
-    monkeypatch.setattr(order_module, "WINDOW_BLOCKS", 4)
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of 4 chunks."""
+    monkeypatch.setattr(order_module, "WINDOW_CHUNKS", 4)
 
 
 def ranks(store: TokenStore, world_size: int, **options: object) -> list[TokenLoader]:
@@ -55,7 +56,7 @@ def test_every_row_comes_once_per_epoch(store: TokenStore, world_size: int, batc
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_dropping_the_last_rows_makes_steps_equal(store: TokenStore, world_size: int) -> None:
-    loaders = ranks(store, world_size, batch_size=25, drop_last=True)
+    loaders = ranks(store, world_size, batch_size=25, remainder="drop")
     batches = [list(loader) for loader in loaders]
     steps = ROWS // (25 * world_size)
     assert [len(own) for own in batches] == [len(loader) for loader in loaders] == [steps] * world_size
@@ -76,7 +77,7 @@ def test_unshuffled_is_the_order_of_the_store(store: TokenStore) -> None:
     loader = TokenLoader(store, batch_size=40, shuffle=False)
     assert keys_of(list(loader)) == keys_of(list(loader)) == store.keys
     first, second = ranks(store, 2, batch_size=40, shuffle=False)
-    assert (keys_of(list(first)), keys_of(list(second))) == (store.keys[::2], store.keys[1::2])
+    assert (keys_of(list(first)), keys_of(list(second))) == (store.keys[:165], store.keys[165:])
 
 
 def test_epochs_differ_and_seeds_repeat(store: TokenStore) -> None:
@@ -114,12 +115,15 @@ def test_a_resumed_epoch_delivers_exactly_the_rest(
     assert Counter(following) == Counter(store.keys)
 
 
-def test_resumed_ranks_take_turns_from_where_the_epoch_was_left(store: TokenStore) -> None:
+def test_resumed_ranks_share_what_is_left(store: TokenStore) -> None:
     first = TokenLoader(store, batch_size=13, shuffle=False)
     next(iter(first))
-    for rank, loader in enumerate(ranks(store, 3, batch_size=10, shuffle=False)):
+    left: list[str] = []
+    for loader in ranks(store, 3, batch_size=10, shuffle=False):
         loader.load_state_dict(first.state_dict())
-        assert keys_of(list(loader)) == store.keys[13 + rank :: 3]
+        assert loader.state_dict()["stages"] == [[1, 13], [3, 0]]
+        left += keys_of(list(loader))
+    assert left == store.keys[13:]
 
 
 def test_resuming_at_the_same_size_goes_on_with_the_same_batches(store: TokenStore) -> None:
@@ -130,7 +134,7 @@ def test_resuming_at_the_same_size_goes_on_with_the_same_batches(store: TokenSto
     resumed = TokenLoader(store, batch_size=20, seed=1)
     resumed.load_state_dict(loader.state_dict())
     assert begun + [batch.key for batch in resumed] == whole
-    assert resumed.state_dict() == {**loader.state_dict(), "epoch": 1, "rows_seen": 0}
+    assert resumed.state_dict() == {**loader.state_dict(), "epoch": 1, "stages": [[1, 0]]}
 
 
 def test_a_state_taken_after_the_last_batch_goes_on_with_the_next_epoch(store: TokenStore) -> None:
@@ -219,6 +223,6 @@ def test_a_store_smaller_than_a_batch(tmp_path: Path) -> None:
     (batch,) = TokenLoader(store, batch_size=256)
     assert sorted(batch.key) == sorted(store.keys)
     sizes = [[len(batch) for batch in loader] for loader in ranks(store, 4, batch_size=256)]
-    assert sizes == [[1], [1], [1], []]
-    assert [len(loader) for loader in ranks(store, 4, batch_size=256)] == [1, 1, 1, 0]
-    assert [list(loader) for loader in ranks(store, 4, batch_size=256, drop_last=True)] == [[]] * 4
+    assert sizes == [[], [1], [1], [1]]
+    assert [len(loader) for loader in ranks(store, 4, batch_size=256)] == [0, 1, 1, 1]
+    assert [list(loader) for loader in ranks(store, 4, batch_size=256, remainder="drop")] == [[]] * 4

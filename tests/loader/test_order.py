@@ -1,77 +1,158 @@
-"""The order of an epoch is a permutation, cut into windows, and a pure function of seed and epoch."""
+"""The order of an epoch: lanes and windows as pure functions, each row once however often the world changes."""
 
 from itertools import accumulate
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.loader.order import BLOCK_ROWS, WINDOW_BLOCKS, EpochOrder, split_blocks
+from pipeline.loader import order as order_module
+from pipeline.loader.order import EpochOrder, Rows, Segment, Stage, bounds, cut, lanes
 
-COUNTS = st.lists(st.integers(0, 3 * BLOCK_ROWS), max_size=12)
+CHUNK_ROWS = 16
+WINDOW_CHUNKS = 4
+GOLDEN = [13, 7, 10, 0, 18, 16, 2, 17, 1, 20, 14, 15, 9, 8, 19, 3, 5, 12, 11, 6, 4]
+CHUNKS = st.lists(st.integers(1, CHUNK_ROWS), max_size=30)
 
 
-def order_of(counts: list[int], shuffle: bool = True, seed: int = 0, epoch: int = 0) -> EpochOrder:
-    return EpochOrder((0, *accumulate(counts)), shuffle, seed, epoch)
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of 4 chunks."""
+    monkeypatch.setattr(order_module, "WINDOW_CHUNKS", WINDOW_CHUNKS)
 
 
-def all_rows(order: EpochOrder) -> list[int]:
-    windows = range(len(order.window_starts) - 1)
-    return [int(row) for number in windows for row in order.window(number)]
+def order_of(chunks: list[int], world_size: int = 1, shuffle: bool = True, seed: int = 0, epoch: int = 0) -> EpochOrder:
+    return EpochOrder(np.array([0, *accumulate(chunks)]), world_size, shuffle, seed, epoch)
+
+
+def rows_of(order: EpochOrder, segments: list[Segment]) -> list[int]:
+    return [row for segment in segments for window in order.windows(segment) for row in delivered(*window)]
+
+
+def delivered(rows: Rows, permutation: Rows | None) -> list[int]:
+    return (rows if permutation is None else rows[permutation]).tolist()
+
+
+def sizes(rows: int, stages: list[Stage]) -> list[int]:
+    return [sum(map(len, lane)) for lane in lanes(rows, stages)]
 
 
 @pytest.mark.parametrize(
-    ("starts", "blocks"),
+    ("rows", "parts", "expected"),
     [
-        ((0,), []),  # no parts
-        ((0, 0), []),  # a part of no rows
-        ((0, 1), [[0, 1]]),
-        ((0, 256), [[0, 256]]),
-        ((0, 257), [[0, 256], [256, 1]]),
-        ((0, 100, 100, 400), [[0, 100], [100, 256], [356, 44]]),  # no block crosses a part
+        (0, 1, [(0, 0)]),
+        (0, 3, [(0, 0), (0, 0), (0, 0)]),
+        (1, 3, [(0, 0), (0, 0), (0, 1)]),  # lanes may be empty
+        (10, 1, [(0, 10)]),
+        (10, 3, [(0, 3), (3, 6), (6, 10)]),
+        (2**40, 2, [(0, 2**39), (2**39, 2**40)]),
     ],
 )
-def test_blocks_are_cut_at_parts(starts: tuple[int, ...], blocks: list[list[int]]) -> None:
-    assert split_blocks(starts).tolist() == blocks
+def test_ranges_are_cut_evenly(rows: int, parts: int, expected: list[tuple[int, int]]) -> None:
+    assert bounds(rows, parts) == expected
 
 
-@given(COUNTS, st.booleans(), st.integers(0, 2**40), st.integers(0, 1000))
-def test_every_row_comes_once(counts: list[int], shuffle: bool, seed: int, epoch: int) -> None:
-    order = order_of(counts, shuffle, seed, epoch)
-    assert sorted(all_rows(order)) == list(range(order.rows)) == list(range(sum(counts)))
-    assert all_rows(order) == all_rows(order_of(counts, shuffle, seed, epoch))
+def test_cutting_segments_keeps_their_order() -> None:
+    segments = [Segment(2, 5, 8), Segment(0, 0, 4)]
+    assert cut(segments, 0, 7) == segments
+    assert cut(segments, 2, 4) == [Segment(2, 7, 8), Segment(0, 0, 1)]
+    assert cut(segments, 3, 99) == [Segment(0, 0, 4)]
+    assert cut(segments, 7, 99) == cut(segments, 3, 3) == cut([], 0, 5) == []
 
 
-@given(COUNTS, st.booleans())
-def test_windows_say_where_they_start(counts: list[int], shuffle: bool) -> None:
-    order = order_of(counts, shuffle)
-    starts = order.window_starts
-    assert starts.dtype == np.int64
-    assert (starts[0], starts[-1]) == (0, order.rows)
-    assert [len(order.window(number)) for number in range(len(starts) - 1)] == np.diff(starts).tolist()
+@given(CHUNKS, st.integers(1, 5), st.booleans(), st.integers(0, 2**40), st.integers(0, 1000))
+def test_every_row_comes_once(chunks: list[int], world_size: int, shuffle: bool, seed: int, epoch: int) -> None:
+    order = order_of(chunks, world_size, shuffle, seed, epoch)
+    by_rank = [rows_of(order, lane) for lane in lanes(order.rows, [Stage(world_size)])]
+    assert sorted(row for rows in by_rank for row in rows) == list(range(sum(chunks)))
+    assert max(map(len, by_rank)) - min(map(len, by_rank)) <= 1
+    again = order_of(chunks, world_size, shuffle, seed, epoch)
+    assert [rows_of(again, lane) for lane in lanes(order.rows, [Stage(world_size)])] == by_rank
 
 
-@given(COUNTS)
-def test_without_shuffling_rows_stay_in_order(counts: list[int]) -> None:
-    assert all_rows(order_of(counts, shuffle=False)) == list(range(sum(counts)))
+@given(CHUNKS, st.lists(st.tuples(st.integers(1, 5), st.integers(0, 60)), min_size=1, max_size=5))
+@example([CHUNK_ROWS] * 10, [(1, 0)] * 5)
+@example([CHUNK_ROWS] * 10, [(3, 10**9), (2, 5)])
+def test_each_row_comes_once_however_the_world_changes(chunks: list[int], stages: list[tuple[int, int]]) -> None:
+    rows = sum(chunks)
+    order = order_of(chunks, stages[0][0])
+    seen: list[int] = []
+    passed: list[Stage] = []
+    for world_size, taken in stages:
+        now = lanes(rows, [*passed, Stage(world_size)])
+        lengths = [sum(map(len, lane)) for lane in now]
+        assert max(lengths) - min(lengths) <= 1
+        for lane in now:
+            seen += rows_of(order, cut(lane, 0, taken))
+        passed.append(Stage(world_size, taken))
+    rest = [segment for lane in lanes(rows, passed) for segment in cut(lane, passed[-1].taken, rows)]
+    assert sorted(seen + rows_of(order, rest)) == list(range(rows))
 
 
-def test_a_large_store_has_several_windows_of_whole_blocks() -> None:
-    order = order_of([BLOCK_ROWS * (WINDOW_BLOCKS + 3)])
-    assert np.diff(order.window_starts).tolist() == [BLOCK_ROWS * WINDOW_BLOCKS, BLOCK_ROWS * 3]
-    blocks, rows = np.unique(order.window(0) // BLOCK_ROWS, return_counts=True)
-    assert (len(blocks), set(rows.tolist())) == (WINDOW_BLOCKS, {BLOCK_ROWS})
-    assert sorted(all_rows(order)) == list(range(order.rows))
+def test_where_the_work_of_ranks_ends_others_go_on() -> None:
+    assert sizes(100, [Stage(4)]) == [25] * 4
+    assert sizes(100, [Stage(4, 10), Stage(3)]) == [20] * 3
+    assert lanes(100, [Stage(4, 10), Stage(2)]) == [
+        [Segment(0, 10, 25), Segment(1, 10, 25)],
+        [Segment(2, 10, 25), Segment(3, 10, 25)],
+    ]
+    assert sizes(100, [Stage(4, 10), Stage(3, 20), Stage(7)]) == [0] * 7
+    assert sizes(100, [Stage(1, 99), Stage(3)]) == [0, 0, 1]
 
 
-def test_seed_and_epoch_change_the_order() -> None:
-    orders = [all_rows(order_of([1000], seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)]
-    assert len({tuple(order) for order in orders}) == 4
-    assert tuple(range(1000)) not in {tuple(order) for order in orders}
+@given(CHUNKS, st.integers(1, 4))
+def test_without_shuffling_lanes_are_ranges_in_order(chunks: list[int], world_size: int) -> None:
+    order = order_of(chunks, world_size, shuffle=False)
+    found = [row for lane in lanes(order.rows, [Stage(world_size)]) for row in rows_of(order, lane)]
+    assert found == list(range(sum(chunks)))
 
 
-def test_shuffled_rows_are_mixed_far_beyond_their_block() -> None:
-    rows = np.array(all_rows(order_of([BLOCK_ROWS * 40])))
-    assert np.abs(rows - np.arange(len(rows))).mean() > BLOCK_ROWS * 8
-    assert abs(np.corrcoef(rows[:-1], rows[1:])[0, 1]) < 0.1
+@given(CHUNKS, st.integers(1, 4), st.data())
+def test_any_piece_of_a_lane_is_that_piece(chunks: list[int], world_size: int, data: st.DataObject) -> None:
+    order = order_of(chunks, world_size)
+    lane = data.draw(st.integers(0, world_size - 1))
+    ((start, stop),) = bounds(order.rows, world_size)[lane : lane + 1]
+    first = data.draw(st.integers(0, stop - start))
+    last = data.draw(st.integers(first, stop - start))
+    whole = rows_of(order, [Segment(lane, 0, stop - start)])
+    assert rows_of(order, [Segment(lane, first, last)]) == whole[first:last]
+
+
+def test_a_window_is_of_whole_chunks_and_no_more_than_it_may() -> None:
+    order = order_of([CHUNK_ROWS] * 11)
+    windows = [np.asarray(delivered(*window)) for window in order.windows(Segment(0, 0, order.rows))]
+    assert [len(window) for window in windows] == [64, 64, 48]
+    for window in windows:
+        assert set(np.bincount(window // CHUNK_ROWS).tolist()) == {0, CHUNK_ROWS}
+
+
+def test_seed_epoch_and_world_change_the_order() -> None:
+    def found(**options: int) -> tuple[int, ...]:
+        return tuple(rows_of(order_of([CHUNK_ROWS] * 20, **options), [Segment(0, 0, 100)]))
+
+    orders = {found(seed=s, epoch=e, world_size=w) for s in (0, 1) for e in (0, 1) for w in (1, 2)}
+    assert len(orders) == 8
+
+
+def test_no_version_changes_the_order() -> None:
+    """Whoever resumes an epoch with a later version must meet the same rows: never change these numbers."""
+    assert rows_of(order_of([4, 3, 4, 2, 4, 4], seed=7, epoch=3), [Segment(0, 0, 21)]) == GOLDEN
+
+
+def test_parts_can_be_shuffled_some_at_a_time() -> None:
+    chunks, of_part = [CHUNK_ROWS] * 24, 4
+    order = EpochOrder(np.array([0, *accumulate(chunks)]), 1, True, 0, 0, np.arange(0, 25, of_part), groups=2)
+    rows = np.asarray(rows_of(order, [Segment(0, 0, order.rows)]))
+    assert sorted(rows.tolist()) == list(range(order.rows))
+    parts = (rows // (CHUNK_ROWS * of_part)).reshape(3, -1)
+    assert [len(set(some.tolist())) for some in parts] == [2, 2, 2]
+
+
+def test_the_shuffle_is_as_good_as_the_documentation_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 64 chunks that are mixed, one in 64 neighbours is of the same chunk."""
+    monkeypatch.setattr(order_module, "WINDOW_CHUNKS", 64)
+    rows = np.asarray(rows_of(order_of([CHUNK_ROWS] * 3200), [Segment(0, 0, 3200 * CHUNK_ROWS)]))
+    assert abs(np.corrcoef(rows, np.arange(len(rows)))[0, 1]) < 0.05
+    assert abs(np.corrcoef(rows[:-1], rows[1:])[0, 1]) < 0.05
+    assert (rows[:-1] // CHUNK_ROWS == rows[1:] // CHUNK_ROWS).mean() == pytest.approx(1 / 64, rel=0.1)

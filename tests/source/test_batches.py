@@ -17,10 +17,10 @@ from support import encoded, shared_data, tar_bytes
 from pipeline.config import ImageConfig, SourceConfig
 from pipeline.errors import SourceError
 from pipeline.files import LocalFiles
+from pipeline.overlap import prefetch
 from pipeline.records import Reject
 from pipeline.source.batches import ImageBatch, Row, image_batches
 from pipeline.source.images import ImageTransform
-from pipeline.source.overlap import prefetch
 from pipeline.source.samples import Sample, SampleReader
 from pipeline.source.selection import Selection
 

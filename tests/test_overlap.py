@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.source.overlap import ordered_map, prefetch
+from pipeline.overlap import ordered_map, prefetch
 
 
 @pytest.fixture

@@ -1,0 +1,127 @@
+"""What a store hands out: one sample, or a batch of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.store.arrays import Array
+
+
+class Rows(Protocol):
+    """What a batch asks for all but the tokens of its rows."""
+
+    @property
+    def block_lengths(self) -> tuple[int, ...]:
+        """L_i."""
+
+    def keys_of(self, rows: Array) -> list[str]:
+        """WebDataset keys."""
+
+    def labels_of(self, rows: Array) -> Array:
+        """int64 [n], -1 without a label."""
+
+    def field_of(self, name: str, rows: Array) -> list[bytes | None]:
+        """A kept member, None where a sample had none."""
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """One image of the store."""
+
+    key: str
+    label: int
+    """-1 without a label."""
+    idx_l: list[Tensor]
+    """Block i as int64 [L_i]."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """B images of a store.
+
+    Tokens stay in the dtype they are stored in until `idx_Bl` is asked for: move the batch to its device first.
+    Keys, labels and kept members are read when they are asked for.
+    """
+
+    tokens: Tensor
+    """uint8, uint16 or uint32 [B, L_total], blocks concatenated in order."""
+    row: Array
+    """int64 [B], row numbers in the store."""
+    store: Rows
+    mask: Tensor | None = None
+    """bool [B], False for rows that only fill the batch up; None where there are none by construction."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, rows: slice) -> "TokenBatch":
+        """A range of the rows; tensors are views."""
+        part = TokenBatch(self.tokens[rows], self.row[rows], self.store, None if self.mask is None else self.mask[rows])
+        return part.with_label(self.__dict__["label"][rows]) if "label" in self.__dict__ else part
+
+    @cached_property
+    def idx_Bl(self) -> list[Tensor]:
+        """Block i as int64 [B, L_i], on the device of the tokens."""
+        return list(self.tokens.long().split(list(self.store.block_lengths), dim=1))
+
+    @cached_property
+    def label(self) -> Tensor:
+        """int64 [B], -1 without a label."""
+        return torch.from_numpy(self.store.labels_of(self.row)).to(self.tokens.device)
+
+    @cached_property
+    def key(self) -> list[str]:
+        """WebDataset keys."""
+        return self.store.keys_of(self.row)
+
+    def field(self, name: str) -> list[bytes | None]:
+        """A kept member (`source.keep`) of every row, None where the sample had none.
+
+        Raises StoreError for a field that the store does not have.
+        """
+        return self.store.field_of(name, self.row)
+
+    @staticmethod
+    def concatenate(batches: "Sequence[TokenBatch]") -> "TokenBatch":
+        """The rows of several batches of one store, in order."""
+        if len(batches) == 1:
+            return batches[0]
+        masks = [batch.mask for batch in batches]
+        return TokenBatch(
+            torch.cat([batch.tokens for batch in batches]),
+            np.concatenate([batch.row for batch in batches]),
+            batches[0].store,
+            None if any(mask is None for mask in masks) else torch.cat([mask for mask in masks if mask is not None]),
+        ).with_label(torch.cat([batch.label for batch in batches]))
+
+    def to(self, device: str | torch.device, non_blocking: bool = False) -> "TokenBatch":
+        """The batch with its tensors on `device`. Tokens move in the few bytes that they are stored in."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "TokenBatch":
+        """The batch with its tensors in page-locked memory, for copies that do not block."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Any) -> "TokenBatch":
+        mask = None if self.mask is None else change(self.mask)
+        return replace(self, tokens=change(self.tokens), mask=mask).with_label(change(self.label))
+
+    def with_label(self, label: Tensor) -> "TokenBatch":
+        """This batch, knowing its labels already."""
+        self.__dict__["label"] = label  # where cached_property looks
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As bytes: to hand a tensor to another process by shared memory takes longer than to copy it.
+        mask = None if self.mask is None else self.mask.numpy()
+        return _rebuilt, (self.tokens.cpu().numpy(), self.row, self.store, mask, self.label.cpu().numpy())
+
+
+def _rebuilt(tokens: Array, row: Array, store: Rows, mask: Array | None, label: Array) -> TokenBatch:
+    whole = TokenBatch(torch.from_numpy(tokens), row, store, None if mask is None else torch.from_numpy(mask))
+    return whole.with_label(torch.from_numpy(label))

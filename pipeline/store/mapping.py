@@ -1,0 +1,55 @@
+"""Files mapped into memory without being kept open.
+
+Python's `mmap` holds a file descriptor for every mapping, of which a process has a thousand; a store may have ten
+thousand parts.
+"""
+
+import ctypes
+import mmap
+import os
+import weakref
+from typing import BinaryIO
+
+import numpy as np
+
+from pipeline.store.arrays import Array
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class Memory:
+    """Bytes at an address of this process, for numpy's array interface.
+
+    https://numpy.org/doc/stable/reference/arrays.interface.html
+    """
+
+    def __init__(self, address: int, shape: int, item: str = "|u1", stride: int = 1) -> None:
+        self.__array_interface__ = {
+            "data": (address, True),
+            "shape": (shape,),
+            "strides": (stride,),
+            "typestr": item,
+            "version": 3,
+        }
+
+
+def map_file(file: BinaryIO) -> Array:
+    """The bytes of an open file, uint8 [size], read-only. The mapping ends with the last array that looks at it.
+
+    The file may be closed and deleted, but not cut: the operating system kills a process that reads beyond the end
+    of a mapped file (SIGBUS). Raises OSError.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if not size:
+        return np.empty(0, np.uint8)
+    address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    if address == _FAILED:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), file.name)
+    memory = Memory(address, size)
+    weakref.finalize(memory, _libc.munmap, address, size).atexit = False
+    return np.asarray(memory)

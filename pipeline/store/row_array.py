@@ -1,0 +1,202 @@
+"""Any rows of a store, gathered from the chunks of its parts.
+
+    row numbers ──▶ chunks, mapped or decoded ──▶ an address for each row ──▶ one gather
+
+Rows lie in many files and many buffers. Numpy gathers them in one call all the same, as elements of an array that
+spans the whole address space.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from cachetools import LRUCache
+
+from pipeline.store.arrays import Array, chunk_rows
+from pipeline.store.chunked import ChunkedArray
+from pipeline.store.mapping import Memory
+from pipeline.store.parts import Part
+
+_ADDRESSES = 1 << 47
+"""User space of 64-bit processors (x86-64 and ARM64 with four levels of page tables)."""
+
+_FIRST_ADDRESS = 1
+"""Numpy takes 0 for no buffer."""
+
+_MOST_MAPPED = 16_384
+"""Parts that stay mapped: Linux allows a process 65,530 mappings (vm.max_map_count)."""
+
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Rows, and where they lie in memory."""
+
+    rows: Array
+    """int64 [n], row numbers of the store."""
+    addresses: Array
+    """int64 [n], less `_FIRST_ADDRESS`."""
+    memory: object
+    """What keeps them there, as long as this lives."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: slice | Array) -> "Located":
+        """Some of the rows."""
+        return Located(self.rows[which], self.addresses[which], self.memory)
+
+    def __add__(self, other: "Located") -> "Located":
+        """The rows of both."""
+        return Located(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.addresses, other.addresses]),
+            (self.memory, other.memory),
+        )
+
+
+class RowArray:
+    """One array of all parts of a store, as if it were one.
+
+    Args:
+        parts: the parts, in order.
+        path: of the array in each part.
+        dtype: of its elements.
+        row_shape: of a row.
+        cache_bytes: how much of decoded chunks to keep. Mapped files cost nothing and are not counted.
+        check_always: compare checksums whenever rows are located, not only the first time.
+        keep_open: keep files mapped, which keeps their space on the disk if they are deleted.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        path: str,
+        dtype: str,
+        row_shape: tuple[int, ...] = (),
+        cache_bytes: int = 1 << 28,
+        check_always: bool = False,
+        keep_open: bool = True,
+    ) -> None:
+        self._parts = parts
+        self._path = path
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._row_shape = row_shape
+        self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape))
+        self._cache_bytes = cache_bytes
+        self._check_always = check_always
+        self._keep_open = keep_open
+        self._part_starts = np.concatenate([[0], np.cumsum([part.rows for part in parts])]).astype(np.int64)
+        self.chunk_starts, self._part_of_chunk = _cut(self._part_starts, self._row_bytes)
+        """int64 [chunks + 1]: chunk i holds the rows chunk_starts[i] to chunk_starts[i + 1]; none crosses parts."""
+        # An element of a row's size starts at every address.
+        self._memory = np.asarray(Memory(_FIRST_ADDRESS, _ADDRESSES - self._row_bytes, f"|V{self._row_bytes}"))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget all that is open; rows that were located stay readable."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._open = _Open(len(self._part_of_chunk))
+        self._decoded: LRUCache[int, Array] = LRUCache(self._cache_bytes, getsizeof=lambda rows: rows.nbytes)
+
+    def gather(self, located: Located) -> Array:
+        """The rows, [n, *row_shape], a copy."""
+        rows: Array = self._memory[located.addresses]
+        return rows.view(self._dtype).reshape(len(located), *self._row_shape)
+
+    def locate(self, rows: Array) -> Located:
+        """Map or decode the chunks of int64 [n] row numbers, all within the store.
+
+        Safe to call from several threads. Raises CorruptStore naming part, chunk and remedy; StoreError where a
+        file cannot be had.
+        """
+        if os.getpid() != self._pid:  # no thread survives a fork, nor a lock that another thread held
+            self._begin()
+        chunk_of_row = np.searchsorted(self.chunk_starts, rows, side="right") - 1
+        starts = np.flatnonzero(np.diff(chunk_of_row, prepend=-1))  # of runs of rows in one chunk
+        chunks = chunk_of_row[starts]
+        opened = self._open
+        addresses = opened.addresses[chunks]
+        missing = np.flatnonzero(addresses == 0)
+        loaded = self._load({int(chunk) for chunk in chunks[missing]}) if missing.size else {}
+        for place in missing:
+            addresses[place] = loaded[int(chunks[place])].ctypes.data
+        offsets = addresses - _FIRST_ADDRESS - self.chunk_starts[chunks] * self._row_bytes
+        lengths = np.diff(starts, append=len(rows))
+        return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, (opened, loaded))
+
+    def _load(self, chunks: set[int]) -> dict[int, Array]:
+        """Chunks by their number, several read at a time."""
+        with self._lock:
+            found = {chunk: self._decoded[chunk] for chunk in chunks if chunk in self._decoded}
+            if len(chunks) > 1 and self._pool is None:
+                self._pool = ThreadPoolExecutor(_THREADS, "vqtok-chunks")
+        missing = sorted(chunks - found.keys())
+        several = self._pool.map if self._pool and len(missing) > 1 else map
+        return found | dict(zip(missing, several(self._load_one, missing), strict=True))
+
+    def _load_one(self, chunk: int) -> Array:
+        number = int(self._part_of_chunk[chunk])
+        array = self._array(number)
+        start, stop = (self.chunk_starts[chunk : chunk + 2] - self._part_starts[number]).tolist()
+        rows = self._parts[number].read_range(self._path, array, start, stop)
+        with self._lock:
+            if array.mapped and not rows.flags.owndata:
+                if self._keep_open and not self._check_always:
+                    self._open.keep(chunk, rows)
+            elif rows.nbytes <= self._decoded.maxsize and not self._check_always:
+                self._decoded[chunk] = rows
+        return rows
+
+    def _array(self, number: int) -> ChunkedArray:
+        """The array of a part, open."""
+        array = self._open.arrays.get(number)
+        if array is None:
+            array = self._parts[number].array(self._path)
+            if not self._keep_open:
+                return array
+            with self._lock:
+                if len(self._open.arrays) >= _MOST_MAPPED:
+                    self._open = _Open(len(self._part_of_chunk))
+                # Another thread may have been first, and addresses of what it opened may be in use.
+                array = self._open.arrays.setdefault(number, array)
+        return array
+
+
+class _Open:
+    """What is mapped: no address is given away without this, which keeps it valid."""
+
+    def __init__(self, chunks: int) -> None:
+        self.arrays: dict[int, ChunkedArray] = {}
+        """By number of the part."""
+        self.rows: dict[int, Array] = {}
+        """By number of the chunk."""
+        self.addresses = np.zeros(chunks, np.int64)
+        """Of the first row of each chunk, 0 for those that are not mapped."""
+
+    def keep(self, chunk: int, rows: Array) -> None:
+        """Remember a mapped chunk. One that is known stays as it is, for its address may be in use."""
+        if chunk not in self.rows:
+            self.rows[chunk] = rows
+            self.addresses[chunk] = rows.ctypes.data
+
+
+def _cut(part_starts: Array, row_bytes: int) -> tuple[Array, Array]:
+    """First rows of all chunks and, last, the number of rows, int64 [chunks + 1]; the part of each, [chunks].
+
+    By the rule of the format, so that no part must be opened to know it. Where a part was written otherwise, its
+    chunks are read in pieces: slower, and right.
+    """
+    rows = np.diff(part_starts)
+    sizes = np.asarray([chunk_rows(count, row_bytes) for count in rows.tolist()], np.int64)
+    counts = -(-rows // np.maximum(sizes, 1))
+    part_of_chunk = np.repeat(np.arange(len(rows)), counts)
+    within = np.arange(len(part_of_chunk)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = part_starts[part_of_chunk] + within * sizes[part_of_chunk]
+    return np.concatenate([starts, part_starts[-1:]]).astype(np.int64), part_of_chunk
