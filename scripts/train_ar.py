@@ -2,7 +2,7 @@
 
     python scripts/train_ar.py --config configs/sample.yaml
     torchrun --standalone --nproc-per-node 8 scripts/train_ar.py --store runs/my/store --tokenizer runs/my/tokenizer
-    accelerate launch --mixed_precision bf16 scripts/train_ar.py --config my.yaml --dim 512 --depth 12 --lr 3e-4
+    accelerate launch --mixed_precision bf16 scripts/train_ar.py --config my.yaml --dim 512 --depth 12 --heads 8 ...
 
 The transformer (ar_model.py) sees the embeddings of the tokens so far and predicts the next one, given the class of
 the image where there is one. Run the same command again to resume: it goes on in the middle of the epoch, to the
@@ -87,9 +87,9 @@ def train(store: TokenStore, settings: Settings, folder: Path, accelerator: Acce
     rank, world_size, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     rows, held_out_rows = split_rows(len(store))
     options: dict[str, Any] = {"batch_size": settings.batch_size, "rank": rank, "world_size": world_size}
-    # With `drop_last` all processes make equally many steps, as they must to share gradients.
-    loader = token_loader(store, rows=rows, seed=settings.seed, drop_last=True, **options)
-    held_out = token_loader(store, rows=held_out_rows, shuffle=False, **options)
+    # With the remainder dropped, all processes make equally many steps, as they must to share gradients.
+    loader = TokenLoader(store, rows=rows, seed=settings.seed, remainder="drop", **options)
+    held_out = TokenLoader(store, rows=held_out_rows, shuffle=False, **options)
     if len(loader) == 0:
         raise ConfigError(
             f"--batch-size {settings.batch_size}: {len(rows)} images to train on ({len(held_out_rows)} are held out) "
@@ -141,21 +141,6 @@ def train(store: TokenStore, settings: Settings, folder: Path, accelerator: Acce
             accelerator.print(f"{step:>8} {step / len(loader):7.2f} {figures} {images_per_s:9,.0f}")
             nats, last, started = torch.zeros_like(nats), step, time.monotonic()
     return net
-
-
-def token_loader(store: TokenStore, rows: np.ndarray, batch_size: int, **options: Any) -> TokenLoader:
-    """Until TokenLoader takes `rows` itself: TokenLoader(store, batch_size, rows=rows, **options)."""
-
-    class Rows:
-        part_starts, content_digest = np.array([0, len(rows)]), store.content_digest
-
-        def __len__(self) -> int:
-            return len(rows)
-
-        def read(self, wanted: np.ndarray) -> TokenBatch:
-            return store.read(rows[wanted])
-
-    return TokenLoader(Rows(), batch_size, **options)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -272,10 +257,10 @@ def picture(tokenizer: Tokenizer, idx_Bl: list[Tensor], grid: tuple[int, int]) -
 @click.option("--output", metavar="FOLDER", help="Where the run is kept.  [default: STORE-ar]")
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps in all.  [default: what --epochs come to]")
 @click.option("--epochs", type=click.IntRange(1), default=8)
-@click.option("--batch-size", type=click.IntRange(1), default=32, help="Images per step and process.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, help="Images per step and process.")
 @click.option("--dim", type=click.IntRange(1), default=128, help="Width of the model.")
 @click.option("--depth", type=click.IntRange(1), default=4, help="Blocks.")
-@click.option("--heads", type=click.IntRange(1), default=4, help="Attention heads, a divisor of --dim.")
+@click.option("--heads", type=click.IntRange(1), default=2, help="Attention heads, a divisor of --dim.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=2e-3, help="Peak; a half cosine to 0 follows.")
 @click.option("--warmup", type=click.IntRange(0), default=50, help="Steps of the linear rise to --lr.")
 @click.option("--every", type=click.IntRange(1), default=100, help="Steps between figures, each with a checkpoint.")
