@@ -108,8 +108,9 @@ def train(store: TokenStore, settings: Settings, folder: Path, accelerator: Acce
     accelerator.print(
         f"{len(rows):,} images of {store.geometry.num_tokens} tokens to train on, {len(held_out_rows):,} held out, "
         f"{num_classes or 'no'} classes, {sum(weight.numel() for weight in net.parameters()) / 1e6:.1f} M weights\n"
-        f"bits per token, of which the zero-order entropy of the store is {entropy_bits(store):.3f}:\n"
-        f"    step   epoch     train  held out  class hidden  images/s\n{done:>8}"
+        f"bits per token; the zero-order entropy of the store is {entropy_bits(store):.3f}\n"
+        + (f"resumed after step {done}\n" if done else "")
+        + "    step   epoch     train  held out  class hidden  images/s"
     )
 
     nats, last, started = torch.zeros((), device=device), done, time.monotonic()
@@ -256,7 +257,7 @@ def picture(tokenizer: Tokenizer, idx_Bl: list[Tensor], grid: tuple[int, int]) -
 @click.option("--tokenizer", "tokenizer_path", metavar="FOLDER", help="Tokenizer, if not that of the configuration.")
 @click.option("--output", metavar="FOLDER", help="Where the run is kept.  [default: STORE-ar]")
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps in all.  [default: what --epochs come to]")
-@click.option("--epochs", type=click.IntRange(1), default=8)
+@click.option("--epochs", type=click.IntRange(1), default=4)
 @click.option("--batch-size", type=click.IntRange(1), default=16, help="Images per step and process.")
 @click.option("--dim", type=click.IntRange(1), default=128, help="Width of the model.")
 @click.option("--depth", type=click.IntRange(1), default=4, help="Blocks.")

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import runpy
+import shutil
 import socket
 import sys
 from collections import Counter
@@ -133,7 +134,7 @@ def test_a_killed_run_resumes_to_the_same_figures(finished: Job, tmp_path: Path,
     assert killed.status == -9
     assert len(metrics(output)) == renames
     resumed = trained(*command, "--output", output, folder=tmp_path)
-    assert f"\n{3 * (renames - 1):>8}\n" in resumed.out
+    assert f"resumed after step {3 * (renames - 1)}\n" in resumed.out
     for name in ("metrics.jsonl", "checkpoint.safetensors"):
         assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     assert len(metrics(output)) == 6
@@ -277,3 +278,16 @@ def test_a_layout_that_cannot_be_decoded_costs_only_the_picture(
         "metrics.jsonl",
         "settings.json",
     ]
+
+
+@pytest.mark.slow
+def test_the_benchmark_compares_equal_work(finished: Job, tmp_path: Path) -> None:
+    script = (sys.executable, SCRIPTS / "bench_ar.py", "--batches", "1", "--rounds", "1", "--config")
+    done = cold(*script, finished.file)
+    assert done.status == 0, done.err
+    assert len(re.findall(r"^\| .* \| [\d.,]+ ms \| [\d.,]+ ms \| [\d.]+ \|$", done.out, re.MULTILINE)) == 3
+    other = make_job(tmp_path / "other", finished.source, save_tiny_tokenizer(tmp_path / "tokenizer", seed=1))
+    shutil.copytree(finished.store, other.store)
+    done = cold(*script, other.file)
+    assert done.status == 1
+    assert "the images are not those of the store" in done.err
