@@ -8,11 +8,15 @@ PYTHON ?= python3
 BIN  := .venv/bin
 LOCK := scripts/requirements.lock
 RUN  := $(BIN)/vqtok
+# All but bench, whose packages hold others back.
+EXTRAS := --extra sample --extra objects --extra dev
+BENCH  := .venv/bench
 # Without uv on the machine, pip puts one into .venv.
 UV   := PATH="$$PATH:.venv/uv/bin" uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sample train tokenize status verify report ar lint test test-slow chaos bench-costs bench-ar clean
+.PHONY: help setup lock sample train tokenize status verify report ar lint test test-slow chaos bench-costs bench-loader \
+	bench-ar clean
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
@@ -30,7 +34,7 @@ setup: .venv/installed ## make .venv with the locked versions
 	@touch $@
 
 lock: setup ## choose the newest allowed versions anew
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate --no-header \
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 $(EXTRAS) --no-annotate --no-header \
 		--no-emit-index-url pyproject.toml -o $(LOCK)
 
 sample: setup ## make the sample data set in data/sample
@@ -89,7 +93,16 @@ bench-costs: setup ## what exactness costs: resuming, claims and commits, memory
 	@$(BIN)/python scripts/bench_costs.py commits --side 256 --shards 4
 	@$(BIN)/python scripts/bench_costs.py memory
 
-bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with the tokenizer in the loop (some 10 minutes)
+bench-loader: $(BENCH)/installed ## how fast tokens are read, beside other loaders (10 to 20 minutes): ARGS="--markdown docs/benchmarks.md"
+	@$(BENCH)/bin/python scripts/bench_loader.py $(ARGS)
+
+$(BENCH)/installed: .venv/installed pyproject.toml
+	@echo "installing other loaders into $(BENCH)"
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(BENCH)
+	@$(UV) pip install --quiet --python $(BENCH)/bin/python --editable '.[bench]'
+	@touch $@
+
+bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with the tokenizer in the loop (some minutes)
 	@$(RUN) run --config $(CONFIG) --processes $(NPROC)
 	@$(BIN)/python scripts/bench_ar.py --config $(CONFIG) $(ARGS)
 

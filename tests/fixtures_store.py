@@ -41,6 +41,7 @@ from pipeline.store import names
 from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.commits import SourceRecord, committed_parts, read_commits
 from pipeline.store.hierarchy import prepare_hierarchy, table_digest
+from pipeline.store.manifest import read_manifest
 from pipeline.store.snapshot import make_manifest
 from pipeline.store.writer import EncodedShard, commit_part
 
@@ -311,7 +312,8 @@ def finish_store(files: LocalFiles, birth: Birth, generation: int = 1) -> None:
     """Write the manifest of all that is committed."""
     parts = sorted(committed_parts(files))
     commits = read_commits(files, parts)
-    files.put(names.MANIFEST, make_manifest(commits, parts, birth.codebook.vocab_size, generation).to_json())
+    made = make_manifest(commits, parts, birth.codebook.vocab_size, generation, read_manifest(files))
+    files.put(names.MANIFEST, made.to_json())
 
 
 def store_of_rows(folder: Path, counts: Sequence[int], table: np.ndarray | None = None, **options: Any) -> Path:

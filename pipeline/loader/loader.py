@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.order import EpochOrder, Rows, Segment, Stage, cut, lanes
+from pipeline.loader.order import EpochOrder, Rows, Segment, Stage, Window, cut, lanes
 from pipeline.overlap import prefetch
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
@@ -228,20 +228,17 @@ class TokenLoader(IterableDataset[TokenBatch]):
             np.unique(np.searchsorted(chunk_starts, part_starts)),
             self._parts_at_a_time,
         )
-        windows = (
-            (self._rows_at(positions), permutation)
-            for segment in segments
-            for positions, permutation in order.windows(segment)
-        )
-        for rows, permutation in self._fetched(windows):
-            located = self.store.locate(rows)
-            yield located if permutation is None else located[permutation]
+        for window in self._fetched(window for segment in segments for window in order.windows(segment)):
+            if self._rows is None:
+                yield self.store.locate_runs(window.starts, window.lengths)[window.order]
+            else:
+                yield self.store.locate(self._rows[window.rows])
 
-    def _fetched(self, windows: Iterable[tuple[Rows, Rows | None]]) -> Iterator[tuple[Rows, Rows | None]]:
+    def _fetched(self, windows: Iterable[Window]) -> Iterator[Window]:
         """The same windows, the parts of the next ones on their way into the store's cache."""
-        waiting: deque[tuple[Rows, Rows | None]] = deque()
+        waiting: deque[Window] = deque()
         for window in windows:
-            self.store.fetch(window[0])
+            self.store.fetch(self._rows_at(window.starts))
             waiting.append(window)
             if len(waiting) > _WINDOWS_AHEAD:
                 yield waiting.popleft()

@@ -72,6 +72,29 @@ def cut(segments: Sequence[Segment], start: int, stop: int) -> list[Segment]:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Rows that are shuffled among each other, as runs of consecutive rows, each within a chunk."""
+
+    starts: Rows
+    """int64 [runs], first row of each run."""
+    lengths: Rows
+    """int64 [runs], rows in it."""
+    order: Rows | slice
+    """Which of these rows come, and in which order."""
+
+    @property
+    def rows(self) -> Rows:
+        """int64 [n], the rows in the order in which they come."""
+        return ranges(self.starts, self.lengths)[self.order]
+
+
+def ranges(starts: Rows, lengths: Rows) -> Rows:
+    """Several ranges of consecutive numbers, one behind the other."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
+@dataclass(frozen=True)
 class EpochOrder:
     """All rows, each once, in lanes for the ranks of an epoch's first stage."""
 
@@ -92,23 +115,19 @@ class EpochOrder:
         """Number of rows."""
         return int(self.chunk_starts[-1])
 
-    def windows(self, segment: Segment) -> Iterator[tuple[Rows, Rows | None]]:
-        """Rows of a segment by window: int64 [n] as they lie in chunks, and the order to deliver them in.
-
-        Only the rows that the segment has of a window are given; None is the order in which they lie.
-        """
+    def windows(self, segment: Segment) -> Iterator[Window]:
+        """The rows of a segment, by window."""
         first, end = bounds(self.rows, self.world_size)[segment.lane]
         edges = self._window_edges(first, end)
-        number = int(np.searchsorted(edges, first + segment.start, side="right")) - 1
-        while number < len(edges) - 1 and edges[number] < first + segment.stop:
+        begin, finish = first + segment.start, first + segment.stop
+        number = int(np.searchsorted(edges, begin, side="right")) - 1
+        while number < len(edges) - 1 and edges[number] < finish:
             start, stop = int(edges[number]), int(edges[number + 1])
-            rows = self._at(start, stop)
-            taken = slice(max(first + segment.start - start, 0), first + segment.stop - start)
+            taken = slice(max(begin - start, 0), finish - start)
+            order: Rows | slice = taken
             if self.shuffle:
                 order = self._random(1, self.world_size, segment.lane, number).permutation(stop - start)[taken]
-                yield rows, order
-            else:
-                yield rows[taken], None
+            yield Window(*self._runs(start, stop), order)
             number += 1
 
     @cached_property
@@ -139,16 +158,14 @@ class EpochOrder:
         inside = self._positions[(self._positions > first) & (self._positions < end)]
         return np.concatenate([[first], inside[WINDOW_CHUNKS - 1 :: WINDOW_CHUNKS], [end]])
 
-    def _at(self, start: int, stop: int) -> Rows:
-        """Rows at the positions `start` to `stop` of the epoch."""
+    def _runs(self, start: int, stop: int) -> tuple[Rows, Rows]:
+        """First rows and lengths of what lies at the positions `start` to `stop` of the epoch, by chunk."""
         first = int(np.searchsorted(self._positions, start, side="right")) - 1
-        end = int(np.searchsorted(self._positions, stop, side="left"))
-        rows = [np.empty(0, np.int64)]
-        for number in range(first, end):
-            position, row = int(self._positions[number]), int(self.chunk_starts[self._chunks[number]])
-            last = min(stop, int(self._positions[number + 1]))
-            rows.append(np.arange(row + max(start - position, 0), row + last - position))
-        return np.concatenate(rows)
+        end = max(int(np.searchsorted(self._positions, stop, side="left")), first)
+        begin, finish = self._positions[first:end], self._positions[first + 1 : end + 1]
+        from_start = np.maximum(start - begin, 0)
+        starts = self.chunk_starts[self._chunks[first:end]] + from_start
+        return starts, np.minimum(finish, stop) - begin - from_start
 
     def _random(self, *stream: int) -> np.random.RandomState:
         # Of numpy's generators the only one whose numbers no version changes (NEP 19): an epoch may outlive one.

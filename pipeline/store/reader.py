@@ -106,13 +106,18 @@ class TokenStore:
         CorruptStore naming part, chunk and remedy.
         """
         wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else _row_numbers(rows)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
+        # As unsigned numbers negative ones are the largest.
+        if wanted.size and wanted.view(np.uint64).max() >= len(self):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a store of {len(self)} samples")
         return self.batch(self.locate(wanted))
 
     def locate(self, rows: Array) -> Located:
         """Find the tokens of int64 [n] row numbers, all in 0 .. len - 1, without copying them; for loaders."""
         return self._tokens.locate(rows)
+
+    def locate_runs(self, starts: Array, lengths: Array) -> Located:
+        """The same for runs of consecutive rows, int64 [runs] each, every one within a chunk: much faster."""
+        return self._tokens.locate_runs(starts, lengths)
 
     def fetch(self, rows: Array) -> None:
         """Begin to copy the parts of int64 [n] row numbers into the cache, if there is one; returns at once."""

@@ -26,6 +26,8 @@ _ADDRESSES = 1 << 47
 _FIRST_ADDRESS = 1
 """Numpy takes 0 for no buffer."""
 
+_UNKNOWN = np.iinfo(np.int64).min
+
 _MOST_MAPPED = 16_384
 """Parts that stay mapped: Linux allows a process 65,530 mappings (vm.max_map_count)."""
 
@@ -116,20 +118,32 @@ class RowArray:
         Safe to call from several threads. Raises CorruptStore naming part, chunk and remedy; StoreError where a
         file cannot be had.
         """
+        offsets, memory = self._offsets(np.searchsorted(self.chunk_starts, rows, side="right") - 1)
+        return Located(rows, offsets + rows * self._row_bytes, memory)
+
+    def locate_runs(self, starts: Array, lengths: Array) -> Located:
+        """The same for runs of consecutive rows, int64 [runs] each, every one within a chunk: much faster."""
+        offsets, memory = self._offsets(np.searchsorted(self.chunk_starts, starts, side="right") - 1)
+        ends = np.cumsum(lengths)
+        rows = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+        return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, memory)
+
+    def _offsets(self, chunks: Array) -> tuple[Array, object]:
+        """What to add to `row * row_bytes` in each chunk to get an address, and what keeps the chunks there."""
         if os.getpid() != self._pid:  # no thread survives a fork, nor a lock that another thread held
             self._begin()
-        chunk_of_row = np.searchsorted(self.chunk_starts, rows, side="right") - 1
-        starts = np.flatnonzero(np.diff(chunk_of_row, prepend=-1))  # of runs of rows in one chunk
-        chunks = chunk_of_row[starts]
         opened = self._open
-        addresses = opened.addresses[chunks]
-        missing = np.flatnonzero(addresses == 0)
-        loaded = self._load({int(chunk) for chunk in chunks[missing]}) if missing.size else {}
-        for place in missing:
-            addresses[place] = loaded[int(chunks[place])].ctypes.data
-        offsets = addresses - _FIRST_ADDRESS - self.chunk_starts[chunks] * self._row_bytes
-        lengths = np.diff(starts, append=len(rows))
-        return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, (opened, loaded))
+        offsets = opened.offsets[chunks]
+        missing = offsets == _UNKNOWN
+        if not missing.any():
+            return offsets, opened
+        wanted, places = np.unique(chunks[missing], return_inverse=True)
+        loaded = self._load(set(wanted.tolist()))
+        offsets[missing] = np.asarray([self._offset(chunk, loaded[chunk]) for chunk in wanted.tolist()])[places]
+        return offsets, (opened, loaded)
+
+    def _offset(self, chunk: int, rows: Array) -> int:
+        return int(rows.ctypes.data) - _FIRST_ADDRESS - int(self.chunk_starts[chunk]) * self._row_bytes
 
     def _load(self, chunks: set[int]) -> dict[int, Array]:
         """Chunks by their number, several read at a time."""
@@ -149,7 +163,7 @@ class RowArray:
         with self._lock:
             if array.mapped and not rows.flags.owndata:
                 if self._keep_open and not self._check_always:
-                    self._open.keep(chunk, rows)
+                    self._open.keep(chunk, rows, self._offset(chunk, rows))
             elif rows.nbytes <= self._decoded.maxsize and not self._check_always:
                 self._decoded[chunk] = rows
         return rows
@@ -177,14 +191,14 @@ class _Open:
         """By number of the part."""
         self.rows: dict[int, Array] = {}
         """By number of the chunk."""
-        self.addresses = np.zeros(chunks, np.int64)
-        """Of the first row of each chunk, 0 for those that are not mapped."""
+        self.offsets = np.full(chunks, _UNKNOWN)
+        """Of each chunk, as `RowArray._offsets` has them."""
 
-    def keep(self, chunk: int, rows: Array) -> None:
+    def keep(self, chunk: int, rows: Array, offset: int) -> None:
         """Remember a mapped chunk. One that is known stays as it is, for its address may be in use."""
         if chunk not in self.rows:
             self.rows[chunk] = rows
-            self.addresses[chunk] = rows.ctypes.data
+            self.offsets[chunk] = offset
 
 
 def _cut(part_starts: Array, row_bytes: int) -> tuple[Array, Array]:

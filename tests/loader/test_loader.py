@@ -1,19 +1,24 @@
 """`TokenLoader`: every row once per epoch, over any number of ranks, from any point on."""
 
+import gc
 import json
+import threading
+import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from fixtures_store import store_of_rows
+from fixtures_store import begin_store, finish_store, make_birth, make_shard, store_of_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import StoreError
+from pipeline.errors import CorruptStore, StoreError
 from pipeline.loader import TokenBatch, TokenLoader
 from pipeline.loader import order as order_module
 from pipeline.store import TokenStore, arrays
+from pipeline.store.writer import commit_part
 
 ROWS = 331
 
@@ -226,3 +231,116 @@ def test_a_store_smaller_than_a_batch(tmp_path: Path) -> None:
     assert sizes == [[], [1], [1], [1]]
     assert [len(loader) for loader in ranks(store, 4, batch_size=256)] == [0, 1, 1, 1]
     assert [list(loader) for loader in ranks(store, 4, batch_size=256, remainder="drop")] == [[]] * 4
+
+
+def test_a_loader_goes_on_with_the_rows_of_before_the_store_grew(tmp_path: Path) -> None:
+    birth = make_birth()
+    files = begin_store(tmp_path, birth)
+    commit_part(files, birth, make_shard(birth, "m", 50))
+    finish_store(files, birth, 1)
+    loader = TokenLoader(TokenStore(tmp_path), batch_size=20)
+    seen = next(iter(loader)).key
+    state = loader.state_dict()
+    commit_part(files, birth, make_shard(birth, "a", 30))
+    finish_store(files, birth, 2)
+    with pytest.raises(
+        StoreError, match=r"has the store grown\? TokenStore\(path, content_digest=\.\.\.\) reads it as"
+    ):
+        TokenLoader(TokenStore(tmp_path)).load_state_dict(state)
+    before = TokenStore(tmp_path, content_digest=state["content_digest"])
+    resumed = TokenLoader(before, batch_size=20)
+    resumed.load_state_dict(state)
+    rest = [key for batch in resumed for key in batch.key]
+    assert sorted(seen + rest) == sorted(before.keys)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_padding_makes_steps_equal_and_batches_full(store: TokenStore, world_size: int) -> None:
+    loaders = ranks(store, world_size, batch_size=25, remainder="pad")
+    batches = [list(loader) for loader in loaders]
+    steps = -(-ROWS // (25 * world_size))
+    assert [len(own) for own in batches] == [len(loader) for loader in loaders] == [steps] * world_size
+    keys = []
+    for batch in (batch for own in batches for batch in own):
+        assert batch.mask is not None
+        assert len(batch) == len(batch.mask) == 25
+        assert batch.tokens.shape == (25, 8)
+        keys += [key for key, real in zip(batch.key, batch.mask.tolist(), strict=True) if real]
+    assert sorted(keys) == sorted(store.keys)
+
+
+def test_a_rank_without_rows_is_padded_all_the_way(tmp_path: Path) -> None:
+    store = TokenStore(store_of_rows(tmp_path, [2]))
+    masks = [[batch.mask.tolist() for batch in loader] for loader in ranks(store, 3, batch_size=2, remainder="pad")]  # type: ignore[union-attr]
+    assert masks == [[[False, False]], [[True, False]], [[True, False]]]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_only_some_rows(store: TokenStore, shuffle: bool) -> None:
+    some = np.flatnonzero(np.random.default_rng(0).random(ROWS) < 0.3)
+    for world_size in (1, 3):
+        loaders = ranks(store, world_size, batch_size=20, shuffle=shuffle, rows=some)
+        found = [row for loader in loaders for batch in loader for row in batch.row.tolist()]
+        assert sorted(found) == some.tolist()
+        assert shuffle or found == some.tolist()
+    (none,) = ranks(store, 1, rows=[])
+    assert (len(none), list(none)) == (0, [])
+
+
+@pytest.mark.parametrize("rows", [[3, 2], [2, 2], [-1, 4], [ROWS], [[1]], [0.5], [True]], ids=str)
+def test_rows_that_are_no_selection_are_refused(store: TokenStore, rows: list[int]) -> None:
+    with pytest.raises(ValueError, match="rows must be"):
+        TokenLoader(store, rows=rows)
+
+
+def test_a_state_of_other_rows_is_refused(store: TokenStore) -> None:
+    state = TokenLoader(store, rows=[1, 5, 9]).state_dict()
+    TokenLoader(store, rows=np.array([1, 5, 9], np.uint16)).load_state_dict(state)
+    for rows in (None, [1, 5, 8]):
+        with pytest.raises(StoreError, match="the loader's state has rows"):
+            TokenLoader(store, rows=rows).load_state_dict(state)
+
+
+def test_a_lone_loader_in_a_world_of_ranks_is_warned(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.warns(UserWarning, match="gives every row to every process; pass rank and world_size"):
+        TokenLoader(store)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TokenLoader(store, rank=1, world_size=4)
+
+
+def test_damage_is_met_in_its_turn_and_named(tmp_path: Path) -> None:
+    store = TokenStore(store_of_rows(tmp_path, [40, 40], codec="raw"))
+    (file,) = tmp_path.glob("tokens.zarr/parts/part001.*/tokens/c/0/0")
+    data = bytearray(file.read_bytes())
+    data[77] ^= 16
+    file.write_bytes(data)
+    with pytest.raises(
+        CorruptStore, match=r"part001\.\w+/tokens: .*checksum of chunk 0 .*; delete commits/part001.json"
+    ):
+        list(TokenLoader(store, batch_size=10))
+
+
+def test_no_thread_is_left_behind(store: TokenStore) -> None:
+    before = threading.active_count()
+    for _ in range(5):
+        iterator = iter(TokenLoader(store, batch_size=5))
+        next(iterator)
+        del iterator
+    list(TokenLoader(store, batch_size=50))
+    gc.collect()
+    assert threading.active_count() <= before + 4  # those that read chunks, of the store
+
+
+def test_labels_and_fields_come_when_asked_for(tmp_path: Path) -> None:
+    birth = make_birth(fields=["txt"])
+    files = begin_store(tmp_path, birth)
+    texts = [None if row % 5 == 0 else f"text {row}".encode() for row in range(40)]
+    commit_part(files, birth, make_shard(birth, "m", 40, fields={"txt": texts}))
+    finish_store(files, birth)
+    for batch in TokenLoader(TokenStore(tmp_path), batch_size=7):
+        assert batch.field("txt") == [texts[row] for row in batch.row]
+        assert batch.label.tolist() == [row % 7 - 1 for row in batch.row]
+        with pytest.raises(StoreError, match="no field 'json'; there is txt"):
+            batch.field("json")

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.loader import order as order_module
-from pipeline.loader.order import EpochOrder, Rows, Segment, Stage, bounds, cut, lanes
+from pipeline.loader.order import EpochOrder, Segment, Stage, bounds, cut, lanes
 
 CHUNK_ROWS = 16
 WINDOW_CHUNKS = 4
@@ -27,11 +27,7 @@ def order_of(chunks: list[int], world_size: int = 1, shuffle: bool = True, seed:
 
 
 def rows_of(order: EpochOrder, segments: list[Segment]) -> list[int]:
-    return [row for segment in segments for window in order.windows(segment) for row in delivered(*window)]
-
-
-def delivered(rows: Rows, permutation: Rows | None) -> list[int]:
-    return (rows if permutation is None else rows[permutation]).tolist()
+    return [row for segment in segments for window in order.windows(segment) for row in window.rows.tolist()]
 
 
 def sizes(rows: int, stages: list[Stage]) -> list[int]:
@@ -101,6 +97,20 @@ def test_where_the_work_of_ranks_ends_others_go_on() -> None:
     assert sizes(100, [Stage(1, 99), Stage(3)]) == [0, 0, 1]
 
 
+@given(CHUNKS, st.integers(1, 4), st.booleans())
+def test_no_run_of_a_window_leaves_its_chunk(chunks: list[int], world_size: int, shuffle: bool) -> None:
+    order = order_of(chunks, world_size, shuffle)
+    for segment in (segment for lane in lanes(order.rows, [Stage(world_size)]) for segment in lane):
+        for window in order.windows(segment):
+            first, last = (
+                np.searchsorted(order.chunk_starts, rows, side="right")
+                for rows in (window.starts, window.starts + window.lengths - 1)
+            )
+            assert np.array_equal(first, last)
+            assert (window.lengths > 0).all()
+            assert len(window.starts) <= WINDOW_CHUNKS + 1
+
+
 @given(CHUNKS, st.integers(1, 4))
 def test_without_shuffling_lanes_are_ranges_in_order(chunks: list[int], world_size: int) -> None:
     order = order_of(chunks, world_size, shuffle=False)
@@ -121,7 +131,7 @@ def test_any_piece_of_a_lane_is_that_piece(chunks: list[int], world_size: int, d
 
 def test_a_window_is_of_whole_chunks_and_no_more_than_it_may() -> None:
     order = order_of([CHUNK_ROWS] * 11)
-    windows = [np.asarray(delivered(*window)) for window in order.windows(Segment(0, 0, order.rows))]
+    windows = [window.rows for window in order.windows(Segment(0, 0, order.rows))]
     assert [len(window) for window in windows] == [64, 64, 48]
     for window in windows:
         assert set(np.bincount(window // CHUNK_ROWS).tolist()) == {0, CHUNK_ROWS}

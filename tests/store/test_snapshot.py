@@ -1,13 +1,16 @@
 """Manifests are functions of the commits: equal commits, equal bytes."""
 
 import hashlib
+import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures_store import begin_store, make_birth, make_shard
+from fixtures_store import begin_store, finish_store, make_birth, make_shard, store_of_rows
 
-from pipeline.errors import CorruptStore
+from pipeline.errors import CorruptStore, StoreError
+from pipeline.store import TokenStore
 from pipeline.store.commits import CommitRecord
 from pipeline.store.counts import unpack_counts
 from pipeline.store.snapshot import make_manifest, store_digest
@@ -57,3 +60,30 @@ def test_a_store_of_nothing_has_a_manifest() -> None:
     manifest = make_manifest([], [], 16, 1)
     assert (manifest.written, manifest.parts) == (0, ())
     assert not unpack_counts(manifest.code_counts, 16, "manifest.json").any()
+
+
+def test_a_store_that_has_grown_can_be_read_as_it_was(tmp_path: Path) -> None:
+    birth = make_birth(codec="raw")
+    files = begin_store(tmp_path, birth)
+    digests, keys = [], []
+    for generation, parts in enumerate([["m", "x"], ["a"], [], ["n", "z"]], start=1):
+        for part in parts:
+            commit_part(files, birth, make_shard(birth, part, 5))
+        finish_store(files, birth, generation)
+        store = TokenStore(tmp_path)
+        digests.append(store.content_digest)
+        keys.append(store.keys)
+    assert digests[1] == digests[2]
+    assert [snapshot.generation for snapshot in TokenStore(tmp_path).manifest.earlier] == [1, 2, 3]
+    for digest, expected in zip(digests, keys, strict=True):
+        store = TokenStore(tmp_path, content_digest=digest)
+        assert (store.keys, store.content_digest, len(store)) == (expected, digest, len(expected))
+        assert store.manifest.written == len(expected)
+        assert unpack_counts(store.manifest.code_counts, 16, "").sum() == 8 * len(expected)
+        assert pickle.loads(pickle.dumps(store)).keys == expected
+
+
+def test_a_digest_that_a_store_never_had_is_refused(tmp_path: Path) -> None:
+    store = TokenStore(store_of_rows(tmp_path, [3]))
+    with pytest.raises(StoreError, match=f"never had the content digest 1234; it has had {store.content_digest[:12]}"):
+        TokenStore(tmp_path, content_digest="1234")

@@ -1,0 +1,138 @@
+"""vqtok's own store and loader, with either codec, and what the parts of a batch cost that are made when asked for."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+import pipeline.loader
+from loaders.peer import Cannot, Fetch, Peer, Request
+from loaders.rows import VOCAB, Array
+from pipeline.files import LocalFiles
+from pipeline.loader import TokenLoader
+from pipeline.records import Geometry
+from pipeline.store import TokenStore, names
+from pipeline.store.birth import Birth, CodebookRecord, create_or_compare
+from pipeline.store.commits import SourceRecord, committed_parts, read_commits
+from pipeline.store.hierarchy import prepare_hierarchy
+from pipeline.store.snapshot import make_manifest
+from pipeline.store.writer import EncodedShard, commit_part
+
+PART_ROWS = 8192
+
+
+class Vqtok(Peer):
+    """TokenLoader, one epoch after the other."""
+
+    codec: Literal["lz4", "raw"] = "lz4"
+
+    def write(self, rows: Array, folder: Path) -> None:
+        birth = begin_store(folder, rows.shape[1], self.codec)
+        for part, first in enumerate(range(0, len(rows), PART_ROWS)):
+            commit_rows(folder, birth, part, np.asarray(rows[first : first + PART_ROWS]))
+        finish_store(folder, birth)
+
+    def epoch(self, folder: Path, shuffle: bool, workers: int) -> Iterable[Any]:
+        loader: object = TokenLoader(TokenStore(folder), shuffle=shuffle)
+        if workers and isinstance(loader, IterableDataset):
+            return DataLoader(loader, batch_size=None, num_workers=workers, persistent_workers=True)
+        if workers:
+            raise Cannot("no: not divided among workers")
+        assert isinstance(loader, Iterable)
+        return loader
+
+    def fetch(self, folder: Path) -> Fetch:
+        store = TokenStore(folder)
+        dataset_class = getattr(pipeline.loader, "TokenDataset", None)
+        many = dataset_class(store).__getitems__ if dataset_class else store.read
+
+        def fetch(request: Request) -> Any:
+            return store[request] if isinstance(request, int) else many(request)
+
+        return fetch
+
+    def tokens(self, batch: Any) -> Sequence[Tensor | Array]:
+        if isinstance(batch, list):  # of samples
+            return [np.stack([np.concatenate(self.tokens(sample)) for sample in batch])]
+        if hasattr(batch, "tokens"):
+            return [batch.tokens]
+        return _indices(batch)
+
+
+class VqtokRaw(Vqtok):
+    """Uncompressed."""
+
+    codec = "raw"
+
+
+class VqtokIndices(Vqtok):
+    """The loop takes the blocks as int64."""
+
+    def tokens(self, batch: Any) -> Sequence[Tensor | Array]:
+        return _indices(batch)
+
+
+class VqtokKeys(Vqtok):
+    """The loop takes the keys besides the tokens."""
+
+    def tokens(self, batch: Any) -> Sequence[Tensor | Array]:
+        assert batch.key[0]
+        return super().tokens(batch)
+
+
+def begin_store(folder: Path, tokens: int, codec: Literal["lz4", "raw"] = "lz4") -> Birth:
+    """A store of nobody's tokens, in four blocks as the layout `quadrants` has them."""
+    geometry = Geometry(
+        image_size=(4, 4 * tokens),
+        grid=(1, tokens),
+        layout="invented",
+        block_lengths=(tokens - 3 * (tokens // 4), *[tokens // 4] * 3),
+        decodable=True,
+    )
+    birth = Birth(
+        identity={"tokenizer": {"weights": "none"}, "layout": "invented"},
+        geometry=geometry,
+        codebook=CodebookRecord(kind="implicit", vocab_size=VOCAB, embedding_dim=2),
+        var_input="lookup",
+        token_dtype="uint16",
+        fields=(),
+        codec=codec,
+    )
+    files = LocalFiles(folder)
+    create_or_compare(files, birth)
+    prepare_hierarchy(files, birth, None)
+    return birth
+
+
+def commit_rows(folder: Path, birth: Birth, part: int, tokens: Array) -> None:
+    """Commit one part."""
+    shard = EncodedShard(
+        part=f"part-{part:06d}",
+        source=SourceRecord(path=f"part-{part:06d}.tar", bytes=1, sha256="0" * 64),
+        tokens=tokens,
+        keys=[f"{part:06d}-{row:06d}" for row in range(len(tokens))],
+        labels=[row % 1000 for row in range(len(tokens))],
+        fields={},
+        rejects=[],
+        ignored=[],
+        execution={"precision": "fp32"},
+        seconds={},
+    )
+    commit_part(LocalFiles(folder), birth, shard)
+
+
+def finish_store(folder: Path, birth: Birth) -> None:
+    """Write the manifest of all that is committed."""
+    files = LocalFiles(folder)
+    parts = sorted(committed_parts(files))
+    manifest = make_manifest(read_commits(files, parts), parts, birth.codebook.vocab_size, generation=1)
+    files.put(names.MANIFEST, manifest.to_json())
+
+
+def _indices(batch: Any) -> Sequence[Tensor | Array]:
+    """int64 blocks of a batch, or of a sample."""
+    found: Sequence[Tensor] = batch.idx_Bl if hasattr(batch, "idx_Bl") else batch.idx_l
+    return found
