@@ -15,7 +15,8 @@ BENCH  := .venv/bench
 UV   := PATH="$$PATH:.venv/uv/bin" uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sample train tokenize status verify report lint test test-slow chaos bench-costs bench-loader clean
+.PHONY: help setup lock sample train tokenize status verify report ar lint test test-slow chaos bench-costs bench-loader \
+	bench-ar clean
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
@@ -63,6 +64,14 @@ verify: setup $(DATA) ## check a store against its source
 report: setup $(DATA) ## write report.html for a finished store
 	@$(RUN) report --config $(CONFIG) $(ARGS)
 
+ar: setup $(DATA) ## train a small autoregressive transformer on the store, tokenizing first; ARGS are its own options
+	@$(RUN) run --config $(CONFIG) --processes $(NPROC)
+ifeq ($(origin NPROC),file)
+	@$(BIN)/python scripts/train_ar.py --config $(CONFIG) $(ARGS)
+else
+	@$(BIN)/torchrun --standalone --nproc-per-node $(NPROC) scripts/train_ar.py --config $(CONFIG) $(ARGS)
+endif
+
 lint: setup ## ruff, the type checker, and the floors of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -92,6 +101,10 @@ $(BENCH)/installed: .venv/installed pyproject.toml
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(BENCH)
 	@$(UV) pip install --quiet --python $(BENCH)/bin/python --editable '.[bench]'
 	@touch $@
+
+bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with the tokenizer in the loop (some minutes)
+	@$(RUN) run --config $(CONFIG) --processes $(NPROC)
+	@$(BIN)/python scripts/bench_ar.py --config $(CONFIG) $(ARGS)
 
 clean: ## delete the environment, the sample data set and all runs
 	rm -rf .venv data runs

@@ -54,6 +54,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     A row is from store i with the probability weights[i], and any stretch of rows has the stores in these proportions
     up to a few rows. Of each store every row comes once per pass, over all ranks, and the next pass is in another
     order. All ranks make equally many steps, and all batches are full. Memory is that of one TokenLoader per store.
+    Stores take turns on all ranks alike, so that a step of all ranks has a store of weight w in it about w * batch_size
+    times on each: where that is less than one, only in some of the steps.
 
     A torch `DataLoader` may iterate it with `batch_size=None`, in the same order with any number of workers. They are
     copies that begin where this loader stands: before the next iteration, `load_state_dict(state_after(steps))`.
@@ -117,6 +119,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self._begin = _Place(0, 0, (Progress(0, (Stretch(world_size),)),) * len(self._loaders))
         self._steps = 0
         self._worker: tuple[int, int, int] | None = None
+        self._all_taken = False
         self._in_workers = torch.zeros(1, dtype=torch.bool).share_memory_()  # shared with the copies in workers
 
     @property
@@ -160,6 +163,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 f"{count}; resume with the same number of workers, or from MixtureLoader.state_after"
             )
         self._in_workers[0] = info is not None
+        if self._all_taken:  # whoever counts batches does not ask for one beyond the last
+            self._next_epoch(self._now())
         done = self._worker[2] if self._worker else 0
         place = self._after(self._now(), done * count)
         steps = self._steps_left(place)
@@ -172,9 +177,10 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                     self._worker = number, count, done
                 else:
                     self._step()
+                    self._all_taken = step + 1 == steps
                 yield self.stores.batch(located)
         assert steps is not None
-        self._begin, self._steps, self._worker = replace(self._after(place, steps), delivered=0), 0, None
+        self._next_epoch(self._after(place, steps))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the mixture stands: a few numbers for each store, the same on every rank after equally many steps.
@@ -231,6 +237,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         ]
         places = tuple(own.at(self._world_size) for own in progress)
         self._begin, self._steps = _Place(int(state["position"]), int(state["delivered"]), places), 0
+        self._all_taken = False
         self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
         if not get_worker_info():
             self._in_workers[0] = False
@@ -251,6 +258,9 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             "position": place.position,
             "delivered": place.delivered,
         }
+
+    def _next_epoch(self, place: _Place) -> None:
+        self._begin, self._steps, self._worker, self._all_taken = replace(place, delivered=0), 0, None, False
 
     def _step(self) -> None:
         self._steps += 1

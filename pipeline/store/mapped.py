@@ -14,6 +14,7 @@ import numcodecs
 import numpy as np
 
 from pipeline.store.arrays import Array
+from pipeline.store.buffers import decoded_chunks
 from pipeline.store.chunked import Damage
 
 _CRC_BYTES = 4
@@ -117,7 +118,7 @@ class MappedArray:
         if self._layout.decode is None:
             decoded = payload
         else:
-            decoded = np.empty(bytes_decoded, np.uint8)
+            decoded = decoded_chunks.take(bytes_decoded)
             try:
                 self._layout.decode(payload, decoded)
             except (RuntimeError, ValueError) as error:

@@ -22,16 +22,16 @@ _FAILED = ctypes.c_void_p(-1).value
 
 
 class Memory:
-    """Bytes at an address of this process, for numpy's array interface.
+    """Items at consecutive addresses of this process, a byte apart, for numpy's array interface.
 
     https://numpy.org/doc/stable/reference/arrays.interface.html
     """
 
-    def __init__(self, address: int, shape: int, item: str = "|u1", stride: int = 1) -> None:
+    def __init__(self, address: int, shape: int, item: str = "|u1", writable: bool = False) -> None:
         self.__array_interface__ = {
-            "data": (address, True),
+            "data": (address, not writable),
             "shape": (shape,),
-            "strides": (stride,),
+            "strides": (1,),
             "typestr": item,
             "version": 3,
         }

@@ -14,11 +14,13 @@ from pipeline.errors import IncompleteStore, StoreError
 from pipeline.files import Files, files_at
 from pipeline.models.lookup import lookup
 from pipeline.records import Geometry, digest_of
+from pipeline.store import names
 from pipeline.store.arrays import Array
 from pipeline.store.batch import TokenBatch, TokenSample
 from pipeline.store.birth import read_birth
 from pipeline.store.cache import PartCache
 from pipeline.store.commits import committed_parts, read_commits
+from pipeline.store.counts import unpack_counts
 from pipeline.store.hierarchy import check_codebook
 from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.opening import Opening
@@ -203,6 +205,11 @@ class TokenStore:
         if table is None:
             raise StoreError(f"{self._files.root}: a codebook of kind {self._birth.codebook.kind} has no table")
         return torch.from_numpy(table)
+
+    @property
+    def code_counts(self) -> Array:
+        """int64 [K]: how often each code occurs in the store. Raises CorruptStore for a damaged manifest."""
+        return unpack_counts(self.manifest.code_counts, self.vocab_size, names.MANIFEST)
 
     @property
     def keys(self) -> list[str]:

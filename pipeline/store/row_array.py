@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from cachetools import LRUCache
@@ -70,6 +71,7 @@ class RowArray:
         dtype: of its elements.
         row_shape: of a row.
         cache_bytes: how much of decoded chunks to keep. Mapped files cost nothing and are not counted.
+            Of what is read in runs, in an epoch, nothing is kept unless there is room for all.
         check_always: compare checksums whenever rows are located, not only the first time.
         keep_open: keep files mapped, which keeps their space on the disk if they are deleted.
     """
@@ -90,6 +92,7 @@ class RowArray:
         self._row_shape = row_shape
         self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape))
         self._cache_bytes = cache_bytes
+        self._has_room_for_all = self._row_bytes * sum(part.rows for part in parts) <= cache_bytes
         self._check_always = check_always
         self._keep_open = keep_open
         self._part_starts = np.concatenate([[0], np.cumsum([part.rows for part in parts])]).astype(np.int64)
@@ -123,12 +126,13 @@ class RowArray:
 
     def locate_runs(self, starts: Array, lengths: Array) -> Located:
         """The same for runs of consecutive rows, int64 [runs] each, every one within a chunk: much faster."""
-        offsets, memory = self._offsets(np.searchsorted(self.chunk_starts, starts, side="right") - 1)
+        chunks = np.searchsorted(self.chunk_starts, starts, side="right") - 1
+        offsets, memory = self._offsets(chunks, keep=self._has_room_for_all)
         ends = np.cumsum(lengths)
         rows = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
         return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, memory)
 
-    def _offsets(self, chunks: Array) -> tuple[Array, object]:
+    def _offsets(self, chunks: Array, keep: bool = True) -> tuple[Array, object]:
         """What to add to `row * row_bytes` in each chunk to get an address, and what keeps the chunks there."""
         if os.getpid() != self._pid:  # no thread survives a fork, nor a lock that another thread held
             self._begin()
@@ -138,14 +142,14 @@ class RowArray:
         if not missing.any():
             return offsets, opened
         wanted, places = np.unique(chunks[missing], return_inverse=True)
-        loaded = self._load(set(wanted.tolist()))
+        loaded = self._load(set(wanted.tolist()), keep)
         offsets[missing] = np.asarray([self._offset(chunk, loaded[chunk]) for chunk in wanted.tolist()])[places]
         return offsets, (opened, loaded)
 
     def _offset(self, chunk: int, rows: Array) -> int:
         return int(rows.ctypes.data) - _FIRST_ADDRESS - int(self.chunk_starts[chunk]) * self._row_bytes
 
-    def _load(self, chunks: set[int]) -> dict[int, Array]:
+    def _load(self, chunks: set[int], keep: bool) -> dict[int, Array]:
         """Chunks by their number, several read at a time."""
         with self._lock:
             found = {chunk: self._decoded[chunk] for chunk in chunks if chunk in self._decoded}
@@ -153,9 +157,9 @@ class RowArray:
                 self._pool = ThreadPoolExecutor(_THREADS, "vqtok-chunks")
         missing = sorted(chunks - found.keys())
         several = self._pool.map if self._pool and len(missing) > 1 else map
-        return found | dict(zip(missing, several(self._load_one, missing), strict=True))
+        return found | dict(zip(missing, several(partial(self._load_one, keep=keep), missing), strict=True))
 
-    def _load_one(self, chunk: int) -> Array:
+    def _load_one(self, chunk: int, keep: bool) -> Array:
         number = int(self._part_of_chunk[chunk])
         array = self._array(number)
         start, stop = (self.chunk_starts[chunk : chunk + 2] - self._part_starts[number]).tolist()
@@ -164,7 +168,7 @@ class RowArray:
             if array.mapped and not rows.flags.owndata:
                 if self._keep_open and not self._check_always:
                     self._open.keep(chunk, rows, self._offset(chunk, rows))
-            elif rows.nbytes <= self._decoded.maxsize and not self._check_always:
+            elif keep and rows.nbytes <= self._decoded.maxsize and not self._check_always:
                 self._decoded[chunk] = rows
         return rows
 

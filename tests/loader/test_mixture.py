@@ -254,6 +254,13 @@ def test_a_state_taken_after_the_last_batch_goes_on_with_the_next_epoch(stores: 
     assert rows_of([*begun, *loader]) == rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 10), 20))
 
 
+def test_whoever_counts_batches_meets_no_empty_epoch(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+    batches = [batch for _ in range(3) for batch in steps_of(loader, len(loader))]
+    assert rows_of(batches) == rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 10), 30))
+    assert loader.state_dict()["delivered"] == 100
+
+
 def test_without_an_end_there_is_no_length(stores: list[TokenStore]) -> None:
     with pytest.raises(TypeError, match="no end"):
         len(MixtureLoader(stores, WEIGHTS))

@@ -244,3 +244,9 @@ def test_consolidated_or_not_a_group_opens(finished: Job) -> None:
     group = zarr.open_group(str(finished.store / "tokens.zarr"), mode="r")
     assert sorted(group.group_keys()) == ["parts"]
     assert sorted(group.array_keys()) == ["codebook"]
+
+
+def test_code_counts_are_those_of_the_tokens(tmp_path: Path) -> None:
+    store = TokenStore(store_of_rows(tmp_path / "store", [25, 0, 15]))
+    tokens = torch.cat(store.read(slice(None)).idx_Bl, dim=1)
+    assert store.code_counts.tolist() == torch.bincount(tokens.flatten(), minlength=store.vocab_size).tolist()

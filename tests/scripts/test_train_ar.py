@@ -1,0 +1,293 @@
+"""The autoregressive example, in real processes: it learns, resumes exactly, shares the rows, draws pictures."""
+
+import json
+import math
+import re
+import runpy
+import shutil
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fixtures_store import Child, Done, Halt, Job, cold, make_job, save_tiny_tokenizer, store_of_rows
+from PIL import Image
+from support import ROOT
+from torch.nn import functional as F
+
+from pipeline.store import TokenStore
+
+pytest_plugins = ["fixtures_store"]
+
+SCRIPTS = ROOT / "scripts"
+SMALL = ("--dim", "16", "--depth", "1", "--heads", "2", "--batch-size", "8", "--warmup", "3")
+BITS = ("train", "held_out", "class_hidden")
+TABLE = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+
+
+def start(*arguments: str | Path, folder: Path, **options: Any) -> Child:
+    """The script in a process of its own, with a small model; `options` of Child."""
+    return Child(_script, [str(argument) for argument in (*SMALL, *arguments)], folder=folder, **options)
+
+
+def _script(arguments: list[str]) -> None:
+    sys.path.insert(0, str(SCRIPTS))
+    sys.argv = ["train_ar.py", *arguments]
+    runpy.run_path(str(SCRIPTS / "train_ar.py"), run_name="__main__")
+
+
+def trained(*arguments: str | Path, folder: Path) -> Done:
+    """A run that must end well."""
+    done = start(*arguments, folder=folder).wait()
+    assert done.status == 0, done.err
+    return done
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def free_port() -> str:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return str(listening.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def random_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 rows of random tokens with a codebook, some of them without a label."""
+    return store_of_rows(tmp_path_factory.mktemp("random") / "store", [25, 15], table=TABLE)
+
+
+def test_no_token_is_predicted_from_itself_or_from_later_ones(
+    random_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import ar_model
+
+    store = TokenStore(random_store)
+    torch.manual_seed(0)
+    model = ar_model.Transformer(store, num_classes=3, dim=16, depth=2, heads=2)
+    torch.nn.init.normal_(model.head.weight)
+    batch, class_B = store.read([0, 1]), torch.tensor([0, 2])
+    before_last_BlC = store.idxBl_to_var_input(batch.idx_Bl)[:, :-1]
+    logits_BLK = model(before_last_BlC, class_B)
+    for position in range(7):
+        changed_BlC = before_last_BlC.clone()
+        changed_BlC[:, position] += 1
+        same_BL = model(changed_BlC, class_B).isclose(logits_BLK, atol=1e-5).all(dim=2)
+        assert same_BL[:, : position + 1].all()
+        assert not same_BL[:, position + 1 :].any()
+    loss = ar_model.next_token_loss(model, store, batch, class_B)
+    expected = F.cross_entropy(logits_BLK.transpose(1, 2), torch.cat(batch.idx_Bl, dim=1))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_samples_are_of_the_likeliest_codes_and_repeat(random_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import ar_model
+
+    def likes_codes_near_seven(x_BlC: torch.Tensor, class_B: torch.Tensor) -> torch.Tensor:
+        logits_K = -(torch.arange(16.0) - 7).abs()
+        return logits_K.expand(len(x_BlC), x_BlC.shape[1] + 1, 16)
+
+    store, class_B = TokenStore(random_store), torch.zeros(50, dtype=torch.int64)
+    model = torch.nn.Module()
+    monkeypatch.setattr(model, "forward", likes_codes_near_seven)
+    idx_Bl, again_Bl, other_Bl = (ar_model.sample(model, store, class_B, 1.0, 3, seed) for seed in (0, 0, 1))
+    assert [tuple(idx_BL.shape) for idx_BL in idx_Bl] == [(50, 3), (50, 5)]
+    assert set(torch.cat(idx_Bl, dim=1).flatten().tolist()) == {6, 7, 8}
+    assert all(map(torch.equal, idx_Bl, again_Bl))
+    assert not all(map(torch.equal, idx_Bl, other_Bl))
+
+
+def test_it_learns_and_draws_a_picture(finished: Job, tmp_path: Path) -> None:
+    output = tmp_path / "ar"
+    done = trained("--config", finished.file, "--output", output, "--steps", "60", "--every", "20", folder=tmp_path)
+    first, *_, last = metrics(output)
+    counts_K = TokenStore(finished.store).code_counts
+    share_K = counts_K[counts_K > 0] / counts_K.sum()
+    entropy = -(share_K * np.log2(share_K)).sum()
+    assert f"zero-order entropy of the store is {entropy:.3f}" in done.out
+    assert [line["step"] for line in metrics(output)] == [20, 40, 60]
+    assert last["train"] < first["train"] < math.log2(16) + 0.1
+    assert last["held_out"] < entropy
+    height, width = 16, 24
+    with Image.open(output / "samples.png") as picture:
+        assert picture.size == (8 * (width + 2) + 2, 2 * (height + 2) + 2)
+        assert len(picture.getcolors(100_000) or []) > 10
+
+
+@pytest.mark.parametrize("renames", [2, 3])
+def test_a_killed_run_resumes_to_the_same_figures(finished: Job, tmp_path: Path, renames: int) -> None:
+    """Killed before a checkpoint is renamed into place: its line of figures is there already, and comes again."""
+    command = ["--config", finished.file, "--steps", "17", "--every", "3", "--no-sample"]
+    trained(*command, "--output", tmp_path / "undisturbed", folder=tmp_path)
+    output = tmp_path / "killed"
+    halt = Halt("os.rename", str(output / "checkpoint.safetensors"), renames)
+    killed = start(*command, "--output", output, folder=tmp_path, halt=halt).wait()
+    assert killed.status == -9
+    assert len(metrics(output)) == renames
+    resumed = trained(*command, "--output", output, folder=tmp_path)
+    assert f"resumed after step {3 * (renames - 1)}\n" in resumed.out
+    for name in ("metrics.jsonl", "checkpoint.safetensors"):
+        assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    assert len(metrics(output)) == 6
+
+
+def test_a_finished_run_is_left_as_it_is(finished: Job, tmp_path: Path) -> None:
+    command = ["--config", finished.file, "--output", tmp_path / "ar", "--steps", "2", "--no-sample"]
+    trained(*command, folder=tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "ar").iterdir()}
+    trained(*command, folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "ar").iterdir()} == before
+
+
+def note_rows(notes: str, arguments: list[str]) -> None:
+    """The script, noting the keys of every batch in a file for each process."""
+    import torch
+    from accelerate import PartialState
+
+    sys.path.insert(0, str(SCRIPTS))
+    sys.argv = ["train_ar.py", *arguments]
+    import train_ar
+
+    loss = train_ar.next_token_loss
+
+    def noting(model: Any, store: Any, batch: Any, class_B: Any) -> Any:
+        kind = "train" if torch.is_grad_enabled() else "held-out"
+        with Path(notes, f"{kind}-{PartialState().process_index}").open("a") as file:
+            file.writelines(f"{key}\n" for key in batch.key)
+        return loss(model, store, batch, class_B)
+
+    train_ar.next_token_loss = noting
+    train_ar.main()
+
+
+def as_two_ranks(arguments: list[str], folder: Path) -> None:
+    """Two processes with the variables that torchrun sets."""
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    environments = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    ranks = [
+        Child(note_rows, str(folder), arguments, folder=folder / "output", environment=environment)
+        for environment in environments
+    ]
+    ended = [rank.wait() for rank in ranks]
+    assert [done.status for done in ended] == [0, 0], ended
+
+
+def under_torchrun(arguments: list[str], folder: Path) -> None:
+    code = "import sys; sys.path.append(sys.argv[1]); import test_train_ar as t; t.note_rows(sys.argv[2], sys.argv[3:])"
+    (folder / "noting.py").write_text(code)
+    torchrun = [Path(sys.executable).parent / "torchrun", "--standalone", "--nproc-per-node", "2"]
+    found = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    done = cold(*torchrun, folder / "noting.py", Path(__file__).parent, folder, *arguments, environment=found)
+    assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("launch", [as_two_ranks, pytest.param(under_torchrun, marks=pytest.mark.slow)])
+def test_two_processes_see_every_row_once_and_learn_what_one_does(
+    random_store: Path, tmp_path: Path, launch: Callable[[list[str], Path], None]
+) -> None:
+    command = [*SMALL, "--store", str(random_store), "--epochs", "1", "--no-sample", "--no-classes"]
+    trained(*command, "--batch-size", "2", "--output", tmp_path / "one", folder=tmp_path)
+    launch([*command, "--batch-size", "1", "--output", str(tmp_path / "two")], tmp_path)
+    trained_on, held_out = (
+        [(tmp_path / f"{kind}-{rank}").read_text().splitlines() for rank in range(2)] for kind in ("train", "held-out")
+    )
+    assert [len(keys) for keys in trained_on] == [19, 19]
+    assert [len(set(keys)) for keys in held_out] == [1, 1]  # evaluated twice, the second time without classes
+    seen = Counter([*trained_on[0], *trained_on[1], *set(held_out[0]), *set(held_out[1])])
+    assert seen == Counter(TokenStore(random_store).keys)
+    [one], [two] = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert {name: two[name] for name in BITS} == pytest.approx({name: one[name] for name in BITS}, rel=0.05)
+
+
+def refused(*arguments: str | Path, folder: Path, status: int) -> str:
+    """The one message of a run that cannot be."""
+    done = start(*arguments, folder=folder).wait()
+    assert done.status == status, done.err
+    assert "Traceback" not in done.err
+    assert len(re.findall("^(train_ar|Error): ", done.err, re.MULTILINE)) == 1
+    return done.err
+
+
+def test_bad_input_gives_one_message(finished: Job, random_store: Path, tmp_path: Path) -> None:
+    """Value, file and remedy, no traceback."""
+    output = tmp_path / "ar"
+    file = tmp_path / "file"
+    file.touch()
+    implicit = store_of_rows(tmp_path / "implicit", [40])
+    empty = store_of_rows(tmp_path / "empty", [0], table=TABLE)
+    unfinished = store_of_rows(tmp_path / "unfinished", [40], table=TABLE)
+    (unfinished / "manifest.json").unlink()
+    foreign = save_tiny_tokenizer(tmp_path / "foreign", seed=1)
+    cases: list[tuple[int, str, list[str | Path]]] = [
+        (2, "--store", []),
+        (2, "--heads 3", ["--store", random_store, "--heads", "3"]),
+        (2, "no-such.yaml", ["--config", tmp_path / "no-such.yaml"]),
+        (1, "no-such-store", ["--store", tmp_path / "no-such-store"]),
+        (1, "still pending", ["--store", unfinished]),
+        (1, "implicit", ["--store", implicit]),
+        (2, "0 images", ["--store", empty]),
+        (2, "--batch-size 39", ["--store", random_store, "--batch-size", "39"]),
+        (1, "no-such-folder", ["--store", finished.store, "--tokenizer", tmp_path / "no-such-folder"]),
+        (2, "the one that made", ["--store", finished.store, "--tokenizer", foreign]),
+        (1, str(file), ["--store", random_store, "--output", file]),
+        (2, "choose another --output", ["--store", random_store, "--output", finished.tokenizer]),
+    ]
+    before = sorted(finished.tokenizer.iterdir())
+    for status, said, arguments in cases:
+        assert said in refused("--output", output, *arguments, folder=tmp_path, status=status)
+        assert not (output / "checkpoint.safetensors").exists()
+    assert sorted(finished.tokenizer.iterdir()) == before
+
+
+def test_other_settings_and_damaged_files_do_not_resume(random_store: Path, tmp_path: Path) -> None:
+    output = tmp_path / "ar"
+    command = ["--store", random_store, "--output", output, "--steps", "2", "--no-sample"]
+    trained(*command, folder=tmp_path)
+    assert "lr: 0.5 here, 0.002 there" in refused(*command, "--lr", "0.5", folder=tmp_path, status=2)
+    (output / "checkpoint.safetensors").write_bytes(b"damaged")
+    message = refused(*command, folder=tmp_path, status=1)
+    assert str(output / "checkpoint.safetensors") in message
+    assert "delete" in message
+    (output / "checkpoint.safetensors").unlink()
+    trained(*command, "--lr", "0.5", folder=tmp_path)  # nothing is lost
+
+
+def test_a_diverging_run_says_so(random_store: Path, tmp_path: Path) -> None:
+    command = ["--store", random_store, "--output", tmp_path / "ar", "--no-sample", "--warmup", "0"]
+    assert "choose --lr below 1e+30" in refused(*command, "--lr", "1e30", folder=tmp_path, status=1)
+
+
+def test_a_layout_that_cannot_be_decoded_costs_only_the_picture(
+    collection: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    job = make_job(tmp_path / "job", collection, tokenizer_folder, {"tokenize.layout": "diagonal"})
+    assert job.run().complete
+    done = trained("--config", job.file, "--steps", "2", folder=tmp_path)
+    assert "no picture of new images: layout 'diagonal' leaves cells of the image out" in done.out
+    assert sorted(path.name for path in (tmp_path / "job" / "store-ar").glob("[!.]*")) == [
+        "checkpoint.safetensors",
+        "metrics.jsonl",
+        "settings.json",
+    ]
+
+
+@pytest.mark.slow
+def test_the_benchmark_compares_equal_work(finished: Job, tmp_path: Path) -> None:
+    script = (sys.executable, SCRIPTS / "bench_ar.py", "--batches", "1", "--rounds", "1", "--config")
+    done = cold(*script, finished.file)
+    assert done.status == 0, done.err
+    assert len(re.findall(r"^\| .* \| [\d.,]+ ms \| [\d.,]+ ms \| [\d.]+ \|$", done.out, re.MULTILINE)) == 3
+    other = make_job(tmp_path / "other", finished.source, save_tiny_tokenizer(tmp_path / "tokenizer", seed=1))
+    shutil.copytree(finished.store, other.store)
+    done = cold(*script, other.file)
+    assert done.status == 1
+    assert "the images are not those of the store" in done.err
