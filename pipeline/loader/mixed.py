@@ -63,6 +63,8 @@ class MixedStores:
         """What is added to the tokens of each store."""
         self.starts = np.concatenate([[0], np.cumsum([len(store) for store in self.stores])]).astype(np.int64)
         """int64 [stores + 1]: store i has the rows starts[i] to starts[i + 1]."""
+        self._shifts = np.asarray(self.offsets, smallest_token_dtype(self.vocab_size))
+        self._one_size = len({smallest_token_dtype(store.vocab_size) for store in self.stores}) == 1
         self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -147,17 +149,16 @@ class MixedStores:
 
     def _shifted(self, located: Located) -> Array:
         """unsigned [n, L_total], the smallest dtype that holds all tokens of the mixture."""
-        dtype = np.dtype(smallest_token_dtype(self.vocab_size))
-        stored = [smallest_token_dtype(store.vocab_size) for store in self.stores]
+        dtype = self._shifts.dtype
         source = self.source_of(located.rows)
-        if len(set(stored)) == 1:  # rows of all stores have one size
+        if self._one_size:
             tokens = self.stores[0].batch(located).tokens.numpy().astype(dtype, copy=False)
         else:
             tokens = np.empty((len(located), sum(self.block_lengths)), dtype)
             for number in np.unique(source).tolist():
                 places = np.flatnonzero(source == number)
                 tokens[places] = self.stores[number].batch(located[places]).tokens.numpy()
-        tokens += np.asarray(self.offsets, dtype)[source][:, None]
+        tokens += self._shifts[source][:, None]
         return tokens
 
 
