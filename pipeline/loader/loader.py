@@ -35,7 +35,12 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     Reading runs in threads beside the iteration, so worker processes are not needed for speed. A torch `DataLoader` may
     iterate it all the same, with `batch_size=None`: batches come in the same order with any number of workers.
-    They iterate over copies, which begin where this loader stands: call `set_epoch` before every epoch then.
+    They iterate over copies, which begin where this loader stands: call `set_epoch` before every epoch then, and take
+    `state_after(steps)`. A torchdata `StatefulDataLoader` keeps the state itself; it goes on with as many workers as
+    before, and with others it fails (of none with AssertionError, its own; else with StoreError).
+
+    Accelerate and Lightning take the loader itself, with their rank and world size. `prepare` leaves it alone; it cannot
+    be given a `DataLoader` of it, of which Accelerate would share out the batches once more.
 
     Args:
         store: an open store.

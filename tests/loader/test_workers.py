@@ -56,9 +56,7 @@ def flat(batches: Iterable[TokenBatch]) -> list[int]:
 @pytest.mark.parametrize(
     ("workers", "persistent"), [(0, False), (1, False), (1, True), (2, False), (2, True), (3, False), (3, True)]
 )
-def test_forked_workers_deliver_what_the_loader_itself_would(
-    store: TokenStore, workers: int, persistent: bool
-) -> None:
+def test_forked_workers_deliver_what_the_loader_itself_would(store: TokenStore, workers: int, persistent: bool) -> None:
     alone, loader = (TokenLoader(store, batch_size=20, seed=5) for _ in range(2))
     batches = in_workers(loader, workers, persistent_workers=persistent)
     assert len(batches) == len(alone) == 17
@@ -162,7 +160,7 @@ def test_the_loader_does_not_pass_off_its_own_state_for_that_of_its_workers(stor
     state = loader.state_dict()
     batches = iter(in_workers(loader, 2))
     next(batches)
-    with pytest.raises(StoreError, match=r"epoch 0 is being iterated by workers of a DataLoader.* state_after\(steps\)"):
+    with pytest.raises(StoreError, match=r"epoch 0 is being iterated by workers of .* state_after\(steps\)"):
         loader.state_dict()
     assert loader.state_after(0) == state
     assert sum(1 for _ in batches) == 16
