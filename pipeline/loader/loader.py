@@ -39,8 +39,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
     `state_after(steps)`. A torchdata `StatefulDataLoader` keeps the state itself; it goes on with as many workers as
     before, and with others it fails (of none with AssertionError, its own; else with StoreError).
 
-    Accelerate and Lightning take the loader itself, with their rank and world size. `prepare` leaves it alone; it cannot
-    be given a `DataLoader` of it, of which Accelerate would share out the batches once more.
+    Accelerate and Lightning take the loader itself, with their rank and world size. `prepare` leaves it alone; it
+    cannot be given a `DataLoader` of it, of which Accelerate would share out the batches once more.
 
     Args:
         store: an open store.
