@@ -1,4 +1,4 @@
-"""A training loop with Accelerate, for torchrun: who gets which rows. Arguments: store, output folder, [resume]."""
+"""A training loop with Accelerate, for torchrun: who gets which rows. Arguments: store, output folder."""
 
 import contextlib
 import json
@@ -62,12 +62,12 @@ def train(store: TokenStore, folder: Path, remainder: str, resume: bool) -> dict
     return rows
 
 
-def main(store: str, out: str, mode: str = "") -> None:
+def main(store: str, out: str) -> None:
     folder = Path(out)
     for remainder in ("uneven", "drop", "pad"):
-        rows = train(TokenStore(store), folder, remainder, mode == "resume")
-        rank = torch.distributed.get_rank()
-        (folder / f"{remainder}-{mode}-{rank}.json").write_text(json.dumps(rows))
+        for name, resume in (("whole", False), ("resumed", True)):
+            rows = train(TokenStore(store), folder, remainder, resume)
+            (folder / f"{remainder}-{name}-{torch.distributed.get_rank()}.json").write_text(json.dumps(rows))
     torch.distributed.destroy_process_group()
 
 
