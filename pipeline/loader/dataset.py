@@ -39,7 +39,7 @@ class TokenDataset(Dataset[TokenSample]):
 
     def __getitems__(self, indices: list[int]) -> TokenBatch:
         """Samples in the order given, in one read. Raises IndexError."""
-        rows = indices if self._rows is None else self._rows[[range(len(self))[index] for index in indices]]
+        rows = indices if self._rows is None else self._rows[indices]
         return self.store.read(rows)
 
     @staticmethod

@@ -35,7 +35,12 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     Reading runs in threads beside the iteration, so worker processes are not needed for speed. A torch `DataLoader` may
     iterate it all the same, with `batch_size=None`: batches come in the same order with any number of workers.
-    They iterate over copies, which begin where this loader stands: call `set_epoch` before every epoch then.
+    They iterate over copies, which begin where this loader stands: call `set_epoch` before every epoch then, and take
+    `state_after(steps)`. A torchdata `StatefulDataLoader` keeps the state itself; it goes on with as many workers as
+    before, and with others it fails (of none with AssertionError, its own; else with StoreError).
+
+    Accelerate and Lightning take the loader itself, with their rank and world size. `prepare` leaves it alone; it
+    cannot be given a `DataLoader` of it, of which Accelerate would share out the batches once more.
 
     Args:
         store: an open store.
@@ -125,31 +130,27 @@ class TokenLoader(IterableDataset[TokenBatch]):
     def _of_worker(self, number: int, count: int) -> Iterator[TokenBatch]:
         """The share of a worker of a `DataLoader`: of the epoch of the loader that this is a copy of, or, with the
         state of a worker, what is left of that worker's share."""
-        try:
-            # At once, not with the first batch: frameworks take the state before that.
-            self._worker = number, count, self._begin_share(number, count)
-        except StoreError as error:
-            return _failing(error)  # with the first batch: only there torch hands it on to the main process
-        return self._share(*self._worker)
-
-    def _begin_share(self, number: int, count: int) -> int:
-        """Go where a worker begins; batches of its share that it has delivered already."""
-        if not self._resumes:
-            if self._loads != int(self._shared[_LOADS]):
-                raise StoreError(
-                    "the loader was given a state after these persistent workers were started; make a new DataLoader"
-                )
+        if self._resumes:
+            self._resumes = False
+        elif self._loads == int(self._shared[_LOADS]):
             self.set_epoch(int(self._shared[_EPOCH]))
             self._worker = None
-        self._resumes = False
-        self._shared[_BEGUN] = self._shared[_EPOCH]
+        else:
+            return _failing(
+                StoreError(
+                    "the loader was given a state after these persistent workers were started; make a new DataLoader"
+                )
+            )
         *of, done = self._worker or (number, count, 0)
         if of != [number, count]:
             raise StoreError(
                 f"the loader's state is of worker {of[0]} of {of[1]}, this is worker {number} of {count}; resume with "
                 "the same number of workers, or from TokenLoader.state_after"
             )
-        return done
+        # At once, not with the first batch: a StatefulDataLoader takes the state before that.
+        self._worker = number, count, done
+        self._shared[_BEGUN] = self._shared[_EPOCH]
+        return self._share(number, count, done)
 
     def _share(self, number: int, count: int, done: int) -> Iterator[TokenBatch]:
         for step, rows in enumerate(self._batches(list(self._stages))):
@@ -366,6 +367,7 @@ def in_batches(stretches: Iterable[Located], size: int) -> Iterator[Located]:
 
 
 def _failing(error: StoreError) -> Iterator[TokenBatch]:
+    """Fail with the first batch: of workers that stay, torch hands no earlier error on."""
     raise error
     yield
 

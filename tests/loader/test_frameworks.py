@@ -1,0 +1,203 @@
+"""`TokenLoader` in training loops that people have: rows are counted over all processes."""
+
+import json
+import pickle
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate.data_loader import IterableDatasetShard
+from accelerate.utils import concatenate
+from fixtures_store import cold, store_of_rows
+
+from pipeline.errors import StoreError
+from pipeline.loader import TokenBatch, TokenLoader
+from pipeline.store import TokenStore
+
+ROWS = 331
+ALL = list(range(ROWS))
+LOOPS = Path(__file__).parent.parent
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 331 rows in parts of uneven sizes."""
+    return store_of_rows(tmp_path_factory.mktemp("frameworks") / "store", [100, 0, 7, 1, 223])
+
+
+@pytest.fixture(scope="module")
+def store(path: Path) -> TokenStore:
+    """The store at `path`."""
+    return TokenStore(path)
+
+
+def rows_of(batches: Iterable[TokenBatch]) -> list[list[int]]:
+    return [batch.row.tolist() for batch in batches]
+
+
+def flat(batches: Iterable[TokenBatch]) -> list[int]:
+    return [row for rows in rows_of(batches) for row in rows]
+
+
+def on_two_ranks(script: str, *arguments: object) -> None:
+    done = cold(*TORCHRUN, str(LOOPS / script), *map(str, arguments), timeout_s=280)
+    assert done.status == 0, done.err
+
+
+def counted(folder: Path, name: str, epoch: int, ranks: int = 2) -> Counter[int]:
+    """How often rows came to any rank in an epoch."""
+    files = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(ranks)]
+    return Counter(row for rows in files for row in rows.get(str(epoch), []))
+
+
+# --- torchdata --------------------------------------------------------------------------------------------
+
+
+def stateful(store: TokenStore, workers: int, **options: Any) -> tuple[TokenLoader, Any]:
+    module = pytest.importorskip("torchdata.stateful_dataloader")
+    loader = TokenLoader(store, batch_size=20, seed=1)
+    return loader, module.StatefulDataLoader(loader, batch_size=None, num_workers=workers, **options)
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, False), (2, False), (2, True)])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_stateful_dataloader_delivers_exactly_the_rest(
+    store: TokenStore, epoch: int, workers: int, persistent: bool
+) -> None:
+    for steps in (1, 6, 16, 17):
+        loader, batches = stateful(store, workers, persistent_workers=persistent)
+        if epoch:
+            list(batches)
+            loader.set_epoch(epoch)
+        iterator = iter(batches)
+        seen = rows_of(next(iterator) for _ in range(steps))
+        state = json.loads(json.dumps(batches.state_dict()))
+        resumed_loader, resumed = stateful(store, workers, persistent_workers=persistent)
+        resumed.load_state_dict(pickle.loads(pickle.dumps(state)))
+        whole = TokenLoader(store, batch_size=20, seed=1)
+        whole.set_epoch(epoch)
+        assert seen + rows_of(resumed) == rows_of(whole)
+        resumed_loader.set_epoch(epoch + 1)
+        assert rows_of(resumed) == rows_of(whole)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_state_of_a_whole_epoch_goes_on_with_the_next(store: TokenStore, workers: int) -> None:
+    _, batches = stateful(store, workers)
+    assert sorted(flat(batches)) == ALL
+    loader, resumed = stateful(store, workers)
+    resumed.load_state_dict(batches.state_dict())
+    loader.set_epoch(1)
+    alone = TokenLoader(store, batch_size=20, seed=1)
+    alone.set_epoch(1)
+    assert rows_of(resumed) == rows_of(alone)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "error", "message"),
+    [
+        (2, 1, StoreError, r"state is of worker 0 of 2, this is worker 0 of 1; resume with the same number of workers"),
+        (1, 2, StoreError, r"state is of worker 0 of 1, this is worker 0 of 2; .* or from TokenLoader\.state_after"),
+        (2, 0, AssertionError, "State doesn't contain key '_num_yielded' expected for single process dataloader"),
+        (0, 2, AssertionError, "State doesn't contain key '_snapshot' expected for multiprocess dataloader"),
+    ],
+)
+def test_another_number_of_workers_is_refused(
+    store: TokenStore, before: int, after: int, error: type[Exception], message: str
+) -> None:
+    """Between workers by this loader, between some and none by torchdata."""
+    _, batches = stateful(store, before)
+    next(iter(batches))
+    _, resumed = stateful(store, after)
+    resumed.load_state_dict(batches.state_dict())
+    with pytest.raises(error, match=message):
+        next(iter(resumed))
+
+
+def test_the_state_of_a_worker_is_refused_by_the_loader(store: TokenStore) -> None:
+    loader, batches = stateful(store, 2)
+    next(iter(batches))
+    of_worker = batches.state_dict()["_snapshot"]["_worker_snapshots"]["worker_1"]["dataset_state"]
+    with pytest.raises(StoreError, match="state is that of worker 1 of 2 of a DataLoader; give it to the Stateful"):
+        loader.load_state_dict(of_worker)
+
+
+# --- Accelerate -------------------------------------------------------------------------------------------
+
+
+def test_accelerate_on_two_processes(path: Path, tmp_path: Path) -> None:
+    """Every remainder; then what is delivered from a checkpoint in the middle of the second epoch on."""
+    on_two_ranks("loops_accelerate.py", path, tmp_path)
+    for remainder, delivered in (("uneven", ROWS), ("drop", 320), ("pad", ROWS)):
+        for epoch in (0, 1):
+            rows = counted(tmp_path, f"{remainder}-whole", epoch)
+            assert (len(rows), set(rows.values())) == (delivered, {1})
+        seen = Counter(r for n in range(2) for r in json.loads((tmp_path / f"{remainder}-seen-{n}.json").read_text()))
+        assert seen.total() == 2 * 3 * 20
+        assert seen + counted(tmp_path, f"{remainder}-resumed", 1) == counted(tmp_path, f"{remainder}-whole", 1)
+
+
+def test_what_accelerate_makes_of_a_dataloader_fails_before_it_loses_rows(store: TokenStore) -> None:
+    """prepare() of DataLoader(loader, batch_size=None) would cut the lane of this rank once more."""
+    loader = TokenLoader(store, batch_size=20, rank=0, world_size=2)
+    with pytest.raises(TypeError, match="NoneType"):  # with dispatch_batches=False
+        next(iter(IterableDatasetShard(loader, batch_size=None, num_processes=2)))
+    with pytest.raises(TypeError, match=r"Can only concatenate tensors but got .*TokenBatch"):  # without
+        concatenate([store.read([0]), store.read([1])])
+
+
+# --- Lightning --------------------------------------------------------------------------------------------
+
+
+def fit(ranks: int, *arguments: object) -> None:
+    pytest.importorskip("lightning")
+    if ranks == 2:
+        on_two_ranks("loops_lightning.py", *arguments)
+    else:
+        import loops_lightning
+
+        loops_lightning.main(*map(str, arguments))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("handed", "checkpoints"), [("itself", [3, 17, 34]), ("stateful", [3, 20])])
+def test_lightning_goes_on_in_the_middle_of_an_epoch(
+    path: Path, tmp_path: Path, handed: str, checkpoints: list[int]
+) -> None:
+    """17 steps an epoch: those of steps 17 and 34 were written after its last batch, before its end."""
+    if handed == "stateful":
+        pytest.importorskip("torchdata")
+    fit(1, path, tmp_path, handed, "uneven")
+    whole = json.loads((tmp_path / "rows-0.json").read_text())
+    assert [sorted(rows) for rows in whole.values()] == [ALL] * 3
+    for step in checkpoints:
+        fit(1, path, tmp_path, handed, "uneven", tmp_path / f"step={step}.ckpt")
+        begun, steps = divmod(step, 17)
+        expected = {str(begun): whole[str(begun)][steps * 20 :], **{str(n): whole[str(n)] for n in range(begun + 1, 3)}}
+        assert json.loads((tmp_path / "resumed-0.json").read_text()) == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_goes_on_after_an_epoch(path: Path, tmp_path: Path) -> None:
+    fit(1, path, tmp_path, "workers", "uneven")
+    whole = json.loads((tmp_path / "rows-0.json").read_text())
+    assert [sorted(rows) for rows in whole.values()] == [ALL] * 3
+    fit(1, path, tmp_path, "itself", "uneven", tmp_path / "end-epoch=1.ckpt")
+    assert json.loads((tmp_path / "resumed-0.json").read_text()) == {"2": whole["2"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("remainder", "steps", "delivered"), [("drop", 8, 320), ("pad", 9, 331)])
+def test_lightning_on_two_processes(path: Path, tmp_path: Path, remainder: str, steps: int, delivered: int) -> None:
+    fit(2, path, tmp_path, "itself", remainder)
+    for epoch in range(3):
+        rows = counted(tmp_path, "rows", epoch)
+        assert (len(rows), set(rows.values())) == (delivered, {1})
+    fit(2, path, tmp_path, "itself", remainder, tmp_path / f"step={steps + 3}.ckpt")
+    for rank in range(2):
+        whole, rest = (json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for name in ("rows", "resumed"))
+        assert rest == {"1": whole["1"][3 * 20 :], "2": whole["2"]}
