@@ -196,7 +196,7 @@ def test_damage_that_a_worker_meets_is_named(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("tokens.zarr/parts/part001.*/tokens/c/0/0")
     file.unlink()
     with pytest.raises(CorruptStore, match=r"parts/part001\.\w+/tokens: cannot be read: its chunk file is missing"):
-        list(in_workers(TokenLoader(store, batch_size=10), 2))
+        list(in_workers(TokenLoader(store, batch_size=10), 1))
 
 
 def test_batches_from_workers_ask_the_store_that_is_open_here(store: TokenStore) -> None:
