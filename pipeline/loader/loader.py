@@ -1,12 +1,9 @@
 """`TokenLoader`: every row of a store once per epoch, over any number of ranks, from any point on."""
 
-import hashlib
 import os
 import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,15 +11,14 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.order import EpochOrder, Rows, Segment, Stage, Window, cut, lanes
+from pipeline.loader.order import Rows, Stage, cut, lanes
+from pipeline.loader.ordered import WINDOWS_AHEAD, OrderedRows, in_batches
 from pipeline.overlap import prefetch
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
 from pipeline.store.row_array import Located
 
 Remainder = Literal["uneven", "drop", "pad"]
-
-_WINDOWS_AHEAD = 2
 
 # What a loader shares with its copies in workers: the epoch it stands in, the epoch that a worker has begun, and how
 # often it was given a state.
@@ -77,8 +73,6 @@ class TokenLoader(IterableDataset[TokenBatch]):
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
-        if seed < 0:
-            raise ValueError(f"seed must not be negative, but is {seed}")
         if remainder not in ("uneven", "drop", "pad"):
             raise ValueError(f"remainder must be 'uneven', 'drop' or 'pad', not {remainder!r}")
         if world_size == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -87,17 +81,12 @@ class TokenLoader(IterableDataset[TokenBatch]):
                 "rank and world_size to share them out",
                 stacklevel=2,
             )
-        if store.cache is not None and not parts_at_a_time:
-            _warn_of_a_small_cache(store)
         self.store = store
         self.batch_size = batch_size
-        self._rows = None if rows is None else checked_rows(rows, len(store))
-        self._shuffle = shuffle
-        self._seed = seed
+        self.ordered = OrderedRows(store, rows, shuffle, seed, parts_at_a_time)
         self._rank = rank
         self._world_size = world_size
         self._remainder = remainder
-        self._parts_at_a_time = parts_at_a_time
         self._epoch = 0
         self._stages = [Stage(world_size)]
         self._worker: tuple[int, int, int] | None = None
@@ -183,7 +172,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     def _state(self) -> dict[str, Any]:
         state = {
-            **self.order_of_rows,
+            **self.ordered.identity,
             "epoch": self._epoch,
             "stages": [[stage.world_size, stage.taken] for stage in self._stages],
         }
@@ -212,7 +201,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         missing = present.keys() - state.keys() - {"worker"}
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
-        for name in self.order_of_rows:
+        for name in self.ordered.identity:
             if state[name] != present[name]:
                 remedy = (
                     "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"
@@ -246,29 +235,13 @@ class TokenLoader(IterableDataset[TokenBatch]):
         """Rank and number of ranks."""
         return self._rank, self._world_size
 
-    @property
-    def order_of_rows(self) -> dict[str, Any]:
-        """All that the order of the rows depends on, besides the epoch and the number of ranks."""
-        return {
-            "content_digest": self.store.content_digest,
-            "rows": self._selection,
-            "shuffle": self._shuffle,
-            "seed": self._seed,
-            "parts_at_a_time": self._parts_at_a_time,
-        }
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of an epoch, of all ranks together."""
-        return self._num_rows
-
     def _take(self, steps: int) -> None:
         now = self._stages[-1]
         self._stages[-1] = Stage(now.world_size, now.taken + steps * self.batch_size)
 
     def _steps(self, stages: list[Stage]) -> int:
         """Batches of this rank from now to the end of the epoch."""
-        lengths = [sum(map(len, lane)) for lane in lanes(self._num_rows, stages)]
+        lengths = [sum(map(len, lane)) for lane in lanes(len(self.ordered), stages)]
         taken, size = stages[-1].taken, self.batch_size
         own, least, most = (max(length - taken, 0) for length in (lengths[self._rank], min(lengths), max(lengths)))
         return {"uneven": -(-own // size), "drop": least // size, "pad": -(-most // size)}[self._remainder]
@@ -278,9 +251,9 @@ class TokenLoader(IterableDataset[TokenBatch]):
         steps = self._steps(stages)
         if not steps:
             return
-        lane = lanes(self._num_rows, stages)[self._rank]
-        segments = cut(lane, stages[-1].taken, self._num_rows)
-        windows = prefetch(self.windows(self._epoch, stages[0].world_size, segments), _WINDOWS_AHEAD)
+        lane = lanes(len(self.ordered), stages)[self._rank]
+        segments = cut(lane, stages[-1].taken, len(self.ordered))
+        windows = prefetch(self.ordered.windows(self._epoch, stages[0].world_size, segments), WINDOWS_AHEAD)
         try:
             step = 0
             for batch in in_batches(windows, self.batch_size):
@@ -291,29 +264,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         finally:
             windows.close()
         if step < steps:  # this rank's lane has a row less than others, and no row to fill a batch of its own
-            yield self.store.locate(self._rows_at(np.empty(0, np.int64)))
-
-    def windows(self, epoch: int, world_size: int, segments: Sequence[Segment]) -> Iterator[Located]:
-        """Rows of some segments of an epoch that begins with `world_size` ranks, located ahead of their use."""
-        chunk_starts, group_starts = self._starts
-        order = EpochOrder(
-            chunk_starts, world_size, self._shuffle, self._seed, epoch, group_starts, self._parts_at_a_time
-        )
-        for window in self._fetched(window for segment in segments for window in order.windows(segment)):
-            if self._rows is None:
-                yield self.store.locate_runs(window.starts, window.lengths)[window.order]
-            else:
-                yield self.store.locate(self._rows[window.rows])
-
-    def _fetched(self, windows: Iterable[Window]) -> Iterator[Window]:
-        """The same windows, the parts of the next ones on their way into the store's cache."""
-        waiting: deque[Window] = deque()
-        for window in windows:
-            self.store.fetch(self._rows_at(window.starts))
-            waiting.append(window)
-            if len(waiting) > _WINDOWS_AHEAD:
-                yield waiting.popleft()
-        yield from waiting
+            yield self.ordered.locate(np.empty(0, np.int64))
 
     def _finished(self, rows: Located) -> TokenBatch:
         """The batch of some rows; with `pad` always of the full size."""
@@ -321,76 +272,12 @@ class TokenLoader(IterableDataset[TokenBatch]):
             return self.store.batch(rows)
         count = len(rows)
         if not count:
-            rows = self.store.locate(self._rows_at(np.zeros(1, np.int64)))
+            rows = self.ordered.locate(np.zeros(1, np.int64))
         places = np.arange(self.batch_size)
         return replace(self.store.batch(rows[places.clip(max=len(rows) - 1)]), mask=torch.from_numpy(places < count))
-
-    def _rows_at(self, positions: Rows) -> Rows:
-        return positions if self._rows is None else self._rows[positions]
-
-    @property
-    def _num_rows(self) -> int:
-        return len(self.store) if self._rows is None else len(self._rows)
-
-    @cached_property
-    def _starts(self) -> tuple[Rows, Rows]:
-        """Positions where chunks with any of the rows begin, and the first such chunk of each part; with their ends."""
-        chunks, parts = self.store.chunk_starts, self.store.part_starts
-        if self._rows is not None:
-            chunks, parts = np.searchsorted(self._rows, chunks), np.searchsorted(self._rows, parts)
-        chunk_starts = np.unique(chunks)
-        return chunk_starts, np.unique(np.searchsorted(chunk_starts, parts))
-
-    @cached_property
-    def _selection(self) -> str | None:
-        """What tells one selection of rows from another."""
-        return None if self._rows is None else hashlib.sha256(self._rows.tobytes()).hexdigest()
-
-
-def in_batches(stretches: Iterable[Located], size: int) -> Iterator[Located]:
-    """Cut stretches of rows into batches of `size`, across their borders; the last may be shorter."""
-    rest: Located | None = None
-    for stretch in stretches:
-        start = 0
-        if rest is not None:
-            start = size - len(rest)
-            rest += stretch[:start]
-            if len(rest) < size:
-                continue
-            yield rest
-        whole = start + (len(stretch) - start) // size * size
-        for first in range(start, whole, size):
-            yield stretch[first : first + size]
-        rest = stretch[whole:] if whole < len(stretch) else None
-    if rest is not None:
-        yield rest
 
 
 def _failing(error: StoreError) -> Iterator[TokenBatch]:
     """Fail with the first batch: of workers that stay, torch hands no earlier error on."""
     raise error
     yield
-
-
-def _warn_of_a_small_cache(store: TokenStore) -> None:
-    """A window of random chunks needs parts from all over the store."""
-    assert store.cache is not None
-    parts = [part.bytes for part in store.manifest.parts if part.written]
-    if sum(parts) > store.cache.max_bytes:
-        few = max(store.cache.max_bytes * len(parts) // sum(parts) // 2, 1)
-        warnings.warn(
-            f"the cache of {store.cache.max_bytes:,} bytes does not hold the store's {sum(parts):,}: parts will be "
-            f"fetched again and again; pass parts_at_a_time={few}, the same on every rank",
-            stacklevel=3,
-        )
-
-
-def checked_rows(rows: Sequence[int] | Rows, length: int) -> Rows:
-    """Sorted row numbers of a store of `length` as int64 [n]. Raises ValueError for anything else."""
-    numbers = np.asarray(rows)
-    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise ValueError(f"rows must be a sequence of row numbers, not {rows!r}")
-    numbers = numbers.astype(np.int64)
-    if numbers.size and not (numbers[0] >= 0 and numbers[-1] < length and (np.diff(numbers) > 0).all()):
-        raise ValueError(f"rows must be sorted, without repeats, and in 0 .. {length - 1}, the rows of the store")
-    return numbers

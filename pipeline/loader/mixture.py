@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.loader import TokenLoader, in_batches
+from pipeline.loader.loader import TokenLoader
 from pipeline.loader.mixed import MixedBatch, MixedStores, Offsets
+from pipeline.loader.ordered import in_batches
 from pipeline.loader.passes import Progress, Stretch, share, whole_share
 from pipeline.loader.schedule import Schedule
 from pipeline.overlap import prefetch
@@ -136,7 +137,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     def passes(self) -> list[float]:
         """How often each store has been gone through."""
         return [
-            progress.number + progress.delivered / max(loader.num_rows, 1)
+            progress.number + progress.delivered / max(len(loader.ordered), 1)
             for progress, loader in zip(self._now().stores, self._loaders, strict=True)
         ]
 
@@ -246,7 +247,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         return {
             "stores": [
                 {
-                    **loader.order_of_rows,
+                    **loader.ordered.identity,
                     "pass": own.number,
                     "stretches": [[stretch.world_size, stretch.delivered] for stretch in own.stretches],
                 }
@@ -277,7 +278,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             place.position + rounds,
             place.delivered + rounds * self._world_size,
             tuple(
-                own.after(count, loader.num_rows) if count else own
+                own.after(count, len(loader.ordered)) if count else own
                 for own, count, loader in zip(place.stores, counts, self._loaders, strict=True)
             ),
         )
@@ -309,10 +310,10 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     def _windows(self, number: int, progress: Progress) -> Iterator[Located]:
         """This rank's rows of one store, pass after pass."""
         loader = self._loaders[number]
-        own, first = share(progress, self._rank, loader.num_rows)
+        own, first = share(progress, self._rank, len(loader.ordered))
         while True:
-            yield from loader.windows(own.number, own.world_size, own.segments)
-            own, first = whole_share(own.number + 1, self._world_size, self._rank, first, loader.num_rows)
+            yield from loader.ordered.windows(own.number, own.world_size, own.segments)
+            own, first = whole_share(own.number + 1, self._world_size, self._rank, first, len(loader.ordered))
 
 
 class _Stream:
@@ -333,7 +334,7 @@ class _Stream:
 
 
 def _normalised(weights: Sequence[float] | None, loaders: Sequence[TokenLoader]) -> tuple[float, ...]:
-    rows = [loader.num_rows for loader in loaders]
+    rows = [len(loader.ordered) for loader in loaders]
     given = [float(weight) for weight in (rows if weights is None else weights)]
     if len(given) != len(loaders):
         raise ValueError(f"{len(given)} weights for {len(loaders)} stores")
@@ -347,7 +348,7 @@ def _normalised(weights: Sequence[float] | None, loaders: Sequence[TokenLoader])
 
 
 def _compare(loader: TokenLoader, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    for name in loader.order_of_rows:
+    for name in loader.ordered.identity:
         if theirs.get(name) != ours[name]:
             remedy = (
                 "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"

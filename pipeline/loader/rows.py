@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipeline.loader.loader import checked_rows
 from pipeline.loader.order import Rows
+from pipeline.loader.ordered import checked_rows
 from pipeline.loader.splitmix import Words, splitmix64
 from pipeline.store.reader import TokenStore
 

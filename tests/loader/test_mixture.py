@@ -21,6 +21,7 @@ from pipeline.errors import StoreError, TokenizerError
 from pipeline.loader import MixedBatch, MixtureLoader, TokenLoader, rows_with_label
 from pipeline.loader import mixture as mixture_module
 from pipeline.loader import order as order_module
+from pipeline.loader.ordered import OrderedRows
 from pipeline.store import TokenStore, arrays
 from pipeline.store.birth import CodebookRecord
 from pipeline.store.hierarchy import table_digest
@@ -320,14 +321,14 @@ def test_a_store_of_weight_0_is_not_read(stores: list[TokenStore], folder: Path)
 
 def test_little_is_read_ahead(stores: list[TokenStore], monkeypatch: pytest.MonkeyPatch) -> None:
     located: list[int] = []
-    windows = TokenLoader.windows
+    windows = OrderedRows.windows
 
     def counted(*arguments: Any) -> Iterator[Located]:
         for window in windows(*arguments):
             located.append(len(window))
             yield window
 
-    monkeypatch.setattr(TokenLoader, "windows", counted)
+    monkeypatch.setattr(OrderedRows, "windows", counted)
     iterator = iter(MixtureLoader(stores, WEIGHTS, 10))
     next(iterator)
     wait_for(lambda: sum(located) >= 50 * mixture_module._BLOCKS_AHEAD)
