@@ -12,8 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
 from pipeline.loader.order import Rows, Stage, cut, lanes
-from pipeline.loader.ordered import WINDOWS_AHEAD, OrderedRows, in_batches
-from pipeline.overlap import prefetch
+from pipeline.loader.ordered import OrderedRows, in_batches
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
 from pipeline.store.row_array import Located
@@ -24,6 +23,9 @@ Remainder = Literal["uneven", "drop", "pad"]
 # often it was given a state.
 _EPOCH, _BEGUN, _LOADS = range(3)
 _NO_EPOCH = -1
+
+# Numpy gives way to other threads, such as those that decode, only while it gathers 500 rows or more.
+_GATHERED_ROWS = 1024
 
 
 class TokenLoader(IterableDataset[TokenBatch]):
@@ -109,8 +111,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
             self.set_epoch(self._epoch + 1)
         self._shared[_BEGUN] = _NO_EPOCH
         epoch, steps = self._epoch, self._steps(self._stages)
-        for step, rows in enumerate(self._batches(list(self._stages)), start=1):
-            batch = self._finished(rows)
+        for step, batch in enumerate(self._batches(list(self._stages)), start=1):
             self._take(1)
             self._all_taken = step == steps
             yield batch
@@ -142,9 +143,9 @@ class TokenLoader(IterableDataset[TokenBatch]):
         return self._share(number, count, done)
 
     def _share(self, number: int, count: int, done: int) -> Iterator[TokenBatch]:
-        for step, rows in enumerate(self._batches(list(self._stages))):
+        for step, rows in enumerate(self._located(list(self._stages), self.batch_size)):
             if step % count == number and step >= done * count:
-                batch = self._finished(rows)
+                batch = self._filled(self.store.batch(rows))
                 self._worker = number, count, step // count + 1
                 yield batch
 
@@ -246,35 +247,37 @@ class TokenLoader(IterableDataset[TokenBatch]):
         own, least, most = (max(length - taken, 0) for length in (lengths[self._rank], min(lengths), max(lengths)))
         return {"uneven": -(-own // size), "drop": least // size, "pad": -(-most // size)}[self._remainder]
 
-    def _batches(self, stages: list[Stage]) -> Iterator[Located]:
-        """Rows of all batches from now to the end of the epoch, located; the last may be short."""
-        steps = self._steps(stages)
+    def _batches(self, stages: list[Stage]) -> Iterator[TokenBatch]:
+        """All batches from now to the end of the epoch."""
+        several = max(_GATHERED_ROWS // self.batch_size, 1)
+        for rows in self._located(stages, several * self.batch_size):
+            yield from map(self._filled, self.store.batches_of(rows, self.batch_size))
+
+    def _located(self, stages: list[Stage], size: int) -> Iterator[Located]:
+        """The rows of all batches from now to the end of the epoch, so many at a time, which are whole batches."""
+        steps, each = self._steps(stages), size // self.batch_size
         if not steps:
             return
         lane = lanes(len(self.ordered), stages)[self._rank]
         segments = cut(lane, stages[-1].taken, len(self.ordered))
-        windows = prefetch(self.ordered.windows(self._epoch, stages[0].world_size, segments), WINDOWS_AHEAD)
-        try:
-            step = 0
-            for batch in in_batches(windows, self.batch_size):
-                if step == steps:
-                    return
-                yield batch
-                step += 1
-        finally:
-            windows.close()
-        if step < steps:  # this rank's lane has a row less than others, and no row to fill a batch of its own
+        for rows in in_batches(self.ordered.windows(self._epoch, stages[0].world_size, segments), size):
+            yield rows[: steps * self.batch_size]
+            steps -= each
+            if steps <= 0:
+                return
+        if steps > 0 and sum(map(len, segments)) <= (self._steps(stages) - 1) * self.batch_size:
+            # This rank has no row for the batch that others fill.
             yield self.ordered.locate(np.empty(0, np.int64))
 
-    def _finished(self, rows: Located) -> TokenBatch:
-        """The batch of some rows; with `pad` always of the full size."""
+    def _filled(self, batch: TokenBatch) -> TokenBatch:
+        """A batch; with `pad` always of the full size."""
         if self._remainder != "pad":
-            return self.store.batch(rows)
-        count = len(rows)
-        if not count:
-            rows = self.ordered.locate(np.zeros(1, np.int64))
+            return batch
+        count = len(batch)
+        rows = batch.row if count else self.ordered.locate(np.zeros(1, np.int64)).rows
         places = np.arange(self.batch_size)
-        return replace(self.store.batch(rows[places.clip(max=len(rows) - 1)]), mask=torch.from_numpy(places < count))
+        full = batch if count == self.batch_size else self.store.read(rows[places.clip(max=len(rows) - 1)])
+        return replace(full, mask=torch.from_numpy(places < count))
 
 
 def _failing(error: StoreError) -> Iterator[TokenBatch]:

@@ -3,8 +3,8 @@
 import hashlib
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -72,11 +72,21 @@ class OrderedRows:
         order = EpochOrder(
             chunk_starts, world_size, self._shuffle, self._seed, epoch, group_starts, self._parts_at_a_time
         )
-        for window in self._fetched(window for segment in segments for window in order.windows(segment)):
-            if self._rows is None:
-                yield self._store.locate_runs(window.starts, window.lengths)[window.order]
-            else:
-                yield self.locate(window.rows)
+        windows = (window for segment in segments for window in order.windows(segment))
+        begun: deque[Callable[[], Located]] = deque()
+        for window in self._fetched(windows):
+            begun.append(self._begin(window))
+            if len(begun) > WINDOWS_AHEAD:
+                yield begun.popleft()()
+        while begun:
+            yield begun.popleft()()
+
+    def _begin(self, window: Window) -> Callable[[], Located]:
+        """Begin to decode a window in threads of the store; returns what waits for it."""
+        if self._rows is None:
+            coming = self._store.begin_runs(window.starts, window.lengths)
+            return lambda: coming()[window.order]
+        return partial(self.locate, window.rows)
 
     def _fetched(self, windows: Iterable[Window]) -> Iterator[Window]:
         """The same windows, the parts of the next ones on their way into the store's cache."""

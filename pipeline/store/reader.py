@@ -124,9 +124,12 @@ class TokenStore:
         """Find the tokens of int64 [n] row numbers, all in 0 .. len - 1, without copying them; for loaders."""
         return self._tokens.locate(rows)
 
-    def locate_runs(self, starts: Array, lengths: Array) -> Located:
-        """The same for runs of consecutive rows, int64 [runs] each, every one within a chunk: much faster."""
-        return self._tokens.locate_runs(starts, lengths)
+    def begin_runs(self, starts: Array, lengths: Array) -> Callable[[], Located]:
+        """Begin to map or decode runs of consecutive rows, int64 [runs] each, every one within a chunk.
+
+        Returns at once what waits for them.
+        """
+        return self._tokens.begin_runs(starts, lengths)
 
     def fetch(self, rows: Array) -> None:
         """Begin to copy the parts of int64 [n] row numbers into the cache, if there is one; returns at once."""
@@ -136,6 +139,12 @@ class TokenStore:
     def batch(self, located: Located) -> TokenBatch:
         """Rows that have been located, as a batch."""
         return TokenBatch(torch.from_numpy(self._tokens.gather(located)), located.rows, self)
+
+    def batches_of(self, located: Located, batch_size: int) -> Iterator[TokenBatch]:
+        """The same in several batches, gathered in one go; of no rows, one batch."""
+        tokens, rows = torch.from_numpy(self._tokens.gather(located)), located.rows
+        for first in range(0, max(len(rows), 1), batch_size):
+            yield TokenBatch(tokens[first : first + batch_size], rows[first : first + batch_size], self)
 
     def batches(self, batch_size: int) -> Iterator[TokenBatch]:
         """All samples in order, in batches of at most `batch_size`."""

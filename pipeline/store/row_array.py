@@ -8,10 +8,9 @@ spans the whole address space.
 
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from cachetools import LRUCache
@@ -121,43 +120,69 @@ class RowArray:
         Safe to call from several threads. Raises CorruptStore naming part, chunk and remedy; StoreError where a
         file cannot be had.
         """
-        offsets, memory = self._offsets(np.searchsorted(self.chunk_starts, rows, side="right") - 1)
+        offsets, memory = self._offsets(np.searchsorted(self.chunk_starts, rows, side="right") - 1, {})
         return Located(rows, offsets + rows * self._row_bytes, memory)
 
-    def locate_runs(self, starts: Array, lengths: Array) -> Located:
-        """The same for runs of consecutive rows, int64 [runs] each, every one within a chunk: much faster."""
-        chunks = np.searchsorted(self.chunk_starts, starts, side="right") - 1
-        offsets, memory = self._offsets(chunks, keep=self._has_room_for_all)
-        ends = np.cumsum(lengths)
-        rows = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
-        return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, memory)
+    def begin_runs(self, starts: Array, lengths: Array) -> Callable[[], Located]:
+        """Begin to map or decode runs of consecutive rows, int64 [runs] each, every one within a chunk.
 
-    def _offsets(self, chunks: Array, keep: bool = True) -> tuple[Array, object]:
-        """What to add to `row * row_bytes` in each chunk to get an address, and what keeps the chunks there."""
+        Returns at once what waits for them, and raises then what `locate` raises.
+        """
+        chunks = np.searchsorted(self.chunk_starts, starts, side="right") - 1
+        self._check_process()
+        coming = self._start(self._missing(chunks), keep=self._has_room_for_all)
+
+        def located() -> Located:
+            offsets, memory = self._offsets(chunks, coming)
+            ends = np.cumsum(lengths)
+            rows = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+            return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, memory)
+
+        return located
+
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:  # no thread survives a fork, nor a lock that another thread held
             self._begin()
+
+    def _missing(self, chunks: Array) -> set[int]:
+        """Which of these chunks are not mapped."""
+        return set(chunks[self._open.offsets[chunks] == _UNKNOWN].tolist())
+
+    def _offsets(self, chunks: Array, coming: Mapping[int, "Future[Array]"]) -> tuple[Array, object]:
+        """What to add to `row * row_bytes` in each chunk to get an address, and what keeps the chunks there."""
+        self._check_process()
         opened = self._open
         offsets = opened.offsets[chunks]
         missing = offsets == _UNKNOWN
         if not missing.any():
             return offsets, opened
         wanted, places = np.unique(chunks[missing], return_inverse=True)
-        loaded = self._load(set(wanted.tolist()), keep)
+        loaded = {chunk: future.result() for chunk, future in coming.items()}
+        loaded |= self._load(set(wanted.tolist()) - loaded.keys())
         offsets[missing] = np.asarray([self._offset(chunk, loaded[chunk]) for chunk in wanted.tolist()])[places]
         return offsets, (opened, loaded)
 
     def _offset(self, chunk: int, rows: Array) -> int:
         return int(rows.ctypes.data) - _FIRST_ADDRESS - int(self.chunk_starts[chunk]) * self._row_bytes
 
-    def _load(self, chunks: set[int], keep: bool) -> dict[int, Array]:
+    def _load(self, chunks: set[int]) -> dict[int, Array]:
         """Chunks by their number, several read at a time."""
+        if len(chunks) > 1:
+            return {chunk: future.result() for chunk, future in self._start(chunks, keep=True).items()}
+        return {chunk: self._kept_or_loaded(chunk, keep=True) for chunk in chunks}
+
+    def _start(self, chunks: set[int], keep: bool) -> dict[int, "Future[Array]"]:
+        """Begin to read chunks."""
         with self._lock:
-            found = {chunk: self._decoded[chunk] for chunk in chunks if chunk in self._decoded}
-            if len(chunks) > 1 and self._pool is None:
+            if chunks and self._pool is None:
                 self._pool = ThreadPoolExecutor(_THREADS, "vqtok-chunks")
-        missing = sorted(chunks - found.keys())
-        several = self._pool.map if self._pool and len(missing) > 1 else map
-        return found | dict(zip(missing, several(partial(self._load_one, keep=keep), missing), strict=True))
+            pool = self._pool
+        return {chunk: pool.submit(self._kept_or_loaded, chunk, keep) for chunk in sorted(chunks)} if pool else {}
+
+    def _kept_or_loaded(self, chunk: int, keep: bool) -> Array:
+        with self._lock:
+            rows: Array | None = self._decoded.get(chunk)
+        return self._load_one(chunk, keep) if rows is None else rows
 
     def _load_one(self, chunk: int, keep: bool) -> Array:
         number = int(self._part_of_chunk[chunk])

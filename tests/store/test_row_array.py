@@ -60,6 +60,20 @@ def test_any_rows_in_any_order(parts: list[Part], wanted: list[int], cache_bytes
         assert np.array_equal(rows.gather(located[1:] + located[:1]), expected[np.roll(numbers, -1)])
 
 
+def test_runs_are_the_rows_they_name(parts: list[Part]) -> None:
+    rows, expected = row_array_of(parts), tokens_of(parts)
+    starts, lengths = np.array([46, 0, 5, 152]), np.array([1, 5, 3, 7])
+    wanted = np.array([46, *range(5), 5, 6, 7, *range(152, 159)])
+    for _ in range(2):
+        begun = [rows.begin_runs(starts, lengths) for _ in range(3)]
+        rows._begin()  # whatever is forgotten meanwhile
+        for located in begun:
+            assert located().rows.tolist() == wanted.tolist()
+            assert np.array_equal(rows.gather(located()), expected[wanted])
+    nothing = np.empty(0, np.int64)
+    assert len(rows.begin_runs(nothing, nothing)()) == 0
+
+
 def test_chunks_never_cross_parts(parts: list[Part]) -> None:
     starts = row_array_of(parts).chunk_starts
     assert set(np.cumsum([0, *COUNTS]).tolist()) <= set(starts.tolist())
