@@ -79,7 +79,7 @@ lint: setup ## ruff, the type checker, and the floors of the package
 	$(BIN)/lint-imports
 
 test: lint ## all of lint, and the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: setup ## the long tests too
 	$(BIN)/pytest -m "slow or not slow"

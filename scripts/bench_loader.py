@@ -25,6 +25,7 @@ from loaders.rounds import Entry, Plan, measure
 
 ENTRIES = {
     "memmap": Entry("memmap in blocks", "loaders.memmap:Memmap"),
+    "memmap-index": Entry("np.memmap, indexed", "loaders.memmap:MemmapIndexed", files="memmap"),
     "vqtok-raw": Entry("vqtok, raw", "loaders.vqtok:VqtokRaw"),
     "vqtok-lz4": Entry("vqtok, lz4", "loaders.vqtok:Vqtok", files="vqtok-lz4"),
     "vqtok-idx": Entry("vqtok, lz4, with idx_Bl", "loaders.vqtok:VqtokIndices", files="vqtok-lz4"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from loaders.order import windows
-from loaders.peer import BATCH, Fetch, Peer
+from loaders.peer import BATCH, Fetch, Peer, Request
 from loaders.rows import Array
 
 
@@ -27,7 +27,7 @@ class Blocks(IterableDataset[Tensor]):
         self._epoch += 1
         for window in windows(len(self._rows), self._shuffle, random):
             for first in range(0, len(window.rows), BATCH):
-                yield torch.from_numpy(np.take(self._rows, window.rows[first : first + BATCH], axis=0))
+                yield torch.from_numpy(_copied(self._rows, window.rows[first : first + BATCH]))
 
 
 class Memmap(Peer):
@@ -37,15 +37,29 @@ class Memmap(Peer):
         np.save(folder / "rows.npy", rows)
 
     def epoch(self, folder: Path, shuffle: bool, workers: int) -> Iterable[Any]:
-        blocks = Blocks(_open(folder), shuffle)
+        blocks = Blocks(self.open(folder), shuffle)
         return DataLoader(blocks, batch_size=None, num_workers=workers, persistent_workers=True) if workers else blocks
 
     def fetch(self, folder: Path) -> Fetch:
-        rows = _open(folder)
-        return lambda request: torch.from_numpy(np.take(rows, request, axis=0))
+        rows = self.open(folder)
+        return lambda request: torch.from_numpy(_copied(rows, request))
+
+    def open(self, folder: Path) -> Array:
+        """A plain array over the map, which is the fastest to take rows from."""
+        rows: Array = np.load(folder / "rows.npy", mmap_mode="r")
+        return rows.view(np.ndarray)
 
 
-def _open(folder: Path) -> Array:
-    """A plain array over the map: np.memmap's own indexing is slower."""
-    rows: Array = np.load(folder / "rows.npy", mmap_mode="r")
-    return rows.view(np.ndarray)
+class MemmapIndexed(Memmap):
+    """The same, indexed as np.memmap comes: `rows[numbers]`."""
+
+    def open(self, folder: Path) -> Array:
+        rows: Array = np.load(folder / "rows.npy", mmap_mode="r")
+        return rows
+
+
+def _copied(rows: Array, which: Request | Array) -> Array:
+    if isinstance(rows, np.memmap):
+        copied: Array = np.asarray(rows[which])
+        return copied if np.ndim(which) else copied.copy()
+    return np.take(rows, which, axis=0)
