@@ -491,6 +491,7 @@ def _enter(
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
     for limit, size in limits.items():
         if size is not None:
             had = _address_space() if limit == resource.RLIMIT_AS else 0
