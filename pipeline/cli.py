@@ -87,10 +87,13 @@ def sample(folder: Path) -> None:
 def train(config: Config) -> None:
     """Train a tokenizer, or go on where training was interrupted."""
     from pipeline.jobs import train as job
+    from pipeline.world import end_process
 
     result = job.run(config)
     if os.environ.get("RANK", "0") == "0":  # all ranks have the same result
         click.echo(result)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        end_process()
 
 
 @main.command()

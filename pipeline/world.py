@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,18 @@ def available_cores() -> int:
     except (OSError, ValueError):
         pass  # no cgroup v2 here, so no quota to respect
     return cores
+
+
+def end_process() -> NoReturn:
+    """End this process with success, at once, after work in a process group.
+
+    gloo's threads may still be about to drop tensors of the last collectives, for which they need the
+    interpreter; one that is being taken down aborts the process instead, and torchrun counts the run as failed
+    (https://github.com/pytorch/pytorch/pull/179291). So it is not taken down.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _device(local_rank: int) -> "torch.device":

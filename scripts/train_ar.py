@@ -55,6 +55,7 @@ from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer, to_pixels
 from pipeline.records import JSON, differences
 from pipeline.store import TokenStore
+from pipeline.world import end_process
 
 HELD_OUT, MAX_HELD_OUT = 0.05, 2048
 """Share of the images that training never sees, and how many they are at most."""
@@ -309,6 +310,8 @@ def main(
                 LocalFiles(folder).put(PICTURE, picture(tokenizer, idx_Bl, store.geometry.grid))
                 click.echo(f"{folder / PICTURE}: {SAMPLES} new images")
         accelerator.end_training()
+        if accelerator.num_processes > 1:
+            end_process()
     except (VqtokError, OSError) as error:
         click.echo(f"train_ar: {error}", err=True)
         sys.exit(getattr(error, "exit_status", 1))

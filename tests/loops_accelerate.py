@@ -11,6 +11,7 @@ from torch.distributed.algorithms.join import Join
 
 from pipeline.loader import TokenLoader
 from pipeline.store import TokenStore
+from pipeline.world import end_process
 
 BATCH_SIZE, EPOCHS = 20, 2
 CHECKPOINT = (1, 3)
@@ -69,6 +70,7 @@ def main(store: str, out: str) -> None:
             rows = train(TokenStore(store), folder, remainder, resume)
             (folder / f"{remainder}-{name}-{torch.distributed.get_rank()}.json").write_text(json.dumps(rows))
     torch.distributed.destroy_process_group()
+    end_process()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.loader import TokenBatch, TokenLoader
 from pipeline.store import TokenStore
+from pipeline.world import end_process
 
 BATCH_SIZE, EPOCHS = 20, 3
 
@@ -84,3 +85,4 @@ def main(store: str, out: str, handed: str, remainder: str, checkpoint: str | No
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    end_process()

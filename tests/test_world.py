@@ -67,3 +67,14 @@ def test_a_process_alone_is_rank_0_of_1_and_has_all_its_cores(looks: list[dict[s
 
 def test_available_cores_are_some_of_this_machine() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+def test_the_end_of_a_process_flushes_and_takes_nothing_down() -> None:
+    printed = run_python("""
+import atexit
+from pipeline.world import end_process
+atexit.register(print, "taken down")
+print("out")
+end_process()
+""")
+    assert printed == "out\n"
