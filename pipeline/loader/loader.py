@@ -202,16 +202,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         missing = present.keys() - state.keys() - {"worker"}
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
-        for name in self.ordered.identity:
-            if state[name] != present[name]:
-                remedy = (
-                    "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"
-                    if name == "content_digest"
-                    else ""
-                )
-                raise StoreError(
-                    f"the loader's state has {name} {state[name]!r}, this loader {present[name]!r}{remedy}"
-                )
+        self.ordered.check(state, "loader")
         worker = state.get("worker")
         if worker and not get_worker_info():
             raise StoreError(
