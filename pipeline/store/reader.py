@@ -142,9 +142,10 @@ class TokenStore:
 
     def batches_of(self, located: Located, batch_size: int) -> Iterator[TokenBatch]:
         """The same in several batches, gathered in one go; of no rows, one batch."""
-        tokens, rows = torch.from_numpy(self._tokens.gather(located)), located.rows
+        tokens, rows = self._tokens.gather(located), located.rows
         for first in range(0, max(len(rows), 1), batch_size):
-            yield TokenBatch(tokens[first : first + batch_size], rows[first : first + batch_size], self)
+            end = first + batch_size
+            yield TokenBatch(torch.from_numpy(tokens[first:end]), rows[first:end], self)
 
     def batches(self, batch_size: int) -> Iterator[TokenBatch]:
         """All samples in order, in batches of at most `batch_size`."""

@@ -50,7 +50,9 @@ class Located:
 
     def __getitem__(self, which: slice | Array) -> "Located":
         """Some of the rows."""
-        return Located(self.rows[which], self.addresses[which], self.memory)
+        if isinstance(which, slice):
+            return Located(self.rows[which], self.addresses[which], self.memory)
+        return Located(self.rows.take(which), self.addresses.take(which), self.memory)
 
     def __add__(self, other: "Located") -> "Located":
         """The rows of both."""
@@ -134,9 +136,13 @@ class RowArray:
 
         def located() -> Located:
             offsets, memory = self._offsets(chunks, coming)
-            ends = np.cumsum(lengths)
-            rows = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
-            return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, memory)
+            first = starts - (np.cumsum(lengths) - lengths)  # row of each run, less its place among all rows
+            rows, addresses = np.repeat(first, lengths), np.repeat(offsets + first * self._row_bytes, lengths)
+            places = np.arange(len(rows))
+            rows += places
+            places *= self._row_bytes  # in place, for the pages of fresh arrays take longer than the sums
+            addresses += places
+            return Located(rows, addresses, memory)
 
         return located
 
