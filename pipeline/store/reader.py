@@ -105,8 +105,10 @@ class TokenStore:
 
     def __getitem__(self, index: int) -> TokenSample:
         """Sample `index`; negative ones count from the end. Raises IndexError."""
-        batch = self.read([range(len(self))[index]])
-        return TokenSample(batch.key[0], int(batch.label[0]), [idx_BL[0] for idx_BL in batch.idx_Bl])
+        row = np.array([range(len(self))[index]])
+        tokens = self._tokens.gather(self.locate(row))[0]
+        idx_l = torch.from_numpy(tokens.astype(np.int64)).split_with_sizes(self.block_lengths)
+        return TokenSample(self.keys_of(row)[0], int(self.labels_of(row)[0]), list(idx_l))
 
     def read(self, rows: slice | Sequence[int] | Array) -> TokenBatch:
         """The named rows, in the order given. Whole ranges are much faster than scattered rows.

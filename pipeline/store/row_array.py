@@ -122,7 +122,7 @@ class RowArray:
         Safe to call from several threads. Raises CorruptStore naming part, chunk and remedy; StoreError where a
         file cannot be had.
         """
-        offsets, memory = self._offsets(np.searchsorted(self.chunk_starts, rows, side="right") - 1, {})
+        offsets, memory = self._offsets(self.chunk_starts.searchsorted(rows, side="right") - 1, {})
         return Located(rows, offsets + rows * self._row_bytes, memory)
 
     def begin_runs(self, starts: Array, lengths: Array) -> Callable[[], Located]:
