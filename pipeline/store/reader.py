@@ -134,7 +134,11 @@ class TokenStore:
         return self._tokens.begin_runs(starts, lengths)
 
     def fetch(self, rows: Array) -> None:
-        """Begin to copy the parts of int64 [n] row numbers into the cache, if there is one; returns at once."""
+        """Begin to copy the parts of int64 [n] row numbers into the cache, or to read what was dropped from memory.
+
+        Returns at once.
+        """
+        self._tokens.read_ahead(rows)
         numbers = np.unique(np.searchsorted(self._starts, rows, side="right") - 1)
         self._opening.fetch([(self._parts[n].name, self._parts[n].attempt) for n in numbers], "tokens")
 

@@ -17,7 +17,7 @@ from cachetools import LRUCache
 
 from pipeline.store.arrays import Array, chunk_rows
 from pipeline.store.chunked import ChunkedArray
-from pipeline.store.mapping import Memory
+from pipeline.store.mapping import Memory, in_memory, read_ahead
 from pipeline.store.parts import Part
 
 _ADDRESSES = 1 << 47
@@ -30,6 +30,9 @@ _UNKNOWN = np.iinfo(np.int64).min
 
 _MOST_MAPPED = 16_384
 """Parts that stay mapped: Linux allows a process 65,530 mappings (vm.max_map_count)."""
+
+_SAMPLED = 8
+"""Of so many mapped chunks it is asked whether they are in memory, before all are read ahead."""
 
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -124,6 +127,19 @@ class RowArray:
         """
         offsets, memory = self._offsets(self.chunk_starts.searchsorted(rows, side="right") - 1, {})
         return Located(rows, offsets + rows * self._row_bytes, memory)
+
+    def read_ahead(self, rows: Array) -> None:
+        """Have the operating system read the mapped chunks of int64 [n] rows, one in each, if it has dropped them.
+
+        Returns at once. Where they are in memory still it takes some microseconds: a sample of the chunks is looked at.
+        """
+        opened = self._open.rows
+        chunks = (self.chunk_starts.searchsorted(rows, side="right") - 1).tolist()
+        mapped = [opened[chunk] for chunk in chunks if chunk in opened]
+        step = max(len(mapped) // _SAMPLED, 1)
+        if not all(map(in_memory, mapped[::step])):
+            for data in mapped:
+                read_ahead(data)
 
     def begin_runs(self, starts: Array, lengths: Array) -> Callable[[], Located]:
         """Begin to map or decode runs of consecutive rows, int64 [runs] each, every one within a chunk.
