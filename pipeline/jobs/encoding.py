@@ -16,7 +16,8 @@ from pipeline.models.tokenizer import Tokenizer, normalize_pixels
 from pipeline.overlap import prefetch
 from pipeline.records import JSON, Reject, SourceShard
 from pipeline.source.batches import image_batches
-from pipeline.source.images import ImageTransform, memory_errors
+from pipeline.source.images import ImageTransform
+from pipeline.source.memory import memory_errors
 from pipeline.source.opening import Command, refuse_changed, shard_name, source_at
 from pipeline.source.samples import SampleReader
 from pipeline.source.selection import Selection

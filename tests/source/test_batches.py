@@ -1,7 +1,7 @@
 """Batches of one source shard: every sample once, as a row or as a reject, in source order."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from PIL import Image
 from support import encoded, shared_data, tar_bytes
 
 from pipeline.config import ImageConfig, SourceConfig
-from pipeline.errors import SourceError
+from pipeline.errors import BadImage, SourceError
 from pipeline.files import LocalFiles
 from pipeline.overlap import prefetch
 from pipeline.records import Reject
@@ -151,10 +151,10 @@ def test_an_error_of_the_reader_surfaces_behind_the_good_batches(pool: ThreadPoo
 @pytest.mark.parametrize("error", [MemoryError("no memory"), RuntimeError("CUDA error"), ImportError("no codec")])
 def test_a_fault_of_the_machine_is_raised_and_never_a_reject(pool: ThreadPoolExecutor, error: Exception) -> None:
     class Failing(ImageTransform):
-        def __call__(self, data: bytes) -> torch.Tensor:
-            if data == plain(6):
+        def many(self, files: Sequence[bytes]) -> list[torch.Tensor | BadImage]:
+            if plain(6) in files:
                 raise error
-            return super().__call__(data)
+            return super().many(files)
 
     found = image_batches(map(sample, range(9)), selection(), Failing(ImageConfig(size=(8, 12))), 4, pool)
     assert next(found).rejects == []

@@ -27,7 +27,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage, VqtokError
-from pipeline.source.images import FORMATS, ImageTransform, decode_rgb
+from pipeline.source.decoding import decode_rgb
+from pipeline.source.images import ImageTransform
+from pipeline.source.pillow import FORMATS
 
 LIMIT = 10**8
 
