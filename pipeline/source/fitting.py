@@ -14,7 +14,7 @@ def resized_size(image: ImageConfig, height: int, width: int) -> tuple[int, int]
 
     Raises BadImage where that would be more than `image.max_pixels`.
     """
-    if image.resize == "none":
+    if image.resize == "none" or (height, width) == image.size:
         return height, width
     want_height, want_width = image.size
     if image.resize == "shortest":

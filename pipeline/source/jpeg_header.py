@@ -7,8 +7,10 @@ A header that is returned is one that Pillow opens as a JPEG of this size and of
 https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B
 """
 
+import struct
 from typing import NamedTuple
 
+_SEGMENT = struct.Struct(">HH")
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _FRAMES = (_BASELINE, _EXTENDED, _PROGRESSIVE)
 _HUFFMAN_TABLES, _SCAN, _QUANTIZATION_TABLES, _RESTART_INTERVAL = 0xC4, 0xDA, 0xDB, 0xDD
@@ -35,10 +37,11 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
     if data[:3] != b"\xff\xd8\xff":
         return None
     at, frame, kind, adobe = 2, b"", 0, b""
-    while len(data) >= at + 4 and data[at] == 0xFF:
-        marker = data[at + 1]
-        start, at = at + 4, at + 2 + (data[at + 2] << 8 | data[at + 3])
-        if at < start or at > len(data):
+    while at + 4 <= len(data):
+        code, length = _SEGMENT.unpack_from(data, at)
+        start, at = at + 4, at + 2 + length
+        marker = code - 0xFF00
+        if at < start or at > len(data) or marker < 0:
             return None
         if marker in _PLAIN:
             continue

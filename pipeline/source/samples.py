@@ -58,7 +58,7 @@ class SampleReader:
     ) -> None:
         self._files = files
         self._path = path
-        self._wanted = wanted
+        self._wanted = functools.lru_cache(wanted)
         self._allow_unterminated = allow_unterminated
         self.digest = ""
         self.head = ""
