@@ -12,7 +12,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -155,7 +155,7 @@ def _examine_with_pillow(data: bytes, max_pixels: int) -> Jpeg | Tensor:
             width, height = image.size
             check_size(width, height, max_pixels)
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                return Jpeg(width, height, image.info.get("exif", b""), rgb=True)
+                return Jpeg(width, height, image.info.get("exif", b""), _may_be_rgb(image))
             return decode_with_pillow(image)
     except (BadImage, MemoryError):
         raise
@@ -166,6 +166,10 @@ def _examine_with_pillow(data: bytes, max_pixels: int) -> Jpeg | Tensor:
         if data.startswith(_HIDE_MEMORY_ERRORS):
             require_memory(width * height * PEAK_BYTES_PER_PIXEL)
         raise failure(type(error).__name__, error) from error
+
+
+def _may_be_rgb(image: Any) -> bool:
+    return image.info.get("adobe_transform") == 0 or bytes(layer[0] for layer in image.layer) == b"RGB"
 
 
 def decode_jpegs(files: Sequence[bytes]) -> list[Tensor | BadImage]:

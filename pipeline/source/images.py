@@ -1,5 +1,6 @@
 """From the bytes of an image file to the pixels that are encoded."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -8,9 +9,11 @@ from torch import Tensor
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
 from pipeline.source.decoding import Decoder, Picture, TorchvisionDecoder
-from pipeline.source.fitting import fit
+from pipeline.source.fitting import fit, resized_size
 from pipeline.source.memory import memory_errors
+from pipeline.source.nvjpeg import NvjpegDecoder, cuda_device
 from pipeline.source.pillow import require_codecs
+from pipeline.source.turbojpeg import TurboJpegDecoder
 
 
 class ImageTransform:
@@ -23,7 +26,7 @@ class ImageTransform:
     def __init__(self, image: ImageConfig) -> None:
         require_codecs()
         self._image = image
-        self._decoder: Decoder = TorchvisionDecoder(image.max_pixels)
+        self._decoder = _decoder_of(image)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,3 +65,11 @@ class ImageTransform:
             return fit(found, self._image)
         except BadImage as error:
             return error
+
+
+def _decoder_of(image: ImageConfig) -> Decoder:
+    if image.decoder == "turbojpeg":
+        return TurboJpegDecoder(image.max_pixels, functools.partial(resized_size, image))
+    if image.decoder == "nvjpeg":
+        return NvjpegDecoder(image.max_pixels, cuda_device())
+    return TorchvisionDecoder(image.max_pixels)
