@@ -80,9 +80,10 @@ class StrictTar:
             elif header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
                 self._skip(header.size)
             else:
-                name = pax.get("path") or long_name or header.name
-                size = int(pax.get("size", header.size))
-                sparse = any(keyword.startswith("GNU.sparse.") for keyword in pax)
+                name, size, sparse = long_name or header.name, header.size, False
+                if pax:
+                    name, size = pax.get("path") or name, int(pax.get("size", size))
+                    sparse = any(keyword.startswith("GNU.sparse.") for keyword in pax)
                 long_name, pax = None, {}
                 if header.type == tarfile.DIRTYPE:
                     continue

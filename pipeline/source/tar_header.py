@@ -40,15 +40,19 @@ def parse_header(block: bytes) -> Header:
     Names that are not UTF-8 are decoded with backslashes.
     """
     match = _COMMON.fullmatch(block)
-    if match is not None and int(match[3], 8) == _byte_sum(block) - sum(block[148:156]) + 8 * 32:
+    if match is not None and int(match[3], 8) == _checksum(block):
         return Header(_text(match[1]), int(match[2], 8), tarfile.REGTYPE)
     info = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
     return Header(info.name, info.size, info.type)
 
 
-def _byte_sum(block: bytes) -> int:
-    """Sum of the bytes of a block: the lower half of Adler-32 counts them from 1, modulo 65521, at C speed."""
-    return (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
+def _checksum(block: bytes) -> int:
+    """Sum of the bytes of a common header, its own field taken as 8 spaces.
+
+    The lower half of Adler-32 is that sum from 1, modulo 65521, which bytes before and behind the field cannot
+    reach: there are 148, and 101 where there must not be zeros.
+    """
+    return (zlib.adler32(block[:148]) & 0xFFFF) + (zlib.adler32(block[156:]) & 0xFFFF) - 2 + 8 * 32
 
 
 def _text(field: bytes) -> str:
