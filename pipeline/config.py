@@ -76,8 +76,9 @@ class ImageConfig(Section):
     """What is cut from the resized image; with `none` an image of another size is rejected."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Resampling filter, always antialiased."""
-    decoder: Literal["torchvision"] = "torchvision"
-    """`torchvision` decodes RGB and grey JPEG files with torchvision and everything else with Pillow."""
+    decoder: Literal["torchvision", "turbojpeg", "nvjpeg"] = "torchvision"
+    """What decodes RGB and grey JPEG files: torchvision; `turbojpeg`, at a smaller scale where that will do; `nvjpeg`,
+    on the GPU. Everything else is read by Pillow."""
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     """A larger image is rejected before it is decoded."""
 

@@ -20,7 +20,7 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.overlap import prefetch
 from pipeline.records import JSON, Reject, SourceShard
 from pipeline.source.batches import ImageBatch
-from pipeline.source.images import memory_errors
+from pipeline.source.memory import memory_errors
 from pipeline.source.opening import shard_name
 from pipeline.store.arrays import Array
 from pipeline.store.birth import smallest_token_dtype
