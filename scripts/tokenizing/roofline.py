@@ -1,0 +1,94 @@
+"""What encoding costs at least: its matrix products at the rate at which this machine multiplies such matrices.
+
+A convolution is the product of its patches and its weights. Reading the pixels, activations and the smallest distance
+are not counted, and the matrices measured stay in the cache: nothing that computes the same products is faster.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_ROWS = 4096
+"""More rows of patches than this leave the cache."""
+_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Product:
+    """One matrix product of encoding one image: [rows, inner] x [inner, columns]."""
+
+    layer: str
+    rows: int
+    inner: int
+    columns: int
+    times: int = 1
+    """How many of them, as with attention heads or groups of channels."""
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions."""
+        return 2 * self.rows * self.inner * self.columns * self.times
+
+
+def encoder_products(encoder: nn.Module, image_size: tuple[int, int]) -> list[Product]:
+    """The products of an encoder's convolutions and linear layers, found by running it on one black image."""
+    products: list[Product] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        name = f"{type(layer).__name__} {len(products) + 1}"
+        if isinstance(layer, nn.Conv2d):
+            inner = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+            columns = layer.out_channels // layer.groups
+            products.append(Product(name, math.prod(output.shape[2:]), inner, columns, layer.groups))
+        elif isinstance(layer, nn.Linear):
+            rows = output.numel() // layer.out_features
+            products.append(Product(name, rows, layer.in_features, layer.out_features))
+
+    hooks = [layer.register_forward_hook(note) for layer in encoder.modules()]
+    weight = next(encoder.parameters())
+    with torch.no_grad():
+        encoder(torch.zeros(1, 3, *image_size, dtype=weight.dtype, device=weight.device))
+    for hook in hooks:
+        hook.remove()
+    return products
+
+
+def search_product(tokens: int, codebook_shape: tuple[int, int]) -> Product:
+    """The product of the search: every vector of one image by every code."""
+    codes, length = codebook_shape
+    return Product("search", tokens, length, codes)
+
+
+class ProductRates:
+    """Measures how fast products go on the CPU; `measure` may be called again, and the best counts."""
+
+    def __init__(self, products: Sequence[Product], dtypes: Sequence[torch.dtype]) -> None:
+        self._matrices = {
+            (product, dtype): (
+                torch.randn(min(product.rows, _ROWS), product.inner).to(dtype),
+                torch.randn(product.inner, product.columns).to(dtype),
+            )
+            for product in products
+            for dtype in dtypes
+        }
+        self.flops_per_second: dict[tuple[Product, torch.dtype], float] = dict.fromkeys(self._matrices, 0.0)
+
+    def measure(self) -> float:
+        """All of them, with the threads that torch has; gives the best rate so far, FLOP/s."""
+        for key, (left, right) in self._matrices.items():
+            out = left @ right
+            runs, started = 0, time.perf_counter()
+            while time.perf_counter() - started < _SECONDS:
+                torch.mm(left, right, out=out)
+                runs += 1
+            rate = 2 * left.numel() * right.shape[1] * runs / (time.perf_counter() - started)
+            self.flops_per_second[key] = max(self.flops_per_second[key], rate)
+        return max(self.flops_per_second.values())
+
+    def images_per_second(self, dtypes: Mapping[Product, torch.dtype]) -> float:
+        """The limit of encoding with each product in its dtype."""
+        return 1 / sum(product.flops / self.flops_per_second[product, dtype] for product, dtype in dtypes.items())
