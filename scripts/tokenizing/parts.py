@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
@@ -118,8 +118,3 @@ def encoding(tokenizer: Tokenizer, device: torch.device, cores: int) -> Iterator
     """What encodes batches in a job; its threads have started, and nothing is left of them afterwards."""
     with BatchEncoder(tokenizer, device, cores) as encoder:
         yield encoder.submit
-
-
-def first_batches(batches: Iterable[ImageBatch], count: int) -> list[Tensor]:
-    """Pixels of the first full batches, uint8 [B, 3, H, W] each."""
-    return [batch.img_B3HW for batch in itertools.islice(batches, count)]

@@ -1,5 +1,6 @@
 """All contestants at one image size, and what their rates say together."""
 
+import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pipeline.store import TokenStore
 from pipeline.world import available_cores
 from tokenizing.agreement import Agreement, compare, compare_with_plain
 from tokenizing.job import BATCH, Job, write_config
-from tokenizing.parts import Decode, DecodeLimit, Encode, first_batches
+from tokenizing.parts import Decode, DecodeLimit, Encode
 from tokenizing.peers import DataLoaderLoop, OneByOne, Peer, WebDatasetLoop
 from tokenizing.photos import TARS, Photos, write_photos
 from tokenizing.processes import OneCoreProcesses
@@ -131,18 +132,18 @@ class _Bench:
         codes, length = self._model.quantize.embedding.weight.shape
         self._search = search_product(self._tokens, (codes, length))
         self._products = [*encoder_products(self._model.encoder, (side, side)), self._search]
-        self._product_rates = ProductRates(self._products, list(_DTYPES.values()))
+        self._product_rates = ProductRates(self._products, list(_DTYPES.values()), available_cores())
         self._decode = Decode(self._jobs["fp32"].config, photos, available_cores())
-        self._batches = first_batches(self._decode.batches(), _BATCHES)
+        self._batches = list(itertools.islice(self._decode.batches(), _BATCHES))
 
     def ours(self) -> dict[str, Contestant]:
         """vqtok, its parts and their limits."""
-        cores, count = available_cores(), len(self._photos)
+        cores, count, pixels = available_cores(), len(self._photos), [batch.img_B3HW for batch in self._batches]
         contestants: dict[str, Contestant] = {job_name(precision): job for precision, job in self._jobs.items()}
         contestants |= {DECODE: self._decode, DECODE_LIMIT: DecodeLimit(self._photos, self._side, cores)}
         for precision in PRECISIONS:
             tokenizer = _load(self._tokenizer, precision)
-            contestants[encode_name(precision)] = Encode(tokenizer, _CPU, cores, self._batches, count)
+            contestants[encode_name(precision)] = Encode(tokenizer, _CPU, cores, pixels, count)
         return contestants | {FLOPS: self._product_rates.measure}
 
     def peers(self) -> dict[str, Peer]:
@@ -168,7 +169,8 @@ class _Bench:
         rooflines = {precision: self._product_rates.images_per_second(each) for precision, each in dtypes.items()}
         stored = {precision: TokenStore(job.store) for precision, job in self._jobs.items()}
         all_tokens = {precision: store.read(slice(None)).tokens.long() for precision, store in stored.items()}
-        pixels_B3HW = normalize_pixels(torch.cat(self._batches[:_COMPARED]), Normalization())
+        compared = [batch.img_B3HW[: len(batch.rows)] for batch in self._batches[:_COMPARED]]
+        pixels_B3HW = normalize_pixels(torch.cat(compared), Normalization())
         return SideResult(
             side=self._side,
             images=len(self._photos),
