@@ -28,7 +28,8 @@ one process, forwards and backwards, and the best of {rounds} turns counts, afte
 job (`pipeline.jobs.tokenize.run`), from the first claim to the last commit: reading, decoding, encoding, writing and
 fsync are in it, imports and loading the model are not; every store was complete, with a row for each photograph. The
 others use the same weights as people do: PIL, torchvision's transforms, the model as it is built, the whole matrix of
-distances; each with one thread or all, whichever suits it. Their clock runs from opening the first tar to the last file written; worker processes have started before.
+distances; each with one thread or all of them, whichever suits it. Their clock runs from opening the first tar to the
+last file written; worker processes have started before.
 """
 
 BOUNDS = """Decoding and encoding alone are vqtok's own parts with nothing beside them; on shared cores they allow
