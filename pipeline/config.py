@@ -163,8 +163,8 @@ class TokenizeConfig(Section):
     """Block layout: raster, quadrants or diagonal."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Images encoded at once. Batches never cross source shards; the last one is padded."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the encoder; the code search is always float32."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Precision of the encoder; the code search is always float32. `tf32` is for CUDA."""
     decode_workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Decoding threads per process; `auto` shares the CPU cores among the processes of this host."""
     codec: Literal["lz4", "raw"] = "lz4"

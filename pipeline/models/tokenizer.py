@@ -3,6 +3,7 @@
 Shape letters: B images of H x W pixels, h and w grid sides, L_i tokens of block i, K codes, C their length.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
@@ -13,16 +14,17 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TokenizerError
+from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.blocks import BlockLayout
 from pipeline.models.folder import TokenizerIdentity
-from pipeline.models.search import full_float32
 from pipeline.models.vqvae import SimpleVQVAE
 from pipeline.records import JSON, Geometry, Normalization
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 _DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
+    "tf32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
@@ -99,6 +101,7 @@ class VqvaeTokenizer:
         self.downsampling = model.downsampling
         self._weights_digest = weights_digest
         self._precision: Precision = "fp32"
+        self._encodes = model
 
     @property
     def device(self) -> torch.device:
@@ -111,16 +114,25 @@ class VqvaeTokenizer:
         return Codebook("table", vocab_size=len(table_KC), embedding_dim=table_KC.shape[1], table=table_KC)
 
     def to(self, device: torch.device | str, precision: Precision = "fp32") -> Self:
-        """Move to a device and choose the precision of the encoder; the weights stay float32.
+        """Move to a device and choose the precision of the encoder.
 
-        `fp32` means float32 throughout: TF32, which torch allows in convolutions by default, is off.
+        `fp32` means float32 throughout: TF32, which torch allows in convolutions by default, is off. `tf32` is
+        for CUDA. For `bf16` and `fp16` a copy of the encoder is made; the model itself stays float32.
 
-        Raises TokenizerError for an unknown precision.
+        Raises TokenizerError for an unknown precision, and for one that the device lacks.
         """
         if precision not in _DTYPES:
             raise TokenizerError(f"no precision {precision!r}; known: {', '.join(_DTYPES)}")
+        kind = torch.device(device).type
+        if precision == "tf32" and kind != "cuda":
+            raise TokenizerError(f"precision tf32 is for CUDA, and this device is {kind}: use fp32 or bf16")
         self._precision = precision
-        self.model.to(device)
+        # channels_last is what convolutions want, on CPUs and on GPUs with tensor cores.
+        self.model.to(device).to(memory_format=torch.channels_last)
+        self._encodes = self.model
+        if _DTYPES[precision] != torch.float32:
+            self._encodes = copy.deepcopy(self.model)
+            self._encodes.encoder.to(_DTYPES[precision])
         return self
 
     @torch.no_grad()
@@ -130,9 +142,10 @@ class VqvaeTokenizer:
         Raises TokenizerError for images that the model cannot take, and where its vectors are not finite:
         the search would give those some code all the same.
         """
-        dtype = _DTYPES[self._precision]
-        with full_float32(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            z_BChw = self.model.encode(img_B3HW.to(self.device))
+        arithmetic: Arithmetic = "tf32" if self._precision == "tf32" else "ieee"
+        pixels = img_B3HW.to(self.device).contiguous(memory_format=torch.channels_last)
+        with float32_arithmetic(arithmetic), torch.autocast(self.device.type, enabled=False):
+            z_BChw = self._encodes.encode(pixels)
         if not z_BChw.isfinite().all():
             raise TokenizerError(
                 f"the encoder gave values that are not finite in {self._precision}; "
@@ -146,7 +159,7 @@ class VqvaeTokenizer:
 
         Raises TokenizerError as `SimpleVQVAE.idxBl_to_img` does.
         """
-        with full_float32(), torch.autocast(self.device.type, enabled=False):
+        with float32_arithmetic("ieee"), torch.autocast(self.device.type, enabled=False):
             return self.model.idxBl_to_img(idx_Bl, self.layout.name, grid).float()
 
     def geometry(self, image_size: tuple[int, int]) -> Geometry:
@@ -172,12 +185,20 @@ class VqvaeTokenizer:
 def normalize_pixels(img_B3HW: Tensor, normalization: Normalization) -> Tensor:
     """uint8 images [B, 3, H, W] to the float32 values that a tokenizer takes, on the same device.
 
+    The result is in channels_last memory.
+
     Raises TokenizerError for another dtype: pixels that were scaled before would be scaled twice.
     """
     if img_B3HW.dtype != torch.uint8:
         raise TokenizerError(f"pixels must be uint8 from 0 to 255, not {img_B3HW.dtype}")
-    mean_311, std_311 = _channels(normalization, img_B3HW.device)
-    return img_B3HW.float().div_(255).sub_(mean_311).div_(std_311)
+    pixels = img_B3HW.contiguous(memory_format=torch.channels_last).float()
+    width = pixels.shape[3]
+    # Repeated along the row: with three numbers to go by, the innermost loop would be three pixels long.
+    mean_131W, std_131W = (
+        values_311.reshape(1, 1, 1, 3).expand(1, 1, width, 3).contiguous().permute(0, 3, 1, 2)
+        for values_311 in _channels(normalization, pixels.device)
+    )
+    return pixels.div_(255).sub_(mean_131W).div_(std_131W)
 
 
 def to_pixels(img_B3HW: Tensor, normalization: Normalization) -> Tensor:

@@ -1,0 +1,92 @@
+"""Batches of images into tokens, in threads."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.models import SimpleVQVAE
+from pipeline.models.batch_encoder import BatchEncoder
+from pipeline.models.blocks import layout_named
+from pipeline.models.tokenizer import Precision, VqvaeTokenizer, normalize_pixels
+from pipeline.records import Normalization
+
+CPU = torch.device("cpu")
+
+
+def tokenizer(precision: Precision = "fp32", codes: int = 64) -> VqvaeTokenizer:
+    torch.manual_seed(0)
+    model = SimpleVQVAE(codes, 8, 12)
+    with torch.no_grad():
+        z_NC = model.encode(torch.randn(8, 3, 32, 32)).permute(0, 2, 3, 1).reshape(-1, 8)
+        model.quantize.embedding.weight.copy_(z_NC[:: len(z_NC) // codes][:codes])
+    return VqvaeTokenizer(model, layout_named("quadrants"), Normalization(), "sha256:0").to(CPU, precision)
+
+
+def images(B: int, side: int = 32) -> Tensor:
+    return torch.randint(0, 256, (B, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(B))
+
+
+def alone(ours: VqvaeTokenizer, img_B3HW: Tensor) -> np.ndarray:
+    return torch.cat(ours.encode(normalize_pixels(img_B3HW, ours.normalization)), dim=1).numpy()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 150])
+def test_the_rows_that_count_have_the_tokens_of_the_tokenizer(precision: Precision, rows: int) -> None:
+    ours, img_B3HW = tokenizer(precision), images(150)
+    with BatchEncoder(ours, CPU, cores=2) as encoder:
+        assert encoder.images_at_once((32, 32), 150) == 64
+        tokens, seconds = encoder.submit(img_B3HW, rows).result()
+    assert (tokens.dtype, tokens.shape) == (np.int64, (rows, 64))
+    agreement = (tokens == alone(ours, img_B3HW)[:rows]).mean()
+    assert agreement == 1 if precision == "fp32" else agreement > 0.99
+    assert seconds > 0
+
+
+def test_tokens_do_not_depend_on_the_cores_or_on_what_else_is_encoded() -> None:
+    ours = tokenizer("bf16", codes=512)
+    batches = [images(n) for n in (70, 71, 72)]
+    found = []
+    for cores in (1, 3):
+        with BatchEncoder(ours, CPU, cores) as encoder:
+            encodings = [encoder.submit(batch, len(batch)) for batch in batches]
+            found.append([encoding.result()[0] for encoding in encodings])
+    for one, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
+def test_images_beyond_the_rows_are_encoded_only_to_fill_a_piece() -> None:
+    ours = tokenizer()
+    encode, sizes = ours.encode, []
+    ours.encode = lambda img: sizes.append(len(img)) or encode(img)  # type: ignore[method-assign,func-returns-value]
+    with BatchEncoder(ours, CPU, cores=1) as encoder:
+        encoder.submit(images(300), 70).result()
+    assert sizes == [64, 64]
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(16, 256), (64, 16), (256, 1), (1024, 1)])
+def test_pieces_have_so_many_pixels_that_they_stay_in_a_cache(side: int, at_once: int) -> None:
+    with BatchEncoder(tokenizer(), CPU, cores=1) as encoder:
+        assert encoder.images_at_once((side, side), 500) == at_once
+        assert encoder.images_at_once((side, side), 1) == 1
+
+
+def test_an_error_reaches_whoever_asks_for_the_tokens() -> None:
+    ours = tokenizer()
+    with BatchEncoder(ours, CPU, cores=2) as encoder:
+        failing = encoder.submit(images(4, side=30), 4)
+        good = encoder.submit(images(4), 4)
+        with pytest.raises(Exception, match="30 x 30 pixels"):
+            failing.result()
+        assert len(good.result()[0]) == 4
+
+
+def test_leaving_ends_the_threads() -> None:
+    before = threading.active_count()
+    with BatchEncoder(tokenizer(), CPU, cores=2) as encoder:
+        for _ in range(20):
+            encoder.submit(images(150), 150)
+    assert threading.active_count() == before
