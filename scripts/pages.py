@@ -86,5 +86,8 @@ def bench_command(target: str) -> str:
         if option.name == "markdown" or context.get_parameter_source(str(option.name)) is ParameterSource.DEFAULT:
             continue
         for each in value if isinstance(value, tuple) else [value]:
-            given += [option.opts[0]] if each is True else [option.opts[0], shlex.quote(str(each))]
+            if isinstance(each, bool):
+                given.append((option.opts if each else option.secondary_opts)[0])
+            else:
+                given += [option.opts[0], shlex.quote(str(each))]
     return f"""make {target} ARGS="{" ".join(given)}\"""" if given else f"make {target}"

@@ -143,7 +143,7 @@ def encoder_flops(encoder: nn.Module, side: int) -> int:
     """Multiplications and additions of encoding one image, as torch counts them."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         copy.deepcopy(encoder).to("meta")(torch.empty(1, 3, side, side, device="meta"))
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def _jobs(tokenizer: Path, photos: Photos, folder: Path, setting: Setting) -> tuple[dict[str, Job], dict[str, str]]:
@@ -197,4 +197,4 @@ def _seconds_on_device(call: Callable[[], object], device: torch.device) -> floa
     call()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / 1000
+    return float(begin.elapsed_time(end)) / 1000

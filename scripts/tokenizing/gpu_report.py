@@ -15,8 +15,9 @@ HOW = """`{command}`, on {device}, {machine}.
 
 {images:,} photographs of {side} px, {precision}, batches of {batch_size}; untrained weights, the best of {rounds}
 turns. Decoding runs on the host beside encoding on the device, so that the slower of the two bounds the job.
-Utilisation is the encoder's FLOPs over the peak of {peak}. The search is float32; its roofline is that of products outside tensor cores
-and of memory. Traces and pictures of kernel time by stage: `{out}`."""
+Utilisation is the encoder's FLOPs over the peak of {peak}. The search is float32; its
+roofline is that of products outside tensor cores and of memory. Traces, and pictures of kernel time by stage, are in
+`{out}`."""
 
 
 def gpu_report(results: Sequence[GpuResult], images: int, setting: Setting, peak: Peak | None, command: str) -> str:

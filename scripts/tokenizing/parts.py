@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import Config
+from pipeline.models.batch_encoder import BatchEncoder
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images import ImageTransform
@@ -23,7 +24,6 @@ from pipeline.source.samples import SampleReader
 from pipeline.source.selection import Selection
 from pipeline.source.shards import find_source_shards
 from pipeline.threads import one_thread
-from tokenizing.batch_encoder import BatchEncoder
 from tokenizing.job import Incomplete
 from tokenizing.photos import Photos
 

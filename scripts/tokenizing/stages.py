@@ -3,12 +3,10 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from pipeline.models.quantizer import VectorQuantizer
@@ -43,7 +41,7 @@ def milliseconds_by_stage(
     profiler.export_chrome_trace(str(trace))
     spent = dict.fromkeys(STAGES, 0.0)
     for event in profiler.key_averages():
-        if event.key in spent and event.device_type == DeviceType.CPU:
+        if event.key in spent and event.device_type.name == "CPU":
             micros = event.device_time_total if device.type == "cuda" else event.cpu_time_total
             spent[event.key] += micros / 1000 / (len(batches) - 1)
     spent[ENCODE] -= spent[SEARCH]  # which runs inside
@@ -82,9 +80,9 @@ def _recorded_search(quantize: VectorQuantizer) -> Iterator[None]:
     """For a while, the search of this quantizer is a stage of its own."""
     search = quantize.search
 
-    def recorded(*arguments: Any) -> Tensor:
+    def recorded(z_BChw: Tensor) -> Tensor:
         with record_function(SEARCH):
-            return search(*arguments)
+            return search(z_BChw)
 
     quantize.search = recorded  # type: ignore[method-assign]
     try:

@@ -117,7 +117,7 @@ class VqganTokenizer:
     def to(self, device: torch.device | str, precision: Precision = "fp32") -> Self:
         """Move to a device; `bf16` and `fp16` are autocast."""
         self._device, self._dtype = torch.device(device), _DTYPES.get(precision)
-        self.model.to(self._device, memory_format=torch.channels_last)
+        self.model.to(self._device).to(memory_format=torch.channels_last)
         return self
 
     @torch.no_grad()
