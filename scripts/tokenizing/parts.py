@@ -3,10 +3,8 @@
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +13,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import Config
-from pipeline.models.batch_encoder import BatchEncoder
+from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images import ImageTransform
@@ -77,13 +75,6 @@ class DecodeLimit:
             transforms.center_crop(resized, [self._side, self._side])
 
 
-class Pending(Protocol):
-    """A batch in the making."""
-
-    def result(self) -> object:
-        """Wait for its tokens."""
-
-
 class Encode:
     """Pixels in memory to tokens, two batches in flight.
 
@@ -101,20 +92,13 @@ class Encode:
         self._count = max(1, images // len(batches[0]))
 
     def __call__(self) -> float:
-        with encoding(self._tokenizer, self._device, self._cores) as submit:
+        with BatchEncoder(self._tokenizer, self._device, self._cores) as encoder:
             started = time.perf_counter()
-            in_flight: deque[Pending] = deque()
+            in_flight: deque[Encoding] = deque()
             for batch in itertools.islice(itertools.cycle(self._batches), self._count):
-                in_flight.append(submit(batch, len(batch)))
+                in_flight.append(encoder.submit(batch, len(batch)))
                 if len(in_flight) > _IN_FLIGHT:
                     in_flight.popleft().result()
             for pending in in_flight:
                 pending.result()
             return self._count * len(batch) / (time.perf_counter() - started)
-
-
-@contextmanager
-def encoding(tokenizer: Tokenizer, device: torch.device, cores: int) -> Iterator[Callable[[Tensor, int], Pending]]:
-    """What encodes batches in a job; its threads have started, and nothing is left of them afterwards."""
-    with BatchEncoder(tokenizer, device, cores) as encoder:
-        yield encoder.submit

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -40,10 +41,10 @@ def milliseconds_by_stage(
                 torch.cuda.synchronize(device)
     profiler.export_chrome_trace(str(trace))
     spent = dict.fromkeys(STAGES, 0.0)
-    for event in profiler.key_averages():
-        if event.key in spent and event.device_type.name == "CPU":
-            micros = event.device_time_total if device.type == "cuda" else event.cpu_time_total
-            spent[event.key] += micros / 1000 / (len(batches) - 1)
+    for event in profiler.events() or ():
+        if event.name in spent and event.device_type.name == "CPU":
+            micros = _kernel_micros(event) if device.type == "cuda" else event.cpu_time_total
+            spent[event.name] += micros / 1000 / (len(batches) - 1)
     spent[ENCODE] -= spent[SEARCH]  # which runs inside
     return spent
 
@@ -62,6 +63,12 @@ def draw(spent: dict[str, float], title: str, file: Path) -> None:
             (_TEXT_WIDTH, top + 4, _TEXT_WIDTH + share * (_BAR_WIDTH - 8), top + _ROW_HEIGHT - 4), "steelblue"
         )
     image.save(file)
+
+
+def _kernel_micros(event: Any) -> float:
+    """Of the kernels and copies that were launched within this call; the stage itself is on the device's row too."""
+    own = sum(kernel.duration for kernel in event.kernels if kernel.name not in STAGES)
+    return float(own + sum(_kernel_micros(child) for child in event.cpu_children))
 
 
 def _encode(tokenizer: Tokenizer, device: torch.device, img_B3HW: Tensor) -> None:
