@@ -23,9 +23,11 @@ from tokenizing.job import Incomplete, save_random_model
 from tokenizing.photos import read_photographs, sample_patterns
 from tokenizing.processes import OneCoreProcesses
 from tokenizing.report import report
-from tokenizing.sides import Effort, measure_side
+from tokenizing.roofline import ProductRates
+from tokenizing.sides import DTYPES, Effort, measure_side
 
 from pipeline.errors import VqtokError
+from pipeline.world import available_cores
 
 SIDES = (32, 64, 256)
 QUICK = Effort(seconds=0, rounds=1, images=32)
@@ -35,8 +37,8 @@ QUICK_SIDES = (32,)
 @click.command()
 @click.option("--side", "sides", type=int, multiple=True, default=SIDES, show_default=True, help="Pixels a side.")
 @click.option("--source", "patterns", multiple=True, metavar="PATTERN", help="Your tars instead of the sample set.")
-@click.option("--seconds", default=4.0, show_default=True, help="What a turn of vqtok takes, about.")
-@click.option("--rounds", default=3, show_default=True, help="Turns of each, of which the best counts.")
+@click.option("--seconds", default=2.0, show_default=True, help="What a turn of vqtok takes, about.")
+@click.option("--rounds", default=5, show_default=True, help="Turns of each, of which the best counts.")
 @click.option("--growth", type=click.Choice(list(SETTINGS)), help="Measure growth and nothing else.")
 @click.option("--quick", is_flag=True, help="32 photographs of 32 px and one turn: does it run?")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Put the section into this file.")
@@ -75,8 +77,9 @@ def _measure(sides: tuple[int, ...], patterns: tuple[str, ...], effort: Effort, 
     _say(f"{len(files):,} photographs, {sum(map(len, files)) / len(files) / 1e3:,.1f} kB each")
     tokenizer = save_random_model(folder / "tokenizer")
     with OneCoreProcesses(2) as processes:
-        results = [measure_side(side, files, tokenizer, effort, processes, _say) for side in sides]
-    return report(results, effort, photographs, bench_command("bench-tokenize"))
+        rates = ProductRates(list(DTYPES.values()), available_cores())
+        results = [measure_side(side, files, tokenizer, effort, processes, rates, _say) for side in sides]
+    return report(results, rates, effort, photographs, bench_command("bench-tokenize"))
 
 
 def _say(what: str) -> None:

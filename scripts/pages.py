@@ -68,7 +68,7 @@ def times(ratio: float) -> str:
 
 def percent(share: float) -> str:
     """0.1234 as 12.3 %; nearer to 1, as many digits as it takes to tell it from 1."""
-    digits = next((digits for digits in range(1, 6) if share == 1 or 100 * (1 - share) > 10**-digits), 6)
+    digits = next((digits for digits in range(1, 6) if share >= 1 or 100 * (1 - share) > 10**-digits), 6)
     return f"{100 * share:.{digits}f} %"
 
 

@@ -6,10 +6,11 @@ from functools import partial
 from pages import machine, percent, table, three_digits, times
 
 from tokenizing.agreement import Agreement
+from tokenizing.roofline import ProductRates
 from tokenizing.sides import (
     DECODE,
     DECODE_LIMIT,
-    FLOPS,
+    DTYPES,
     PEERS,
     PRECISIONS,
     Effort,
@@ -35,13 +36,13 @@ last file written; worker processes have started before. `OMP_WAIT_POLICY=passiv
 BOUNDS = """Decoding and encoding alone are vqtok's own parts with nothing beside them; on shared cores they allow
 1/(1/d + 1/e) together. Decoding's limit is torchvision's `decode_jpeg`, resize and crop of files in memory, in as many
 threads. The roofline is the matrix products of encoder and search at the rates at which torch multiplied such matrices,
-small enough for the cache, in the same run: {flops}."""
+small enough for the cache, in the same run, at best {fp32} GFLOP/s in float32 and {bf16} in bfloat16."""
 
 AGREEMENT = """The plain path is one contiguous float32 batch whose vectors are searched in float64; a tie is a token
 whose two codes are equally near as far as sums in float32 can tell."""
 
 
-def report(results: Sequence[SideResult], effort: Effort, photographs: str, command: str) -> str:
+def report(results: Sequence[SideResult], rates: ProductRates, effort: Effort, photographs: str, command: str) -> str:
     """The whole section, `## Tokenizing`."""
     rounds, where = effort.rounds, machine(VERSIONS)
     parts = [
@@ -50,12 +51,8 @@ def report(results: Sequence[SideResult], effort: Effort, photographs: str, comm
     ]
     for result in results:
         parts += [f"### {result.side} px, {result.images:,} photographs of {result.tokens:,} tokens", _rates(result)]
-    rates = "; ".join(
-        f"{result.flops / 1e6:,.0f} MFLOP an image of {result.side} px, products at up to "
-        f"{result.rates[FLOPS] / 1e9:,.0f} GFLOP/s"
-        for result in results
-    )
-    parts += ["### What bounds it", BOUNDS.format(flops=rates), _bounds(results)]
+    peaks = {name: three_digits(rates.flops_per_second(dtype) / 1e9) for name, dtype in DTYPES.items()}
+    parts += ["### What bounds it", BOUNDS.format(**peaks), _bounds(results, rates)]
     parts += ["### The same tokens", AGREEMENT, _agreements(results)]
     return "\n\n".join(parts) + "\n"
 
@@ -70,19 +67,20 @@ def _rates(result: SideResult) -> str:
     return table(lines)
 
 
-def _bounds(results: Sequence[SideResult]) -> str:
+def _bounds(results: Sequence[SideResult], rates: ProductRates) -> str:
     lines = [["", *(f"{result.side} px" for result in results)]]
 
     def add(title: str, show: Callable[[float], str], value: Callable[[SideResult], float]) -> None:
         lines.append([title, *(show(value(result)) for result in results)])
 
+    add("MFLOP an image", three_digits, lambda each: each.flops / 1e6)
     add(f"{DECODE}, images/s", three_digits, lambda each: each.rates[DECODE])
     add(f"{DECODE}, of its limit", percent, lambda each: each.rates[DECODE] / each.rates[DECODE_LIMIT])
     for precision in PRECISIONS:
         encode, job = encode_name(precision), job_name(precision)
         for name in (encode, job):
             add(f"{name}, images/s", three_digits, partial(_rate_of, name))
-            add(f"{name}, of the roofline", percent, partial(_share_of_roofline, name, precision))
+            add(f"{name}, of the roofline", percent, partial(_share_of_roofline, rates, name, precision))
         add(f"{job}, of what both allow", percent, partial(_share_of_bound, job, precision))
     one, two = cores_name(1), cores_name(2)
     if all(two in result.rates for result in results):
@@ -95,8 +93,8 @@ def _rate_of(name: str, result: SideResult) -> float:
     return result.rates[name]
 
 
-def _share_of_roofline(name: str, precision: str, result: SideResult) -> float:
-    return result.rates[name] / result.rooflines[precision]
+def _share_of_roofline(rates: ProductRates, name: str, precision: str, result: SideResult) -> float:
+    return result.rates[name] / rates.images_per_second(result.products[precision])
 
 
 def _share_of_bound(name: str, precision: str, result: SideResult) -> float:

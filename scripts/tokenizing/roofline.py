@@ -4,9 +4,10 @@ A convolution is the product of its patches and its weights. Reading the pixels,
 are not counted, and the matrices measured stay in the cache: nothing that computes the same products is faster.
 """
 
+import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,6 +31,11 @@ class Product:
     columns: int
     times: int = 1
     """How many of them, as with attention heads or groups of channels."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the weights: what decides the rate, as long as there are many rows."""
+        return self.inner, self.columns
 
     @property
     def flops(self) -> int:
@@ -67,36 +73,35 @@ def search_product(tokens: int, codebook_shape: tuple[int, int]) -> Product:
 
 
 class ProductRates:
-    """Measures how fast products go on the CPU; `measure` may be called again, and the best counts.
+    """How fast products go on the CPU, all cores together; `measure` may be called again, and the best counts.
 
     Every core multiplies for itself: threads that share a product wait for each other where the machine has other
-    work too, and the limit would be lower than what can be reached.
+    work too, and the limit would be lower than what can be reached. Images of all sizes have products of one shape.
     """
 
-    def __init__(self, products: Sequence[Product], dtypes: Sequence[torch.dtype], cores: int) -> None:
+    def __init__(self, dtypes: Sequence[torch.dtype], cores: int) -> None:
+        self._dtypes = dtypes
         self._cores = cores
-        self._matrices = {
-            (product, dtype): (
-                torch.randn(min(product.rows, _ROWS), product.inner).to(dtype),
-                torch.randn(product.inner, product.columns).to(dtype),
-            )
-            for product in products
-            for dtype in dtypes
-        }
-        self.flops_per_second: dict[tuple[Product, torch.dtype], float] = dict.fromkeys(self._matrices, 0.0)
+        self._best: dict[tuple[tuple[int, int], torch.dtype], float] = {}
 
-    def measure(self) -> float:
-        """All of them, on all cores; gives the best rate so far, FLOP/s."""
+    def measure(self, products: Iterable[Product]) -> float:
+        """Measure the shapes of these products; gives the best rate of any shape so far, FLOP/s."""
         with ThreadPoolExecutor(self._cores, "product", one_thread) as pool:
-            for key, (left, right) in self._matrices.items():
-                runs = sum(pool.map(lambda _, pair=(left, right): _runs_per_second(*pair), range(self._cores)))
-                rate = 2 * left.numel() * right.shape[1] * runs
-                self.flops_per_second[key] = max(self.flops_per_second[key], rate)
-        return max(self.flops_per_second.values())
+            for shape, dtype in itertools.product({product.shape for product in products}, self._dtypes):
+                inner, columns = shape
+                left, right = torch.randn(_ROWS, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+                runs = sum(pool.map(_runs_per_second, [left] * self._cores, [right] * self._cores))
+                rate = 2 * _ROWS * inner * columns * runs
+                self._best[shape, dtype] = max(self._best.get((shape, dtype), 0.0), rate)
+        return max(self._best.values())
+
+    def flops_per_second(self, dtype: torch.dtype) -> float:
+        """The best rate of any shape."""
+        return max(rate for (_, of), rate in self._best.items() if of == dtype)
 
     def images_per_second(self, dtypes: Mapping[Product, torch.dtype]) -> float:
         """The limit of encoding with each product in its dtype."""
-        return 1 / sum(product.flops / self.flops_per_second[product, dtype] for product, dtype in dtypes.items())
+        return 1 / sum(product.flops / self._best[product.shape, dtype] for product, dtype in dtypes.items())
 
 
 def _runs_per_second(left: Tensor, right: Tensor) -> float:

@@ -20,7 +20,7 @@ from tokenizing.parts import Decode, DecodeLimit, Encode
 from tokenizing.peers import DataLoaderLoop, OneByOne, Peer, WebDatasetLoop
 from tokenizing.photos import TARS, Photos, write_photos
 from tokenizing.processes import OneCoreProcesses
-from tokenizing.roofline import ProductRates, encoder_products, search_product
+from tokenizing.roofline import Product, ProductRates, encoder_products, search_product
 from tokenizing.turns import Contestant, best_of
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -32,7 +32,7 @@ PEERS: dict[str, type[Peer]] = {
 DECODE, DECODE_LIMIT = "decoding alone", "limit of decoding"
 FLOPS = "matrix products, FLOP/s"
 _CPU = torch.device("cpu")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Enough pixels that they are not in the cache before they are encoded.
 _BATCHES = 8
 _COMPARED = 4
@@ -75,14 +75,17 @@ class SideResult:
     """Of one image."""
     rates: dict[str, float]
     """Images/s, by contestant."""
-    rooflines: dict[str, float]
-    """Images/s, by precision."""
-    flops: int
-    """Of encoding one image."""
+    products: dict[str, dict[Product, torch.dtype]]
+    """Of encoding one image, with their dtypes, by precision."""
     plain: Agreement
     """Tokens of the float32 job beside a plain float32 path, for the first photographs."""
     bf16: Agreement
     """Tokens of the bfloat16 job beside those of the float32 job."""
+
+    @property
+    def flops(self) -> int:
+        """Of encoding one image."""
+        return sum(product.flops for product in self.products["fp32"])
 
     def bound(self, precision: str) -> float:
         """Images/s of decoding and encoding on the same cores, if nothing else took time."""
@@ -95,6 +98,7 @@ def measure_side(
     tokenizer: Path,
     effort: Effort,
     processes: OneCoreProcesses,
+    product_rates: ProductRates,
     say: Callable[[str], None],
 ) -> SideResult:
     """Give the same photographs to all contestants in turn, and compare the tokens.
@@ -102,6 +106,7 @@ def measure_side(
     Args:
         files: JPEG files, which come again where that is not enough.
         tokenizer: folder of a `SimpleVQVAE`.
+        product_rates: gets to know the rates of this size's products too.
 
     Raises Incomplete when one of them does not do its work.
     """
@@ -111,7 +116,7 @@ def measure_side(
         bench = _Bench(side, write_photos(Path(name) / "photos", files, images), tokenizer, Path(name))
         peers = bench.peers()
         try:
-            rates = best_of(bench.ours() | peers | bench.scaling(processes), effort.rounds, say)
+            rates = best_of(bench.ours(product_rates) | peers | bench.scaling(processes), effort.rounds, say)
         finally:
             for peer in peers.values():
                 peer.close()
@@ -132,11 +137,10 @@ class _Bench:
         codes, length = self._model.quantize.embedding.weight.shape
         self._search = search_product(self._tokens, (codes, length))
         self._products = [*encoder_products(self._model.encoder, (side, side)), self._search]
-        self._product_rates = ProductRates(self._products, list(_DTYPES.values()), available_cores())
         self._decode = Decode(self._jobs["fp32"].config, photos, available_cores())
         self._batches = list(itertools.islice(self._decode.batches(), _BATCHES))
 
-    def ours(self) -> dict[str, Contestant]:
+    def ours(self, product_rates: ProductRates) -> dict[str, Contestant]:
         """vqtok, its parts and their limits."""
         cores, count, pixels = available_cores(), len(self._photos), [batch.img_B3HW for batch in self._batches]
         contestants: dict[str, Contestant] = {job_name(precision): job for precision, job in self._jobs.items()}
@@ -144,7 +148,7 @@ class _Bench:
         for precision in PRECISIONS:
             tokenizer = _load(self._tokenizer, precision)
             contestants[encode_name(precision)] = Encode(tokenizer, _CPU, cores, pixels, count)
-        return contestants | {FLOPS: self._product_rates.measure}
+        return contestants | {FLOPS: partial(product_rates.measure, self._products)}
 
     def peers(self) -> dict[str, Peer]:
         """Other ways, each with a model of its own that nobody has rearranged."""
@@ -162,11 +166,10 @@ class _Bench:
 
     def result(self, rates: dict[str, float]) -> SideResult:
         """What the rates and the stores of the last turn say."""
-        dtypes = {
+        products = {
             precision: dict.fromkeys(self._products, dtype) | {self._search: torch.float32}
-            for precision, dtype in _DTYPES.items()
+            for precision, dtype in DTYPES.items()
         }
-        rooflines = {precision: self._product_rates.images_per_second(each) for precision, each in dtypes.items()}
         stored = {precision: TokenStore(job.store) for precision, job in self._jobs.items()}
         all_tokens = {precision: store.read(slice(None)).tokens.long() for precision, store in stored.items()}
         compared = [batch.img_B3HW[: len(batch.rows)] for batch in self._batches[:_COMPARED]]
@@ -176,8 +179,7 @@ class _Bench:
             images=len(self._photos),
             tokens=self._tokens,
             rates=rates,
-            rooflines=rooflines,
-            flops=sum(product.flops for product in self._products),
+            products=products,
             plain=compare_with_plain(all_tokens["fp32"][: len(pixels_B3HW)], self._model, pixels_B3HW),
             bf16=compare(all_tokens["bf16"], all_tokens["fp32"]),
         )

@@ -177,11 +177,14 @@ def test_the_products_of_the_layers_are_what_torch_counts(residual_blocks: int) 
 
 def test_the_roofline_is_the_time_of_all_products() -> None:
     products = encoder_products(SimpleVQVAE(32, 8, 8).encoder, (16, 16))
-    rates = ProductRates(products, [torch.float32], cores=1)
-    assert rates.measure() > 0
-    rates.flops_per_second = dict.fromkeys(rates.flops_per_second, 1e6)
-    flops = sum(product.flops for product in products)
-    assert rates.images_per_second(dict.fromkeys(products, torch.float32)) == pytest.approx(1e6 / flops)
+    rates = ProductRates([torch.float32], cores=1)
+    best = rates.measure(products)
+    assert best == rates.flops_per_second(torch.float32) > 0
+    one = [rates.images_per_second({product: torch.float32}) for product in products]
+    both = rates.images_per_second(dict.fromkeys(products, torch.float32))
+    assert both == pytest.approx(1 / sum(1 / rate for rate in one))
+    assert both < min(one)
+    assert max(rate * product.flops for rate, product in zip(one, products, strict=True)) == pytest.approx(best)
 
 
 def test_other_tokens_are_found_and_ties_are_told_from_them(model: SimpleVQVAE) -> None:
@@ -220,6 +223,7 @@ def test_the_large_tokenizer_has_about_70_million_parameters() -> None:
         (percent(0.5), "50.0 %"),
         (percent(0.99996), "99.996 %"),  # not 100.0 %
         (percent(1), "100.0 %"),
+        (percent(1.0123), "101.2 %"),
     ],
 )
 def test_numbers_are_shown_with_the_digits_that_count(shown: str, expected: str) -> None:
