@@ -24,8 +24,13 @@ def describe_execution(config: Config, device: torch.device, images_at_once: int
         "device": kind,
         "batch_size": config.tokenize.batch_size,
         "images_at_once": images_at_once,
-        "versions": {name: version(name) for name in ("torch", "torchvision", "pillow")},
+        "versions": {name: version(name) for name in _libraries(config)},
     }
+
+
+def _libraries(config: Config) -> tuple[str, ...]:
+    libraries = ("torch", "torchvision", "pillow")
+    return (*libraries, "simplejpeg") if config.image.decoder == "turbojpeg" else libraries
 
 
 def refuse_other_execution(plan: Plan, execution: JSON) -> None:
