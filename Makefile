@@ -16,7 +16,7 @@ UV   := PATH="$$PATH:.venv/uv/bin" uv
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock sample train tokenize status verify report ar lint test test-slow chaos bench-costs bench-loader \
-	bench-ar clean
+	bench-tokenize bench-gpu bench-ar bench clean
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
@@ -102,9 +102,18 @@ $(BENCH)/installed: .venv/installed pyproject.toml
 	@$(UV) pip install --quiet --python $(BENCH)/bin/python --editable '.[bench]'
 	@touch $@
 
+bench-tokenize: setup ## how fast photographs become tokens, beside other ways (some 15 minutes): ARGS="--markdown docs/benchmarks.md"
+	@OMP_WAIT_POLICY=passive $(BIN)/python scripts/bench_tokenize.py $(ARGS)
+
+bench-gpu: setup ## the same on a GPU, with a large tokenizer too
+	@$(BIN)/python scripts/bench_gpu.py $(ARGS)
+
 bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with the tokenizer in the loop (some minutes)
 	@$(RUN) run --config $(CONFIG) --processes $(NPROC)
 	@$(BIN)/python scripts/bench_ar.py --config $(CONFIG) $(ARGS)
+
+bench: ## all benchmarks but that of a GPU, with their defaults (over an hour)
+	@$(MAKE) --no-print-directory ARGS= bench-tokenize bench-costs bench-loader bench-ar
 
 clean: ## delete the environment, the sample data set and all runs
 	rm -rf .venv data runs

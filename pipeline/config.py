@@ -174,6 +174,8 @@ class TokenizeConfig(Section):
     """A source shard that rejects a larger share of its samples fails instead of being committed."""
     claim_timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds without a heartbeat after which another process takes a source shard over."""
+    stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
+    """Seconds after which a single step (a read, an image, a batch, a part) counts as hung; null for never."""
 
 
 class LoaderConfig(Section):

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 from loaders.opening import seconds_to_open
-from loaders.report import report, write_section
+from loaders.report import report
 from loaders.rounds import Entry, Plan, measure
+from pages import bench_command, write_section
 
 ENTRIES = {
     "memmap": Entry("memmap in blocks", "loaders.memmap:Memmap"),
@@ -72,10 +72,10 @@ def main(
         opening = (parts, seconds_to_open(folder / OPENING, parts, rounds)) if OPENING in (only or [OPENING]) else None
     finally:
         shutil.rmtree(folder)
-    section = report(plan, results, opening, _command())
+    section = report(plan, results, opening, bench_command("bench-loader"))
     click.echo(section)
     if markdown:
-        write_section(markdown, section)
+        write_section(markdown, "loader", section)
     _say(f"{time.monotonic() - started:.0f} s")
     failures = [(name, condition, result.reason) for (name, condition), result in results.items() if result.failed]
     for name, condition, reason in failures:
@@ -86,18 +86,6 @@ def main(
 
 def _say(what: str) -> None:
     click.echo(what, err=True)
-
-
-def _command() -> str:
-    """What makes these figures again."""
-    options = click.get_current_context()
-    given = [
-        f"--{name} {value}"
-        for name, values in options.params.items()
-        if name != "markdown" and options.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        for value in (values if isinstance(values, tuple) else [values])
-    ]
-    return f"make bench-loader ARGS='{' '.join(given)}'" if given else "make bench-loader"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pipeline.records import JSON, differences
 from pipeline.store.commits import read_commit
 
 
-def describe_execution(config: Config, device: torch.device) -> JSON:
+def describe_execution(config: Config, device: torch.device, images_at_once: int) -> JSON:
     """Precision, kind of device, batch shape and library versions, for commit records."""
     kind = (
         torch.cuda.get_device_name(device)
@@ -23,6 +23,7 @@ def describe_execution(config: Config, device: torch.device) -> JSON:
         "precision": config.tokenize.precision,
         "device": kind,
         "batch_size": config.tokenize.batch_size,
+        "images_at_once": images_at_once,
         "versions": {name: version(name) for name in ("torch", "torchvision", "pillow")},
     }
 

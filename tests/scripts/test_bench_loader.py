@@ -14,7 +14,6 @@ from fixtures_store import Done, cold
 from loaders.cell import Cell, Condition, Counted
 from loaders.memmap import Memmap
 from loaders.peer import BATCH, Pattern, Peer
-from loaders.report import END, START, write_section
 from loaders.rounds import NOT_INSTALLED, Entry, Plan, measure
 from loaders.rows import open_rows, write_rows
 from loaders.vqtok import Vqtok, VqtokIndices, VqtokKeys, VqtokRaw
@@ -23,6 +22,7 @@ from torch import Tensor
 
 pytest_plugins = ["fixtures_store"]
 
+START, END = "<!-- loader -->", "<!-- /loader -->"
 ROWS, TOKENS = 2100, 16
 """Not a multiple of a batch, nor of a block."""
 
@@ -139,7 +139,7 @@ def test_the_script_measures_and_writes_its_section(tmp_path: Path) -> None:
     assert section.strip() in done.out
     rows = [line for line in section.splitlines() if line.startswith("| memmap in blocks") and "(1.00×)" in line]
     assert len(rows) == 2 and all(row.count("(1.00×)") == 4 for row in rows), section  # without workers, and with
-    assert f"make bench-loader ARGS='--rows 1100 --tokens {TOKENS}" in section
+    assert f'make bench-loader ARGS="--rows 1100 --tokens {TOKENS}' in section
 
 
 def test_a_loader_that_drops_a_row_makes_the_run_fail(tmp_path: Path) -> None:
@@ -162,10 +162,3 @@ def test_a_loader_that_is_not_installed_says_so(tmp_path: Path) -> None:
     results = measure(plan, tmp_path, lambda _: None)
     assert {result.reason for result in results.values()} == {NOT_INSTALLED}
     assert not any(result.failed for result in results.values())
-
-
-def test_the_section_is_put_at_the_end_of_a_page_without_one(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    write_section(page, "## Loader\n")
-    write_section(page, "## Loader\n\nagain\n")
-    assert page.read_text() == f"# Benchmarks\n\n{START}\n## Loader\n\nagain\n{END}\n"

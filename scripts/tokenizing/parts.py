@@ -1,0 +1,104 @@
+"""vqtok's parts by themselves: decoding without encoding, encoding without decoding. Calling one gives images/s."""
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from pipeline.config import Config
+from pipeline.models.batch_encoder import BatchEncoder, Encoding
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.source.batches import ImageBatch, image_batches
+from pipeline.source.images import ImageTransform
+from pipeline.source.opening import source_at
+from pipeline.source.samples import SampleReader
+from pipeline.source.selection import Selection
+from pipeline.source.shards import find_source_shards
+from pipeline.threads import one_thread
+from tokenizing.job import Incomplete
+from tokenizing.photos import Photos
+
+_IN_FLIGHT = 2
+
+
+class Decode:
+    """Tars to batches of pixels, as a job has them made for its encoder."""
+
+    def __init__(self, config: Config, photos: Photos, cores: int) -> None:
+        self._config = config
+        self._photos = photos
+        self._cores = cores
+
+    def __call__(self) -> float:
+        started = time.perf_counter()
+        rows = sum(len(batch.rows) for batch in self.batches())
+        if rows != len(self._photos):
+            raise Incomplete(f"{rows:,} of {len(self._photos):,} photographs decoded")
+        return rows / (time.perf_counter() - started)
+
+    def batches(self) -> Iterator[ImageBatch]:
+        """All batches of all tars."""
+        source, batch_size = self._config.source, self._config.tokenize.batch_size
+        selection, transform = Selection(source), ImageTransform(self._config.image)
+        with ThreadPoolExecutor(self._cores, "decode", one_thread) as decoders:
+            for shard in find_source_shards(source):
+                samples = SampleReader(source_at(shard.base), shard.path, selection.wants)
+                yield from image_batches(samples, selection, transform, batch_size, decoders)
+
+
+class DecodeLimit:
+    """The calls that cannot be done without, on files in memory, in as many threads."""
+
+    def __init__(self, photos: Photos, side: int, cores: int) -> None:
+        self._files = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in photos.files]
+        self._side = side
+        self._cores = cores
+
+    def __call__(self) -> float:
+        with ThreadPoolExecutor(self._cores, "limit", one_thread) as pool:
+            list(pool.map(self._decode, [[]] * self._cores))  # starts the threads
+            started = time.perf_counter()
+            list(pool.map(self._decode, [self._files[core :: self._cores] for core in range(self._cores)]))
+            return len(self._files) / (time.perf_counter() - started)
+
+    def _decode(self, files: Sequence[Tensor]) -> None:
+        for data in files:
+            img_3HW = decode_jpeg(data, ImageReadMode.RGB)
+            resized = transforms.resize(img_3HW, [self._side], InterpolationMode.BICUBIC, antialias=True)
+            transforms.center_crop(resized, [self._side, self._side])
+
+
+class Encode:
+    """Pixels in memory to tokens, two batches in flight.
+
+    Args:
+        batches: uint8 [B, 3, H, W] each; they come again until `images` are encoded.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, device: torch.device, cores: int, batches: Sequence[Tensor], images: int
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._device = device
+        self._cores = cores
+        self._batches = batches
+        self._count = max(1, images // len(batches[0]))
+
+    def __call__(self) -> float:
+        with BatchEncoder(self._tokenizer, self._device, self._cores) as encoder:
+            started = time.perf_counter()
+            in_flight: deque[Encoding] = deque()
+            for batch in itertools.islice(itertools.cycle(self._batches), self._count):
+                in_flight.append(encoder.submit(batch, len(batch)))
+                if len(in_flight) > _IN_FLIGHT:
+                    in_flight.popleft().result()
+            for pending in in_flight:
+                pending.result()
+            return self._count * len(batch) / (time.perf_counter() - started)
