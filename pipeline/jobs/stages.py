@@ -3,7 +3,6 @@
 import contextlib
 import threading
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -14,7 +13,7 @@ from pipeline.records import SourceShard
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Stage = Literal["read", "decode", "encode", "write"]
+Stage = Literal["read", "decode", "encode"]
 
 
 class Stages:
@@ -24,8 +23,8 @@ class Stages:
         self._shard = shard
         self._watch = watch
         self._lock = threading.Lock()
-        self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._counts: Counter[str] = Counter()
+        self._seconds: dict[Stage, float] = {"read": 0.0, "decode": 0.0, "encode": 0.0}
+        self._counts: dict[Stage, int] = {"read": 0, "decode": 0, "encode": 0}
 
     @property
     def seconds(self) -> dict[str, float]:

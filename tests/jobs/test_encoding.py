@@ -37,8 +37,8 @@ def test_each_source_shard_comes_out_in_order_with_what_its_stages_did(job: Job)
         assert isinstance(encoded, EncodedShard)
         samples = len(COLLECTION[shard.path])
         assert len(encoded.keys) + len(encoded.rejects) == len(encoded.tokens) + len(encoded.rejects) == samples
-        assert encoded.counts.get("read", 0) == encoded.counts.get("decode", 0) == samples
-        assert encoded.counts.get("encode", 0) == len(encoded.keys)
+        assert encoded.counts["read"] == encoded.counts["decode"] == samples
+        assert encoded.counts["encode"] == len(encoded.keys)
         assert encoded.threads.keys() == {"read", "decode", "encode", "write", "cores"}
         assert encoded.seconds["wall"] >= 0
         if encoded.keys:

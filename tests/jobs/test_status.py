@@ -43,6 +43,7 @@ FIELDS = {
     "rejects": list,
     "images_per_second": float | None,
     "recent_images_per_second": float | None,
+    "bounds": dict | None,
     "eta_seconds": float | None,
     "complete": bool,
 }

@@ -131,9 +131,9 @@ def test_commits_say_how_tokens_were_made(finished: Job) -> None:
         assert (record["execution"]["precision"], record["execution"]["batch_size"]) == ("fp32", BATCH_SIZE)
         assert record["execution"]["device"].startswith(("cpu", "NVIDIA"))
         assert set(record["execution"]["versions"]) == {"torch", "torchvision", "pillow"}
-        assert set(record["seconds"]) == {"read", "decode", "encode", "write", "wall"} - (
-            {"encode"} if record["written"] == 0 else set()
-        )
+        assert set(record["seconds"]) == {"read", "decode", "encode", "write", "wall"}
+        assert record["counts"] == {"read": record["seen"], "decode": record["seen"], "encode": record["written"]}
+        assert set(record["threads"]) == {"read", "decode", "encode", "write", "cores"}
 
 
 def test_no_path_of_the_source_and_no_leftovers_are_in_the_store(finished: Job) -> None:
