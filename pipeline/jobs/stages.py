@@ -23,8 +23,8 @@ class Stages:
         self._shard = shard
         self._watch = watch
         self._lock = threading.Lock()
-        self._seconds: dict[Stage, float] = {"read": 0.0, "decode": 0.0, "encode": 0.0}
-        self._counts: dict[Stage, int] = {"read": 0, "decode": 0, "encode": 0}
+        self._seconds: dict[str, float] = {"read": 0.0, "decode": 0.0, "encode": 0.0}
+        self._counts: dict[str, int] = {"read": 0, "decode": 0, "encode": 0}
 
     @property
     def seconds(self) -> dict[str, float]:
