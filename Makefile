@@ -9,7 +9,7 @@ BIN  := .venv/bin
 LOCK := scripts/requirements.lock
 RUN  := $(BIN)/vqtok
 # All but bench, whose packages hold others back.
-EXTRAS := --extra sample --extra objects --extra dev
+EXTRAS := --extra sample --extra objects --extra turbojpeg --extra dev
 BENCH  := .venv/bench
 # Without uv on the machine, pip puts one into .venv.
 UV   := PATH="$$PATH:.venv/uv/bin" uv

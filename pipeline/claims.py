@@ -81,8 +81,7 @@ class Claims:
     ) -> None:
         self._stopped.set()
         self._thread.join()
-        for part in list(self._held):
-            self.release(part)
+        self.release_all()
 
     def acquire(self, part: str) -> bool:
         """Claim a part, taking over a stale claim. Returns whether it is ours now."""
@@ -118,6 +117,11 @@ class Claims:
         with contextlib.suppress(OSError), self._writing:
             if held is not None and self._is_ours(held.claim):
                 self._files.delete(_path(part))
+
+    def release_all(self) -> None:
+        """Give back everything that is held."""
+        for part in list(self._held):
+            self.release(part)
 
     def progress(self, part: str, images: int, bytes_read: int) -> None:
         """What the next heartbeat of a held claim tells the others."""

@@ -76,8 +76,9 @@ class ImageConfig(Section):
     """What is cut from the resized image; with `none` an image of another size is rejected."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Resampling filter, always antialiased."""
-    decoder: Literal["torchvision"] = "torchvision"
-    """`torchvision` decodes RGB and grey JPEG files with torchvision and everything else with Pillow."""
+    decoder: Literal["torchvision", "turbojpeg", "nvjpeg"] = "torchvision"
+    """What decodes RGB and grey JPEG files: torchvision; `turbojpeg`, at a smaller scale where that will do; `nvjpeg`,
+    on the GPU. Everything else is read by Pillow."""
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     """A larger image is rejected before it is decoded."""
 
@@ -173,6 +174,8 @@ class TokenizeConfig(Section):
     """A source shard that rejects a larger share of its samples fails instead of being committed."""
     claim_timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds without a heartbeat after which another process takes a source shard over."""
+    stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
+    """Seconds after which a single step (a read, an image, a batch, a part) counts as hung; null for never."""
 
 
 class LoaderConfig(Section):

@@ -14,22 +14,31 @@ _POLL_SECONDS = 0.1
 
 
 def ordered_map(
-    function: Callable[[T], R], items: Iterable[T], executor: Executor, ahead: int
+    function: Callable[[T], R],
+    items: Iterable[T],
+    executor: Executor,
+    ahead: int,
+    weight: Callable[[T], int] = lambda item: 1,
 ) -> Generator[R, None, None]:
-    """`map` on `executor`, at most `ahead` items in flight, results in the order of `items`.
+    """`map` on `executor`, results in the order of `items`.
 
+    Items are taken until those in flight weigh `ahead` together, each 1 unless `weight` says otherwise.
     The first exception, of `function` or of `items`, ends the iteration; work not begun is cancelled.
     """
-    pending: deque[Future[R]] = deque()
+    pending: deque[tuple[Future[R], int]] = deque()
+    in_flight = 0
     try:
         for item in items:
-            pending.append(executor.submit(function, item))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
+            pending.append((executor.submit(function, item), weight(item)))
+            in_flight += pending[-1][1]
+            while pending and in_flight >= ahead:
+                future, done = pending.popleft()
+                in_flight -= done
+                yield future.result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
     finally:
-        for future in pending:
+        for future, _ in pending:
             future.cancel()
 
 

@@ -21,11 +21,9 @@ For your own model change ar_model.py. Your own training loop needs three lines 
 """
 
 import io
-import json
 import math
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -37,11 +35,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from ar_checkpoint import begin_folder, check_settings, load_checkpoint, save_checkpoint
 from ar_model import Transformer, classes_of, count_classes, next_token_loss, sample
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.utils import make_grid
 
 from pipeline.config import load_config
@@ -50,10 +47,9 @@ from pipeline.files import LocalFiles, is_url
 from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.metrics import MetricsLog
 from pipeline.jobs.training.schedule import WarmupThenCosine
-from pipeline.loader import TokenBatch, TokenLoader
+from pipeline.loader import TokenBatch, TokenLoader, split_rows
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer, to_pixels
-from pipeline.records import JSON, differences
 from pipeline.store import TokenStore
 from pipeline.world import end_process
 
@@ -63,7 +59,7 @@ HIDDEN_CLASSES = 0.1
 """Share of the training images whose class is not given, so that the model can do without."""
 SAMPLES, COLUMNS = 16, 8
 """New images in the picture."""
-SETTINGS, CHECKPOINT, PICTURE = "settings.json", "checkpoint.safetensors", "samples.png"
+PICTURE = "samples.png"
 
 
 @dataclass(frozen=True)
@@ -86,16 +82,7 @@ class Settings:
 def train(store: TokenStore, settings: Settings, folder: Path, accelerator: Accelerator) -> Transformer:
     """Train to the end, from the checkpoint in `folder` or from the start."""
     rank, world_size, device = accelerator.process_index, accelerator.num_processes, accelerator.device
-    rows, held_out_rows = split_rows(len(store))
-    options: dict[str, Any] = {"batch_size": settings.batch_size, "rank": rank, "world_size": world_size}
-    # With the remainder dropped, all processes make equally many steps, as they must to share gradients.
-    loader = TokenLoader(store, rows=rows, seed=settings.seed, remainder="drop", **options)
-    held_out = TokenLoader(store, rows=held_out_rows, shuffle=False, **options)
-    if len(loader) == 0:
-        raise ConfigError(
-            f"--batch-size {settings.batch_size}: {len(rows)} images to train on ({len(held_out_rows)} are held out) "
-            f"fill no batch in each of {world_size} processes; choose a smaller one"
-        )
+    loader, held_out = open_loaders(store, settings, rank, world_size)
     steps = settings.steps or settings.epochs * len(loader)
     schedule = WarmupThenCosine(settings.warmup, steps)
 
@@ -107,7 +94,8 @@ def train(store: TokenStore, settings: Settings, folder: Path, accelerator: Acce
     done = load_checkpoint(folder, net, optimizer, loader, accelerator)
     log = MetricsLog(folder, resumed_from=done) if accelerator.is_main_process else None
     accelerator.print(
-        f"{len(rows):,} images of {store.geometry.num_tokens} tokens to train on, {len(held_out_rows):,} held out, "
+        f"{len(loader.ordered):,} images of {store.geometry.num_tokens} tokens to train on, "
+        f"{len(held_out.ordered):,} held out, "
         f"{num_classes or 'no'} classes, {sum(weight.numel() for weight in net.parameters()) / 1e6:.1f} M weights\n"
         f"bits per token; the zero-order entropy of the store is {entropy_bits(store):.3f}\n"
         + (f"resumed after step {done}\n" if done else "")
@@ -145,6 +133,20 @@ def train(store: TokenStore, settings: Settings, folder: Path, accelerator: Acce
     return net
 
 
+def open_loaders(store: TokenStore, settings: Settings, rank: int, world_size: int) -> tuple[TokenLoader, TokenLoader]:
+    """Images to train on and images held out, the same in every run, shared out among the processes."""
+    rows, held_out_rows = split_rows(store, min(MAX_HELD_OUT, math.ceil(HELD_OUT * len(store))))
+    options: dict[str, Any] = {"batch_size": settings.batch_size, "rank": rank, "world_size": world_size}
+    # With the remainder dropped, all processes make equally many steps, as they must to share gradients.
+    loader = TokenLoader(store, rows=rows, seed=settings.seed, remainder="drop", **options)
+    if len(loader) == 0:
+        raise ConfigError(
+            f"--batch-size {settings.batch_size}: {len(rows)} images to train on ({len(held_out_rows)} are held out) "
+            f"fill no batch in each of {world_size} processes; choose a smaller one"
+        )
+    return loader, TokenLoader(store, rows=held_out_rows, shuffle=False, **options)
+
+
 @torch.no_grad()
 def evaluate(
     net: Transformer, store: TokenStore, loader: TokenLoader, accelerator: Accelerator, hidden: float = 0
@@ -161,13 +163,6 @@ def evaluate(
     return nats / images / math.log(2)
 
 
-def split_rows(images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows held out, the same in every run: sorted int64."""
-    count = min(MAX_HELD_OUT, math.ceil(HELD_OUT * images))
-    held_out = np.sort(np.random.default_rng(0).choice(images, count, replace=False))
-    return np.delete(np.arange(images), held_out), held_out
-
-
 def forever(loader: TokenLoader) -> Iterator[TokenBatch]:
     """The rest of the epoch, then one epoch after the other."""
     while True:
@@ -178,56 +173,6 @@ def entropy_bits(store: TokenStore) -> float:
     """Zero-order entropy: bits per token for a model that knows only how often each code occurs."""
     share_K = store.code_counts[store.code_counts > 0] / store.code_counts.sum()
     return float(-(share_K * np.log2(share_K)).sum())
-
-
-def check_settings(folder: Path, ours: JSON) -> None:
-    """Raises ConfigError for a folder with the checkpoint of other settings, or with files of another kind."""
-    remedy = "choose another --output, or delete the folder"
-    if (folder / CHECKPOINT).exists():
-        lines = differences(ours, json.loads((folder / SETTINGS).read_bytes()))
-        if lines:
-            raise ConfigError(f"{folder}: was begun with other settings; {remedy}\n  " + "\n  ".join(lines))
-    elif any(folder.glob("[!.]*")) and not (folder / SETTINGS).exists():
-        raise ConfigError(f"{folder}: holds other files than a run of this script; {remedy}")
-
-
-def save_checkpoint(
-    folder: Path, step: int, net: nn.Module, optimizer: Any, loader: TokenLoader, accelerator: Accelerator
-) -> None:
-    """All in one file, renamed into its place: a kill leaves the old one or the new one."""
-    tensors = {f"model.{name}": value for name, value in net.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{moment}": value for moment, value in state.items()}
-    scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}  # of fp16
-    place = {"step": step, "loader": loader.state_dict(), "scaler": scaler}
-    LocalFiles(folder).put(CHECKPOINT, save(tensors, {"place": json.dumps(place)}))
-
-
-def load_checkpoint(folder: Path, net: nn.Module, optimizer: Any, loader: TokenLoader, accelerator: Accelerator) -> int:
-    """Go on where the checkpoint was saved: returns the steps done, 0 without one. Raises VqtokError."""
-    if not (folder / CHECKPOINT).exists():
-        return 0
-    try:
-        with safe_open(folder / CHECKPOINT, "pt") as file:
-            place = json.loads(file.metadata()["place"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise VqtokError(f"{folder / CHECKPOINT}: cannot be read ({error}); delete {folder} and train again") from None
-    weights: dict[str, Tensor] = {}
-    moments: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
-    for name, value in tensors.items():
-        owner, _, rest = name.partition(".")
-        if owner == "model":
-            weights[rest] = value
-        else:
-            number, _, moment = rest.partition(".")
-            moments[int(number)][moment] = value
-    net.load_state_dict(weights)
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    loader.load_state_dict(place["loader"])
-    if accelerator.scaler:
-        accelerator.scaler.load_state_dict(place["scaler"])
-    return place["step"]
 
 
 def open_tokenizer(store: TokenStore, folder: str | None) -> Tokenizer | None:
@@ -300,9 +245,7 @@ def main(
         check_settings(folder, ours)
         with only_training(folder) if accelerator.is_main_process else nullcontext():
             if accelerator.is_main_process:
-                for leftover in folder.glob(".tmp-*"):  # of a killed run
-                    leftover.unlink()
-                LocalFiles(folder).put(SETTINGS, json.dumps(ours, indent=1).encode())
+                begin_folder(folder, ours)
             net = train(store, Settings(**settings), folder, accelerator)
             if tokenizer is not None:
                 class_B = torch.arange(SAMPLES, device=accelerator.device) % max(1, net.num_classes)

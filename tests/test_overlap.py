@@ -76,6 +76,17 @@ def test_a_map_takes_no_more_than_so_many_ahead(pool: ThreadPoolExecutor, ahead:
     assert items.taken == 9 + ahead
 
 
+def test_what_is_ahead_may_be_weighed(pool: ThreadPoolExecutor) -> None:
+    items = Counted(40)
+    results = ordered_map(slow_when_even, items, pool, 9, weight=lambda number: 1 + number % 4)
+    weights = [1 + number % 4 for number in range(40)]
+    for done in range(30):
+        assert next(results) == done * 10
+        in_flight = sum(weights[done : items.taken])
+        assert 9 <= in_flight < 9 + 4
+    assert list(results) == [number * 10 for number in range(30, 40)]
+
+
 def test_functions_run_beside_each_other(pool: ThreadPoolExecutor) -> None:
     meeting = threading.Barrier(4, timeout=20)  # passed only by four at once
 

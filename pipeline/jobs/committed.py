@@ -8,7 +8,9 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.files import Files
+from pipeline.jobs.bounds import Load
 from pipeline.jobs.rates import Work
+from pipeline.records import JSON
 from pipeline.store import names
 from pipeline.store.birth import damaged
 
@@ -37,6 +39,8 @@ class Committed(BaseModel):
     written: int
     rejected: int
     seconds: dict[str, float]
+    threads: dict[str, int] = Field(default={})
+    execution: JSON = Field(default={})
     finished: datetime
 
     @property
@@ -45,9 +49,14 @@ class Committed(BaseModel):
         return self.sources[0].path
 
     def work(self) -> Work:
-        """When it was made: the busy seconds of its stages, which follow each other, before the commit."""
+        """When it was made: the time that its process spent on it alone, before the commit."""
         end = self.finished.timestamp()
-        return Work(end - sum(self.seconds.values()), end, self.seen, self.sources[0].bytes)
+        wall_s = self.seconds.get("wall", sum(self.seconds.values()))  # before there was `wall`, stages took turns
+        return Work(end - wall_s, end, self.seen, self.sources[0].bytes)
+
+    def load(self) -> Load:
+        """What its stages did in that time."""
+        return Load(self.seconds, self.threads, on_cpu=str(self.execution.get("device", "")).startswith("cpu"))
 
 
 def read_committed(files: Files, parts: Iterable[str]) -> list[Committed]:

@@ -1,121 +1,201 @@
-"""One source shard into its tokens. Knows nothing of who asked for it, or of other source shards."""
+"""Source shards into their tokens: one in, one out, and at work on several at their borders."""
 
 import contextlib
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.errors import SourceError
-from pipeline.models.tokenizer import Tokenizer, normalize_pixels
+from pipeline.jobs.decoding import End, Failed, Images, ShardDecoder
+from pipeline.jobs.execution import describe_execution
+from pipeline.jobs.watch import Hang, Watch
+from pipeline.models.batch_encoder import BatchEncoder, Encoding
+from pipeline.models.tokenizer import Tokenizer
 from pipeline.overlap import prefetch
 from pipeline.records import JSON, Reject, SourceShard
-from pipeline.source.batches import image_batches
-from pipeline.source.images import ImageTransform, memory_errors
-from pipeline.source.opening import Command, refuse_changed, shard_name, source_at
-from pipeline.source.samples import SampleReader
-from pipeline.source.selection import Selection
+from pipeline.source.batches import ImageBatch
+from pipeline.source.memory import memory_errors
+from pipeline.source.opening import shard_name
 from pipeline.store.arrays import Array
 from pipeline.store.birth import smallest_token_dtype
-from pipeline.store.commits import SourceRecord, commonest_reasons
+from pipeline.store.commits import commonest_reasons
 from pipeline.store.writer import EncodedShard
+from pipeline.threads import cpu_threads, one_thread
+from pipeline.world import World
 
-# Batches decoded ahead of the encoder.
+# Batches decoded, and handed to the encoder, before the tokens of the one in work are there.
 _BATCHES_AHEAD = 2
 
-Progress = Callable[[int, int], None]
-"""Called with the images done and the bytes read of the source shard in work."""
+Progress = Callable[[SourceShard, int, int], None]
+"""Called with a source shard, and its images done and bytes read."""
+
+Outcome = tuple[SourceShard, EncodedShard | Exception]
+
+
+@dataclass
+class _Rows:
+    """What has come of a source shard so far."""
+
+    tokens: list[Array] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    fields: dict[str, list[bytes | None]] = field(default_factory=dict)
+    rejects: list[Reject] = field(default_factory=list)
+
+    @property
+    def seen(self) -> int:
+        return len(self.keys) + len(self.rejects)
+
+    def add(self, batch: ImageBatch) -> None:
+        self.rejects += batch.rejects
+        for row in batch.rows:
+            self.keys.append(row.key)
+            self.labels.append(row.label)
+            for name, values in self.fields.items():
+                values.append(row.fields[name])
+
+
+@contextlib.contextmanager
+def shard_encoder(
+    config: Config, tokenizer: Tokenizer, world: World, on_hang: Callable[[Hang], None] | None = None
+) -> Iterator["ShardEncoder"]:
+    """A ShardEncoder with threads of its own, as many as the process has CPU cores.
+
+    Args:
+        on_hang: called where a step takes longer than `tokenize.stall_timeout`, in a thread of its own; without it
+            nobody looks.
+    """
+    settings = config.tokenize
+    decode_threads = world.cores if settings.decode_workers == "auto" else settings.decode_workers
+    with (
+        cpu_threads(world.cores),
+        Watch(settings.stall_timeout, on_hang) as watch,
+        BatchEncoder(tokenizer, world.device, world.cores) as encoder,
+        ThreadPoolExecutor(decode_threads, "decode", one_thread) as decoders,
+    ):
+        at_once = encoder.images_at_once(config.image.size, settings.batch_size)
+        yield ShardEncoder(
+            config,
+            tokenizer,
+            encoder,
+            decoders,
+            describe_execution(config, world.device, at_once),
+            {"read": 1, "decode": decode_threads, "encode": encoder.threads, "write": 1, "cores": world.cores},
+            watch,
+        )
 
 
 @dataclass(frozen=True)
 class ShardEncoder:
-    """Turns source shards into tokens with one tokenizer on one device."""
+    """Turns source shards into tokens with one tokenizer on one device.
+
+    Reading, decoding and encoding each run while the others do, also from the last batch of one source shard to
+    the first of the next.
+    """
 
     config: Config
     tokenizer: Tokenizer
-    device: torch.device
+    encoder: BatchEncoder
     decoders: Executor
     execution: JSON
+    threads: dict[str, int]
+    """How many each stage has, for the commit records."""
+    watch: Watch
 
-    def encode_shard(self, shard: SourceShard, progress: Progress = lambda images, bytes_read: None) -> EncodedShard:
-        """Read, decode and encode one source shard.
+    def encode_shards(
+        self, shards: Iterable[SourceShard], progress: Progress = lambda shard, images, bytes_read: None
+    ) -> Generator[Outcome, None, None]:
+        """Encode source shards in order: each with what it became, or with what went wrong.
 
-        Raises SourceError when it cannot be read to its end as planned, or rejects more than
-        `tokenize.max_reject_rate`; MemoryError or RuntimeError when the machine fails.
+        `shards` is iterated over in another thread, some batches ahead. What may be wrong: SourceError for one
+        that cannot be read to its end as planned, or that rejects more than `tokenize.max_reject_rate`;
+        MemoryError or RuntimeError when the machine fails. Whatever `shards` raises is raised.
         """
-        selection = Selection(self.config.source)
-        source = source_at(shard.base)
-        reader = SampleReader(source, shard.path, selection.wants, self.config.source.allow_unterminated)
-        dtype = smallest_token_dtype(self.tokenizer.codebook.vocab_size)
-        tokens = [np.empty((0, self.tokenizer.geometry(self.config.image.size).num_tokens), dtype)]
-        keys: list[str] = []
-        labels: list[int] = []
-        fields: dict[str, list[bytes | None]] = {name: [] for name in self.config.source.keep}
-        rejects: list[Reject] = []
-        started, encode_s = time.monotonic(), 0.0
-        batches = prefetch(
-            image_batches(
-                reader,
-                selection,
-                ImageTransform(self.config.image),
-                self.config.tokenize.batch_size,
-                self.decoders,
-            ),
-            _BATCHES_AHEAD,
-            interrupt=source.stop if isinstance(source, Command) else lambda: None,
-        )
-        with contextlib.closing(batches):
-            for batch in batches:
-                if batch.rows:
-                    encode_started = time.monotonic()
-                    tokens.append(self.encode_images(batch.img_B3HW)[: len(batch.rows)].astype(dtype))
-                    encode_s += time.monotonic() - encode_started
-                rejects += batch.rejects
-                for row in batch.rows:
-                    keys.append(row.key)
-                    labels.append(row.label)
-                    for name, values in fields.items():
-                        values.append(row.fields[name])
-                progress(len(keys) + len(rejects), reader.bytes)
-        refuse_changed(shard, reader.bytes)
-        self._check_reject_rate(shard, rejects, len(keys))
-        return EncodedShard(
-            part=shard.part,
-            source=SourceRecord(
-                path=shard.path, bytes=reader.bytes, sha256=reader.digest, version=shard.version, head=reader.head
-            ),
-            tokens=np.concatenate(tokens),
-            keys=keys,
-            labels=labels,
-            fields=fields,
-            rejects=rejects,
-            ignored=reader.ignored,
-            execution=self.execution,
-            seconds={
-                "encode": round(encode_s, 3),
-                "wait_for_images": round(time.monotonic() - started - encode_s, 3),
-            },
-        )
+        decoder = ShardDecoder(self.config, self.decoders, self.watch)
+        begun = prefetch(self._begin(decoder.decode_shards(shards)), _BATCHES_AHEAD, decoder.interrupt)
+        finished = time.monotonic()
+        rows: _Rows | None = None
+        failed: SourceShard | None = None
+        with contextlib.closing(begun):
+            for step, encoding in begun:
+                if step.shard is failed:
+                    continue  # what was under way when it failed
+                if isinstance(step, Failed):
+                    yield step.shard, step.error
+                    rows, finished = None, time.monotonic()
+                    continue
+                rows = rows or self._no_rows()
+                try:
+                    if isinstance(step, Images):
+                        self._add(rows, step, encoding)
+                        progress(step.shard, rows.seen, step.bytes_read)
+                        continue
+                    outcome: EncodedShard | Exception = self._finish(rows, step, time.monotonic() - finished)
+                except Exception as error:
+                    decoder.skip(step.shard)
+                    failed, outcome = step.shard, error
+                rows, finished = None, time.monotonic()
+                yield step.shard, outcome
 
     def encode_images(self, img_B3HW: Tensor) -> Array:
         """Tokens int64 [B, L_total] of uint8 images, blocks concatenated in order.
 
         Raises MemoryError where the machine has too little.
         """
-        with torch.inference_mode(), memory_errors():
-            pixels = normalize_pixels(img_B3HW.to(self.device), self.tokenizer.normalization)
-            tokens: Array = torch.cat(list(self.tokenizer.encode(pixels)), dim=1).cpu().numpy()
-        return tokens
+        with memory_errors():
+            return self.encoder.submit(img_B3HW, len(img_B3HW)).result()[0]
 
-    def _check_reject_rate(self, shard: SourceShard, rejects: list[Reject], written: int) -> None:
-        seen, limit = written + len(rejects), self.config.tokenize.max_reject_rate
-        if seen and len(rejects) / seen > limit:
+    def _begin(self, steps: Iterator[Images | End | Failed]) -> Iterator[tuple[Images | End | Failed, Encoding | None]]:
+        """Each step; what is to be encoded has been handed to the encoder."""
+        for step in steps:
+            if isinstance(step, Images) and step.batch.rows:
+                yield step, self.encoder.submit(step.batch.img_B3HW, len(step.batch.rows))
+            else:
+                yield step, None
+
+    def _no_rows(self) -> _Rows:
+        tokens = np.empty((0, self.tokenizer.geometry(self.config.image.size).num_tokens), self._dtype)
+        return _Rows([tokens], fields={name: [] for name in self.config.source.keep})
+
+    @cached_property
+    def _dtype(self) -> np.dtype[np.unsignedinteger]:
+        return np.dtype(smallest_token_dtype(self.tokenizer.codebook.vocab_size))
+
+    def _add(self, rows: _Rows, step: Images, encoding: Encoding | None) -> None:
+        if encoding is not None:
+            with memory_errors(), step.stages.watched("encode", f"the batch behind image {rows.seen}"):
+                tokens, seconds = encoding.result()
+            step.stages.add("encode", seconds, len(tokens))
+            rows.tokens.append(tokens.astype(self._dtype))
+        rows.add(step.batch)
+
+    def _finish(self, rows: _Rows, end: End, wall_s: float) -> EncodedShard:
+        self._check_reject_rate(end.shard, rows)
+        return EncodedShard(
+            part=end.shard.part,
+            source=end.source,
+            tokens=np.concatenate(rows.tokens),
+            keys=rows.keys,
+            labels=rows.labels,
+            fields=rows.fields,
+            rejects=rows.rejects,
+            ignored=end.ignored,
+            execution=self.execution,
+            seconds={**end.stages.seconds, "wall": round(wall_s, 3)},
+            counts=end.stages.counts,
+            threads=self.threads,
+        )
+
+    def _check_reject_rate(self, shard: SourceShard, rows: _Rows) -> None:
+        limit = self.config.tokenize.max_reject_rate
+        if rows.seen and len(rows.rejects) / rows.seen > limit:
             raise SourceError(
-                f"{shard_name(shard)}: {len(rejects)} of {seen} samples rejected, more than "
-                f"tokenize.max_reject_rate = {limit}: {commonest_reasons(reject.reason for reject in rejects)}"
+                f"{shard_name(shard)}: {len(rows.rejects)} of {rows.seen} samples rejected, more than "
+                f"tokenize.max_reject_rate = {limit}: {commonest_reasons(reject.reason for reject in rows.rejects)}"
             )

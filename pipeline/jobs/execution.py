@@ -12,7 +12,7 @@ from pipeline.records import JSON, differences
 from pipeline.store.commits import read_commit
 
 
-def describe_execution(config: Config, device: torch.device) -> JSON:
+def describe_execution(config: Config, device: torch.device, images_at_once: int) -> JSON:
     """Precision, kind of device, batch shape and library versions, for commit records."""
     kind = (
         torch.cuda.get_device_name(device)
@@ -23,8 +23,14 @@ def describe_execution(config: Config, device: torch.device) -> JSON:
         "precision": config.tokenize.precision,
         "device": kind,
         "batch_size": config.tokenize.batch_size,
-        "versions": {name: version(name) for name in ("torch", "torchvision", "pillow")},
+        "images_at_once": images_at_once,
+        "versions": {name: version(name) for name in _libraries(config)},
     }
+
+
+def _libraries(config: Config) -> tuple[str, ...]:
+    libraries = ("torch", "torchvision", "pillow")
+    return (*libraries, "simplejpeg") if config.image.decoder == "turbojpeg" else libraries
 
 
 def refuse_other_execution(plan: Plan, execution: JSON) -> None:

@@ -5,7 +5,6 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -14,8 +13,7 @@ from tqdm import tqdm
 
 from pipeline.config import Config
 from pipeline.files import files_at
-from pipeline.jobs.encoding import ShardEncoder
-from pipeline.jobs.execution import describe_execution
+from pipeline.jobs.encoding import ShardEncoder, shard_encoder
 from pipeline.jobs.rows import batches_of_rows
 from pipeline.jobs.verify import Verification, percent
 from pipeline.models.pretrained import load_tokenizer
@@ -24,7 +22,6 @@ from pipeline.source.shards import find_source_shards
 from pipeline.store.birth import read_birth
 from pipeline.store.commits import CommitRecord
 from pipeline.store.parts import Part
-from pipeline.threads import cpu_threads, one_thread
 from pipeline.world import current_world
 
 
@@ -97,8 +94,8 @@ def _encoder(config: Config) -> Iterator[ShardEncoder]:
     tokenizer = load_tokenizer(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
-    with cpu_threads(world.cores), ThreadPoolExecutor(world.cores, "decode", one_thread) as decoders:
-        yield ShardEncoder(config, tokenizer, world.device, decoders, describe_execution(config, world.device))
+    with shard_encoder(config, tokenizer, world) as encoder:
+        yield encoder
 
 
 class _Reencoding:
@@ -154,8 +151,10 @@ class _Reencoding:
             yield Comparison(len(rows), int(differ.any(axis=1).sum()), differ.size, int(np.count_nonzero(differ)))
 
     def _here(self, commit: CommitRecord) -> JSON:
-        """How this process encodes: with the batch size of each part."""
-        return {**self._encoder.execution, "batch_size": _batch_size(commit, self._config.tokenize.batch_size)}
+        """How this process encodes: in batches of the size of each part."""
+        size = _batch_size(commit, self._config.tokenize.batch_size)
+        at_once = self._encoder.encoder.images_at_once(self._config.image.size, size)
+        return {**self._encoder.execution, "batch_size": size, "images_at_once": at_once}
 
     def _report(self, shard: SourceShard, compared: Comparison) -> None:
         if compared.rows_that_differ:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pipeline.claims import Claim, claimed_parts, is_local_and_gone, read_claim
 from pipeline.config import Config
+from pipeline.jobs.bounds import Bounds, find_bounds
 from pipeline.jobs.committed import Committed, read_committed, read_each
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.rates import Rate, Work, rate_of
@@ -76,6 +77,8 @@ class Status:
     """Over all processes, in the time in which anybody worked; None while there is too little to tell."""
     recent_images_per_second: float | None
     """The same for the last ten minutes; None where nothing was done in them."""
+    bounds: Bounds | None
+    """How busy the stages were for what is committed, and which of them bounds; None where the commits do not tell."""
     eta_seconds: float | None
     """Until all is committed at the recent rate, else at the mean; supposes that somebody is at work."""
     complete: bool
@@ -130,6 +133,7 @@ class Observer:
             rejects=most_common(self._reasons[commit.part] for commit in commits if commit.rejected),
             images_per_second=mean.images_per_second if mean else None,
             recent_images_per_second=recent.images_per_second if recent else None,
+            bounds=find_bounds(commit.load() for commit in commits),
             eta_seconds=bytes_left / speed.bytes_per_second if pending and speed and speed.bytes_per_second else None,
             complete=not pending and is_current(read_manifest(plan.store), plan.committed, plan.planned),
         )

@@ -82,6 +82,8 @@ def _header(status: Status) -> list[str]:
     ]
     if rates:
         lines.append(", ".join(rates))
+    if status.bounds:
+        lines.append(str(status.bounds))
     if status.complete:
         lines.append("complete")
     elif not status.pending:

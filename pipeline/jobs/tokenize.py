@@ -6,12 +6,10 @@ share nothing but the store, join no process group, and may come and go at any t
 
 import contextlib
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import FrameType
 
 import torch
@@ -20,8 +18,10 @@ from pipeline.claims import Claims
 from pipeline.config import Config
 from pipeline.errors import SourceError, StoreError, VqtokError
 from pipeline.files import is_url
-from pipeline.jobs.encoding import ShardEncoder
-from pipeline.jobs.execution import describe_execution, refuse_other_execution
+from pipeline.jobs.bounds import Bounds, Load, find_bounds
+from pipeline.jobs.encoding import ShardEncoder, shard_encoder
+from pipeline.jobs.execution import refuse_other_execution
+from pipeline.jobs.failing import end_hung_process, note_failure
 from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan
 from pipeline.jobs.progress import JobProgress
 from pipeline.jobs.replaced import refuse_replaced_sources
@@ -31,12 +31,11 @@ from pipeline.records import SourceShard
 from pipeline.store import names
 from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.commits import CommitRecord, committed_parts, read_commits
-from pipeline.store.failures import Failure, clear_failure, record_failure
+from pipeline.store.failures import clear_failure
 from pipeline.store.hierarchy import prepare_hierarchy, table_digest
 from pipeline.store.manifest import is_current, read_manifest
 from pipeline.store.snapshot import make_manifest
-from pipeline.store.writer import commit_part
-from pipeline.threads import cpu_threads, one_thread
+from pipeline.store.writer import EncodedShard, commit_part
 from pipeline.world import World, current_world
 
 _POLL_SECONDS = 0.5
@@ -56,6 +55,8 @@ class TokenizeResult:
     images: int = 0
     """Samples that this process committed or rejected."""
     seconds: float = 0.0
+    bounds: Bounds | None = None
+    """What bounded this process; None where it committed nothing."""
 
     @property
     def complete(self) -> bool:
@@ -66,6 +67,8 @@ class TokenizeResult:
         lines = [f"{path} stays pending: {reason}" for path, reason in self.failures.items()]
         if self.images:
             lines.append(f"{self.images:,} images in this process, {self.images / self.seconds:,.0f} images/s")
+        if self.bounds:
+            lines.append(str(self.bounds))
         lines.append(f"{self.store}: {self.committed} of {self.planned} source shards are committed")
         return "\n".join(lines)
 
@@ -108,22 +111,17 @@ def _work_on(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
     birth = make_birth(config, tokenizer)
-    execution = describe_execution(config, world.device)
     create_or_compare(plan.store, birth)
-    if not allow_execution_change:
-        refuse_other_execution(plan, execution)
-    prepare_hierarchy(plan.store, birth, tokenizer.codebook.table)
-
-    workers = config.tokenize.decode_workers
     with (
         _terminable(),
-        cpu_threads(world.cores),
-        ThreadPoolExecutor(world.cores if workers == "auto" else workers, "decode", one_thread) as decoders,
         Claims(plan.store, config.tokenize.claim_timeout) as claims,
-        JobProgress(plan, enabled=show_progress and world.is_main),
+        shard_encoder(config, tokenizer, world, lambda hang: end_hung_process(plan.store, claims, hang)) as encoder,
     ):
-        encoder = ShardEncoder(config, tokenizer, world.device, decoders, execution)
-        result = _Worker(plan, birth, encoder, claims).work(_own_order(plan.shards, world), wait)
+        if not allow_execution_change:
+            refuse_other_execution(plan, encoder.execution)
+        prepare_hierarchy(plan.store, birth, tokenizer.codebook.table)
+        with JobProgress(plan, enabled=show_progress and world.is_main):
+            result = _Worker(plan, birth, encoder, claims).work(_own_order(plan.shards, world), wait)
     if result.complete:
         write_manifest(plan, birth.codebook.vocab_size)
     return result
@@ -172,6 +170,7 @@ class _Worker:
         self._failures: dict[str, str] = {}
         self._failed_parts: set[str] = set()
         self._images = 0
+        self._loads: list[Load] = []
         self._writing: tuple[SourceShard, Future[CommitRecord]] | None = None
 
     def work(self, shards: list[SourceShard], wait: bool) -> TokenizeResult:
@@ -179,8 +178,7 @@ class _Worker:
         with ThreadPoolExecutor(1, "write") as writer:
             while True:
                 looked = time.monotonic()
-                pending = self._pending(shards)
-                tried = sum(self._try(shard, writer) for shard in pending)
+                tried = self._encode(self._pending(shards), writer)
                 self._finish_writing()
                 if not self._pending(shards) or (not tried and not wait):
                     break
@@ -195,34 +193,52 @@ class _Worker:
             failures=self._failures,
             images=self._images,
             seconds=time.monotonic() - started,
+            bounds=find_bounds(self._loads),
         )
 
     def _pending(self, shards: list[SourceShard]) -> list[SourceShard]:
         done = committed_parts(self._plan.store) | self._failed_parts
         return [shard for shard in shards if shard.part not in done]
 
-    def _try(self, shard: SourceShard, writer: ThreadPoolExecutor) -> bool:
-        """Encode a source shard unless somebody else has it, and let it be written beside the next one."""
-        if not self._claims.acquire(shard.part):
-            return False
-        with self._recording_failure(shard):
+    def _encode(self, shards: list[SourceShard], writer: ThreadPoolExecutor) -> int:
+        """Encode the source shards that nobody else has, each written beside the next; returns how many they were."""
+        tried = 0
+        outcomes = self._encoder.encode_shards(self._claimed(shards), self._tell)
+        with contextlib.closing(outcomes):
+            for shard, outcome in outcomes:
+                tried += 1
+                self._finish_writing()
+                with self._recording_failure(shard):
+                    if isinstance(outcome, Exception):
+                        raise outcome
+                    self._images += len(outcome.keys) + len(outcome.rejects)
+                    self._writing = shard, writer.submit(self._commit, shard, outcome)
+        return tried
+
+    def _claimed(self, shards: list[SourceShard]) -> Iterator[SourceShard]:
+        """Those that nobody else has, each claimed when it is asked for."""
+        for shard in shards:
+            if not self._claims.acquire(shard.part):
+                continue
             if self._is_committed(shard):
                 self._claims.release(shard.part)
-                return True
-            encoded = self._encoder.encode_shard(
-                shard, lambda images, bytes_read: self._claims.progress(shard.part, images, bytes_read)
-            )
-            self._finish_writing()
-            self._images += len(encoded.keys) + len(encoded.rejects)
-            self._writing = shard, writer.submit(commit_part, self._plan.store, self._birth, encoded)
-        return True
+                continue
+            yield shard
+
+    def _tell(self, shard: SourceShard, images: int, bytes_read: int) -> None:
+        self._claims.progress(shard.part, images, bytes_read)
+
+    def _commit(self, shard: SourceShard, encoded: EncodedShard) -> CommitRecord:
+        with self._encoder.watch.doing(lambda: f"write {shard.path}", shard):
+            return commit_part(self._plan.store, self._birth, encoded)
 
     def _finish_writing(self) -> None:
         if self._writing is None:
             return
         (shard, future), self._writing = self._writing, None
         with self._recording_failure(shard):
-            future.result()
+            commit = future.result()
+            self._loads.append(Load(commit.seconds, commit.threads, self._encoder.encoder.on_cpu))
             clear_failure(self._plan.store, shard.part)
             self._claims.release(shard.part)
 
@@ -235,17 +251,7 @@ class _Worker:
             reason = str(error) if isinstance(error, VqtokError) else f"{type(error).__name__}: {error}"
             self._failures[shard.path] = reason
             self._failed_parts.add(shard.part)
-            with contextlib.suppress(OSError):  # a full disk must not hide the reason
-                record_failure(
-                    self._plan.store,
-                    Failure(
-                        part=shard.part,
-                        source=shard.path,
-                        reason=reason,
-                        host=socket.gethostname(),
-                        time=datetime.now(UTC).isoformat(timespec="seconds"),
-                    ),
-                )
+            note_failure(self._plan.store, shard, reason)
             self._claims.release(shard.part)
             if not isinstance(error, SourceError | MemoryError | torch.OutOfMemoryError):
                 raise

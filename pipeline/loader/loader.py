@@ -90,7 +90,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._world_size = world_size
         self._remainder = remainder
         self._epoch = 0
-        self._stages = [Stage(world_size)]
+        self._begun = [Stage(world_size)]
+        self._steps_done = 0
         self._worker: tuple[int, int, int] | None = None
         self._resumes = False
         self._all_taken = False
@@ -111,8 +112,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
             self.set_epoch(self._epoch + 1)
         self._shared[_BEGUN] = _NO_EPOCH
         epoch, steps = self._epoch, self._steps(self._stages)
-        for step, batch in enumerate(self._batches(list(self._stages)), start=1):
-            self._take(1)
+        for step, batch in enumerate(self._batches(self._stages), start=1):
+            self._steps_done += 1
             self._all_taken = step == steps
             yield batch
         self.set_epoch(epoch + 1)
@@ -143,7 +144,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         return self._share(number, count, done)
 
     def _share(self, number: int, count: int, done: int) -> Iterator[TokenBatch]:
-        for step, rows in enumerate(self._located(list(self._stages), self.batch_size)):
+        for step, rows in enumerate(self._located(self._stages, self.batch_size)):
             if step % count == number and step >= done * count:
                 batch = self._filled(self.store.batch(rows))
                 self._worker = number, count, step // count + 1
@@ -155,7 +156,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
             self._move(epoch, [Stage(self._world_size)])
 
     def _move(self, epoch: int, stages: list[Stage]) -> None:
-        self._epoch, self._stages, self._worker, self._all_taken = epoch, stages, None, False
+        self._epoch, self._begun, self._steps_done = epoch, stages, 0
+        self._worker, self._all_taken = None, False
         if not get_worker_info():
             self._shared[_EPOCH], self._shared[_BEGUN] = epoch, _NO_EPOCH
 
@@ -171,11 +173,11 @@ class TokenLoader(IterableDataset[TokenBatch]):
             )
         return self._state()
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, steps: int = 0) -> dict[str, Any]:
         state = {
             **self.ordered.identity,
             "epoch": self._epoch,
-            "stages": [[stage.world_size, stage.taken] for stage in self._stages],
+            "stages": [[stage.world_size, stage.taken] for stage in self._stages_after(steps)],
         }
         return {**state, "worker": list(self._worker)} if self._worker else state
 
@@ -184,12 +186,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
         For loops that count themselves, because the workers of a `DataLoader` iterate over copies of this loader.
         """
-        *before, now = self._stages
-        taken = now.taken + steps * self.batch_size
-        return {
-            **self._state(),
-            "stages": [[stage.world_size, stage.taken] for stage in (*before, Stage(now.world_size, taken))],
-        }
+        return self._state(steps)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken: the rows not seen in its epoch come next.
@@ -202,16 +199,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         missing = present.keys() - state.keys() - {"worker"}
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
-        for name in self.ordered.identity:
-            if state[name] != present[name]:
-                remedy = (
-                    "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"
-                    if name == "content_digest"
-                    else ""
-                )
-                raise StoreError(
-                    f"the loader's state has {name} {state[name]!r}, this loader {present[name]!r}{remedy}"
-                )
+        self.ordered.check(state, "loader")
         worker = state.get("worker")
         if worker and not get_worker_info():
             raise StoreError(
@@ -236,9 +224,14 @@ class TokenLoader(IterableDataset[TokenBatch]):
         """Rank and number of ranks."""
         return self._rank, self._world_size
 
-    def _take(self, steps: int) -> None:
-        now = self._stages[-1]
-        self._stages[-1] = Stage(now.world_size, now.taken + steps * self.batch_size)
+    @property
+    def _stages(self) -> list[Stage]:
+        """Where the loader stands in its epoch."""
+        return self._stages_after(0)
+
+    def _stages_after(self, steps: int) -> list[Stage]:
+        *before, now = self._begun
+        return [*before, Stage(now.world_size, now.taken + (self._steps_done + steps) * self.batch_size)]
 
     def _steps(self, stages: list[Stage]) -> int:
         """Batches of this rank from now to the end of the epoch."""
@@ -251,7 +244,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
         """All batches from now to the end of the epoch."""
         several = max(_GATHERED_ROWS // self.batch_size, 1)
         for rows in self._located(stages, several * self.batch_size):
-            yield from map(self._filled, self.store.batches_of(rows, self.batch_size))
+            batches = self.store.batches_of(rows, self.batch_size)
+            yield from map(self._filled, batches) if self._remainder == "pad" else batches
 
     def _located(self, stages: list[Stage], size: int) -> Iterator[Located]:
         """The rows of all batches from now to the end of the epoch, so many at a time, which are whole batches."""

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
+from pipeline.loader.blocks import mixed_blocks
 from pipeline.loader.loader import TokenLoader
 from pipeline.loader.mixed import MixedBatch, MixedStores, Offsets
 from pipeline.loader.ordered import in_batches
@@ -29,13 +29,14 @@ from pipeline.overlap import prefetch
 from pipeline.store.reader import TokenStore
 from pipeline.store.row_array import Located
 
-_BLOCK_ROWS = 4096
-"""Rows that are mixed as one."""
-
 _BLOCKS_AHEAD = 8
 
 _COUNTED_STEPS = 64
 """Steps between which the passes are not brought up to date."""
+
+
+# What a mixture shares with its copies in workers: whether there are any, and how often it was given a state.
+_IN_WORKERS, _LOADS = range(2)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
     A torch `DataLoader` may iterate it with `batch_size=None`, in the same order with any number of workers. They are
     copies that begin where this loader stands: before the next iteration, `load_state_dict(state_after(steps))`.
+    Workers that stay (`persistent_workers=True`) go on by themselves with the next epoch; where an epoch was left
+    before its end, and after `load_state_dict`, they raise StoreError, and it takes a new DataLoader.
 
     Args:
         sources: open stores, or loaders of them, of which rows, order and seed count, and rank and world_size must
@@ -121,7 +124,9 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self._steps = 0
         self._worker: tuple[int, int, int] | None = None
         self._all_taken = False
-        self._in_workers = torch.zeros(1, dtype=torch.bool).share_memory_()  # shared with the copies in workers
+        self._resumes = False
+        self._loads = 0
+        self._shared = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     @property
     def vocab_size(self) -> int:
@@ -158,12 +163,9 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     def __iter__(self) -> Iterator[MixedBatch]:
         info = get_worker_info()
         number, count = (info.id, info.num_workers) if info else (0, 1)
-        if self._worker and self._worker[:2] != (number, count):
-            raise StoreError(
-                f"the mixture's state is of worker {self._worker[0]} of {self._worker[1]}, this is worker {number} of "
-                f"{count}; resume with the same number of workers, or from MixtureLoader.state_after"
-            )
-        self._in_workers[0] = info is not None
+        if info:
+            self._check_worker(number, count)
+        self._shared[_IN_WORKERS] = info is not None
         if self._all_taken:  # whoever counts batches does not ask for one beyond the last
             self._next_epoch(self._now())
         done = self._worker[2] if self._worker else 0
@@ -183,12 +185,32 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         assert steps is not None
         self._next_epoch(self._after(place, steps))
 
+    def _check_worker(self, number: int, count: int) -> None:
+        """Raises StoreError in a worker that would not go on where the other workers do."""
+        resumes, self._resumes = self._resumes, False
+        if self._worker and self._worker[:2] != (number, count):
+            raise StoreError(
+                f"the mixture's state is of worker {self._worker[0]} of {self._worker[1]}, this is worker {number} of "
+                f"{count}; resume with the same number of workers, or from MixtureLoader.state_after"
+            )
+        if resumes:
+            return
+        if self._loads != int(self._shared[_LOADS]):
+            raise StoreError(
+                "the mixture was given a state after these persistent workers were started; make a new DataLoader"
+            )
+        if self._worker:
+            raise StoreError(
+                "the last iteration was left before its end, and these persistent workers had read ahead, one further "
+                "than another; load_state_dict(state_after(steps)), then make a new DataLoader"
+            )
+
     def state_dict(self) -> dict[str, Any]:
         """Where the mixture stands: a few numbers for each store, the same on every rank after equally many steps.
 
         Raises StoreError once the workers of a `DataLoader` iterate over copies of this loader, for it stands still.
         """
-        if self._in_workers and not get_worker_info():
+        if self._shared[_IN_WORKERS] and not get_worker_info():
             raise StoreError(
                 "workers of a DataLoader iterate over copies of this mixture: use state_after(steps) with the number "
                 "of batches so far"
@@ -200,8 +222,12 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         """The state after so many batches from where the mixture stands.
 
         For loops that count themselves, because the workers of a `DataLoader` iterate over copies of this loader.
+        After the last batch of an epoch it is the beginning of the next.
         """
-        return self._state(self._after(self._now(), steps))
+        place = self._now()
+        while (left := self._steps_left(place)) is not None and 0 < steps >= left:
+            place, steps = replace(self._after(place, left), delivered=0), steps - left
+        return self._state(self._after(place, steps))
 
     def load_state_dict(self, state: dict[str, Any], new_weights: bool = False) -> None:
         """Go on where `state` was taken: the rows not seen in the passes that are begun come next.
@@ -222,8 +248,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             if state[name] != present[name]:
                 remedy = "; load_state_dict(state, new_weights=True) goes on with others" if name == "weights" else ""
                 raise StoreError(f"the mixture's state has {name} {state[name]}, this mixture {present[name]}{remedy}")
-        for loader, theirs, ours in zip(self._loaders, state["stores"], present["stores"], strict=True):
-            _compare(loader, theirs, ours)
+        for loader, theirs in zip(self._loaders, state["stores"], strict=True):
+            loader.ordered.check(theirs, "mixture")
         worker = state.get("worker")
         if worker and not get_worker_info():
             raise StoreError(
@@ -240,8 +266,12 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self._begin, self._steps = _Place(int(state["position"]), int(state["delivered"]), places), 0
         self._all_taken = False
         self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
-        if not get_worker_info():
-            self._in_workers[0] = False
+        if get_worker_info():
+            self._resumes = True
+        else:
+            self._shared[_IN_WORKERS] = False
+            self._shared[_LOADS] += 1
+            self._loads = int(self._shared[_LOADS])
 
     def _state(self, place: _Place) -> dict[str, Any]:
         return {
@@ -290,22 +320,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
     def _blocks(self, place: _Place) -> Iterator[Located]:
         """This rank's rows without end, numbered through all stores."""
-        streams = [_Stream(self._windows(number, own)) for number, own in enumerate(place.stores)]
-        position = place.position
-        while True:
-            sources = self._schedule.at(position, _BLOCK_ROWS)
-            counts = np.bincount(sources, minlength=len(streams)).tolist()
-            pieces = [
-                replace(piece, rows=piece.rows + self.stores.starts[number])
-                for number, count in enumerate(counts)
-                for piece in streams[number].take(count)
-            ]
-            places = np.argsort(sources, kind="stable")  # of the rows of the first store, then of the second
-            rows, addresses = np.empty(_BLOCK_ROWS, np.int64), np.empty(_BLOCK_ROWS, np.int64)
-            rows[places] = np.concatenate([piece.rows for piece in pieces])
-            addresses[places] = np.concatenate([piece.addresses for piece in pieces])
-            yield Located(rows, addresses, [piece.memory for piece in pieces])
-            position += _BLOCK_ROWS
+        windows = [self._windows(number, own) for number, own in enumerate(place.stores)]
+        return mixed_blocks(windows, self.stores.starts, self._schedule, place.position)
 
     def _windows(self, number: int, progress: Progress) -> Iterator[Located]:
         """This rank's rows of one store, pass after pass."""
@@ -314,23 +330,6 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         while True:
             yield from loader.ordered.windows(own.number, own.world_size, own.segments)
             own, first = whole_share(own.number + 1, self._world_size, self._rank, first, len(loader.ordered))
-
-
-class _Stream:
-    """Windows of rows, to be taken in pieces of any length."""
-
-    def __init__(self, windows: Iterator[Located]) -> None:
-        self._windows = windows
-        self._rest: Located | None = None
-
-    def take(self, count: int) -> Iterator[Located]:
-        """The next `count` rows."""
-        while count:
-            window = next(self._windows) if self._rest is None else self._rest
-            piece = window[:count]
-            count -= len(piece)
-            self._rest = window[len(piece) :] if len(piece) < len(window) else None
-            yield piece
 
 
 def _normalised(weights: Sequence[float] | None, loaders: Sequence[TokenLoader]) -> tuple[float, ...]:
@@ -345,17 +344,3 @@ def _normalised(weights: Sequence[float] | None, loaders: Sequence[TokenLoader])
         if weight and not count:
             raise StoreError(f"{loader.store.root}: no rows to give the mixture; leave it out, or give it the weight 0")
     return tuple(weight / total for weight in given)
-
-
-def _compare(loader: TokenLoader, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    for name in loader.ordered.identity:
-        if theirs.get(name) != ours[name]:
-            remedy = (
-                "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"
-                if name == "content_digest"
-                else ""
-            )
-            raise StoreError(
-                f"{loader.store.root}: the mixture's state has {name} {theirs.get(name)!r}, this mixture "
-                f"{ours[name]!r}{remedy}"
-            )

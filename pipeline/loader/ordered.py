@@ -3,12 +3,13 @@
 import hashlib
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
+from pipeline.errors import StoreError
 from pipeline.loader.order import EpochOrder, Rows, Segment, Window
 from pipeline.store.reader import TokenStore
 from pipeline.store.row_array import Located
@@ -61,6 +62,16 @@ class OrderedRows:
             "seed": self._seed,
             "parts_at_a_time": self._parts_at_a_time,
         }
+
+    def check(self, state: Mapping[str, Any], of: str) -> None:
+        """Raises StoreError for the state `of` a loader or a mixture whose order of these rows is another."""
+        for name, ours in self.identity.items():
+            if state.get(name) != ours:
+                grown = "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"
+                raise StoreError(
+                    f"{self._store.root}: the {of}'s state has {name} {state.get(name)!r}, this {of} {ours!r}"
+                    f"{grown if name == 'content_digest' else ''}"
+                )
 
     def locate(self, positions: Rows) -> Located:
         """The rows at int64 [n] positions of the unshuffled order."""

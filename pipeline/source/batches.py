@@ -1,8 +1,8 @@
 """Batches of one source shard, read and decoded ahead of the encoder."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,9 +10,13 @@ from torch import Tensor
 from pipeline.errors import BadSample
 from pipeline.overlap import ordered_map
 from pipeline.records import Reject
-from pipeline.source.images import ImageTransform, memory_errors
+from pipeline.source.images import ImageTransform
+from pipeline.source.memory import memory_errors
 from pipeline.source.samples import Sample
 from pipeline.source.selection import Selection
+
+# For small images, handing each one to a thread takes longer than decoding it.
+_TASK_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,12 @@ class ImageBatch:
     """Up to B samples in source order, and the rejects met on the way."""
 
     img_B3HW: Tensor
-    """uint8; images behind the last row are black, so that every batch has one shape."""
-    rows: list[Row] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
+    """uint8, channels last in memory; images behind the last row are black, so that every batch has one shape."""
+    rows: list[Row]
+    rejects: list[Reject]
+
+
+Outcome = tuple[Row, Tensor] | Reject
 
 
 def image_batches(
@@ -47,26 +54,69 @@ def image_batches(
     fewer rows, or rejects alone. Whatever else goes wrong is raised, for it is not the image's fault.
     """
 
-    def prepare(sample: Sample) -> tuple[Row, Tensor] | Reject:
+    def prepare(task: Sequence[Sample]) -> list[Outcome]:
+        return prepare_samples(task, selection, transform)
+
+    tasks = split_into_tasks(samples, max(1, min(_TASK_SAMPLES, batch_size // 4)), transform.task_bytes)
+    rows: list[Row] = []
+    images: list[Tensor] = []
+    rejects: list[Reject] = []
+    for outcomes in ordered_map(prepare, tasks, decoders, ahead=2 * batch_size, weight=len):
+        for outcome in outcomes:
+            if isinstance(outcome, Reject):
+                rejects.append(outcome)
+                continue
+            rows.append(outcome[0])
+            images.append(outcome[1])
+            if len(rows) == batch_size:
+                yield ImageBatch(stacked(images, batch_size, transform), rows, rejects)
+                rows, images, rejects = [], [], []
+    if rows or rejects:
+        yield ImageBatch(stacked(images, batch_size, transform), rows, rejects)
+
+
+def split_into_tasks(samples: Iterable[Sample], count: int, size: int) -> Iterator[list[Sample]]:
+    """Runs of at most `count` samples; one that holds `size` bytes or more is not added to."""
+    task: list[Sample] = []
+    task_bytes = 0
+    for sample in samples:
+        task.append(sample)
+        task_bytes += sum(map(len, filter(None, sample.members.values())))
+        if len(task) == count or task_bytes >= size:
+            yield task
+            task, task_bytes = [], 0
+    if task:
+        yield task
+
+
+def prepare_samples(samples: Sequence[Sample], selection: Selection, transform: ImageTransform) -> list[Outcome]:
+    """For each sample its row and pixels uint8 [3, H, W], or the reject that it becomes."""
+    selected: list[Row | BadSample] = []
+    files: list[bytes] = []
+    for sample in samples:
         try:
             row = Row(sample.key, selection.label(sample), selection.fields(sample))
-            return row, transform(selection.image(sample))
+            files.append(selection.image(sample))
+            selected.append(row)
         except BadSample as error:
-            return Reject(key=sample.key, index=sample.index, stage=error.stage, reason=str(error))
+            selected.append(error)
+    images = iter(transform.many(files))
+    outcomes: list[Outcome] = []
+    for sample, found in zip(samples, selected, strict=True):
+        image = next(images) if isinstance(found, Row) else found
+        if isinstance(found, Row) and isinstance(image, Tensor):
+            outcomes.append((found, image))
+        elif isinstance(image, BadSample):
+            outcomes.append(Reject(key=sample.key, index=sample.index, stage=image.stage, reason=str(image)))
+    return outcomes
 
-    def empty() -> ImageBatch:
-        with memory_errors():
-            return ImageBatch(torch.zeros((batch_size, 3, *transform.size), dtype=torch.uint8))
 
-    batch = empty()
-    for item in ordered_map(prepare, samples, decoders, ahead=2 * batch_size):
-        if isinstance(item, Reject):
-            batch.rejects.append(item)
-            continue
-        row, batch.img_B3HW[len(batch.rows)] = item
-        batch.rows.append(row)
-        if len(batch.rows) == batch_size:
-            yield batch
-            batch = empty()
-    if batch.rows or batch.rejects:
-        yield batch
+def stacked(images: Sequence[Tensor], batch_size: int, transform: ImageTransform) -> Tensor:
+    """At most `batch_size` images as one uint8 tensor [batch_size, 3, H, W], channels last in memory, black behind."""
+    with memory_errors():
+        # As decoders give them: no pixel changes its place among its neighbours.
+        img_BHW3 = torch.empty((batch_size, *transform.size, 3), dtype=torch.uint8, device=transform.device)
+        if images:
+            torch.stack([img_3HW.permute(1, 2, 0) for img_3HW in images], out=img_BHW3[: len(images)])
+        img_BHW3[len(images) :] = 0
+        return img_BHW3.permute(0, 3, 1, 2)

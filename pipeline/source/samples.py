@@ -1,5 +1,6 @@
 """Samples of a source shard: members grouped by their WebDataset key."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class Sample:
     """Contents by extension in lower case; None for members that were not wanted."""
 
 
+@functools.lru_cache(maxsize=16)  # asked twice of each member
 def split_name(name: str) -> tuple[str, str] | None:
     """(key, extension in lower case) of a member's name, or None for a name that WebDataset skips."""
     match = _KEY_AND_EXTENSION.fullmatch(name)
@@ -56,7 +58,7 @@ class SampleReader:
     ) -> None:
         self._files = files
         self._path = path
-        self._wanted = wanted
+        self._wanted = functools.lru_cache(wanted)
         self._allow_unterminated = allow_unterminated
         self.digest = ""
         self.head = ""

@@ -2,7 +2,7 @@
 
 The standard library and WebDataset both end quietly where a tar is cut off, where a header is damaged, and
 where a second tar is appended. For a job that must not lose a sample those three are errors, so the blocks
-are walked here; the parsing of a header is left to `tarfile`. The format is that of POSIX pax and GNU tar:
+are walked here. The format is that of POSIX pax and GNU tar:
 https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
 """
 
@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import SourceError
+from pipeline.source.tar_header import Header, parse_header
 
 BLOCK_BYTES = 512
 HEAD_BYTES = 64 << 10
-_PIECE_BYTES = 1 << 20
+# Read and hashed at once: hashing little pieces takes longer, and lets go of the interpreter lock for each.
+_PIECE_BYTES = 1 << 18
 _REPACK = "copy the source shard again or repack it"
 
 
@@ -32,7 +34,7 @@ class StrictTar:
     """Iterates over the plain files of one tar, once, from front to back.
 
     After the last member `digest` is the sha256 (hex) and `bytes` the size of the whole file, and `head` the
-    sha256 of its first 64 KiB.
+    sha256 of its first 64 KiB. Before, the digests may be those of more than was walked: the file is read ahead.
 
     Iterating raises SourceError for a tar that is cut off, damaged, compressed, followed by other data, or
     that holds links or sparse files, naming the tar, the offset in bytes and the remedy.
@@ -51,6 +53,9 @@ class StrictTar:
         self._allow_unterminated = allow_unterminated
         self._sha256 = hashlib.sha256()
         self._head = hashlib.sha256()
+        self._bytes_hashed = 0
+        self._piece = b""
+        self._at = 0
         self.bytes = 0
 
     @property
@@ -75,11 +80,12 @@ class StrictTar:
             elif header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
                 self._skip(header.size)
             else:
-                name = pax.get("path") or long_name or header.name
-                size = int(pax.get("size", header.size))
-                sparse = any(keyword.startswith("GNU.sparse.") for keyword in pax)
+                name, size, sparse = long_name or header.name, header.size, False
+                if pax:
+                    name, size = pax.get("path") or name, int(pax.get("size", size))
+                    sparse = any(keyword.startswith("GNU.sparse.") for keyword in pax)
                 long_name, pax = None, {}
-                if header.isdir():
+                if header.type == tarfile.DIRTYPE:
                     continue
                 if sparse or header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
                     raise self._error(
@@ -93,7 +99,7 @@ class StrictTar:
         if long_name is not None or pax:
             raise self._error(self.bytes, f"cut off between the long name of a member and the member; {_REPACK}")
 
-    def _header(self) -> tarfile.TarInfo | None:
+    def _header(self) -> Header | None:
         """The next header, or None behind a good end of the archive."""
         offset = self.bytes
         block = self._read(BLOCK_BYTES)
@@ -115,7 +121,7 @@ class StrictTar:
             self._expect_only_zeros()
             return None
         try:
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
+            header = parse_header(block)
         except tarfile.HeaderError as error:
             raise self._error(offset, f"damaged header ({error}) or not a tar at all; {_REPACK}") from None
         if header.size < 0:
@@ -132,6 +138,12 @@ class StrictTar:
                 )
 
     def _data(self, size: int) -> bytes:
+        padded = size + -size % BLOCK_BYTES
+        if self._at + padded <= len(self._piece):  # the common case, and cheap
+            data = self._piece[self._at : self._at + size]
+            self._at += padded
+            self.bytes += padded
+            return data
         return b"".join(self._pieces(size))
 
     def _skip(self, size: int) -> None:
@@ -167,12 +179,25 @@ class StrictTar:
         return records
 
     def _read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self._sha256.update(data)
-        if self.bytes < HEAD_BYTES:
-            self._head.update(data[: HEAD_BYTES - self.bytes])
+        """The next `size` bytes, fewer at the end of the file."""
+        data = self._piece[self._at : self._at + size]
+        self._at += len(data)
+        while len(data) < size and self._next_piece():
+            rest = self._piece[: size - len(data)]
+            self._at = len(rest)
+            data += rest
         self.bytes += len(data)
         return data
+
+    def _next_piece(self) -> bool:
+        """Read on, once all of a piece has been walked; False at the end of the file."""
+        self._piece = self._stream.read(_PIECE_BYTES)
+        self._at = 0
+        self._sha256.update(self._piece)
+        if self._bytes_hashed < HEAD_BYTES:
+            self._head.update(self._piece[: HEAD_BYTES - self._bytes_hashed])
+        self._bytes_hashed += len(self._piece)
+        return bool(self._piece)
 
     def _error(self, offset: int, what: str) -> SourceError:
         return SourceError(f"{self._name}: at byte {offset:,}: {what}")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.files import Files
 from pipeline.records import JSON, Record
@@ -68,7 +68,12 @@ class CommitRecord(Record):
     execution: JSON
     """Precision, device, batch shape and library versions that the tokens were made with."""
     seconds: dict[str, float]
-    """Busy seconds by stage."""
+    """Busy seconds by stage (read, decode, encode, write), summed over its threads: stages run beside each other.
+    `wall` is the time of the process that was spent on this part alone."""
+    counts: dict[str, int] = Field(default={})
+    """Samples by stage."""
+    threads: dict[str, int] = Field(default={})
+    """How many each stage had; and `cores`, the CPU cores of the process."""
     host: str
     finished: str
     """UTC time of the commit, ISO 8601."""

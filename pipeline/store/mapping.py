@@ -18,6 +18,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -53,3 +55,24 @@ def map_file(file: BinaryIO) -> Array:
     memory = Memory(address, size)
     weakref.finalize(memory, _libc.munmap, address, size).atexit = False
     return np.asarray(memory)
+
+
+def in_memory(data: Array) -> bool:
+    """Whether the first page of a stretch of a mapped file is in memory.
+
+    Linux tells only those who may write to the file; to others all pages seem to be there.
+    """
+    start, _ = _pages(data)
+    page = ctypes.create_string_buffer(1)
+    return bool(_libc.mincore(start, 1, page)) or bool(page.raw[0] & 1)
+
+
+def read_ahead(data: Array) -> None:
+    """Have the operating system begin to read a stretch of a mapped file; returns without waiting for it."""
+    _libc.madvise(*_pages(data), mmap.MADV_WILLNEED)
+
+
+def _pages(data: Array) -> tuple[int, int]:
+    """Address of the first page, and bytes from there to the end."""
+    address: int = data.__array_interface__["data"][0]
+    return address - address % mmap.PAGESIZE, data.nbytes + address % mmap.PAGESIZE

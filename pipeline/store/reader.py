@@ -105,8 +105,10 @@ class TokenStore:
 
     def __getitem__(self, index: int) -> TokenSample:
         """Sample `index`; negative ones count from the end. Raises IndexError."""
-        batch = self.read([range(len(self))[index]])
-        return TokenSample(batch.key[0], int(batch.label[0]), [idx_BL[0] for idx_BL in batch.idx_Bl])
+        row = np.array([range(len(self))[index]])
+        tokens = self._tokens.gather(self.locate(row))[0]
+        idx_l = torch.from_numpy(tokens.astype(np.int64)).split_with_sizes(self.block_lengths)
+        return TokenSample(self.keys_of(row)[0], int(self.labels_of(row)[0]), list(idx_l))
 
     def read(self, rows: slice | Sequence[int] | Array) -> TokenBatch:
         """The named rows, in the order given. Whole ranges are much faster than scattered rows.
@@ -132,7 +134,11 @@ class TokenStore:
         return self._tokens.begin_runs(starts, lengths)
 
     def fetch(self, rows: Array) -> None:
-        """Begin to copy the parts of int64 [n] row numbers into the cache, if there is one; returns at once."""
+        """Begin to copy the parts of int64 [n] row numbers into the cache, or to read what was dropped from memory.
+
+        Returns at once.
+        """
+        self._tokens.read_ahead(rows)
         numbers = np.unique(np.searchsorted(self._starts, rows, side="right") - 1)
         self._opening.fetch([(self._parts[n].name, self._parts[n].attempt) for n in numbers], "tokens")
 
@@ -142,9 +148,10 @@ class TokenStore:
 
     def batches_of(self, located: Located, batch_size: int) -> Iterator[TokenBatch]:
         """The same in several batches, gathered in one go; of no rows, one batch."""
-        tokens, rows = torch.from_numpy(self._tokens.gather(located)), located.rows
+        tokens, rows = self._tokens.gather(located), located.rows
         for first in range(0, max(len(rows), 1), batch_size):
-            yield TokenBatch(tokens[first : first + batch_size], rows[first : first + batch_size], self)
+            end = first + batch_size
+            yield TokenBatch(torch.from_numpy(tokens[first:end]), rows[first:end], self)
 
     def batches(self, batch_size: int) -> Iterator[TokenBatch]:
         """All samples in order, in batches of at most `batch_size`."""

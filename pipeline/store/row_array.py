@@ -17,7 +17,7 @@ from cachetools import LRUCache
 
 from pipeline.store.arrays import Array, chunk_rows
 from pipeline.store.chunked import ChunkedArray
-from pipeline.store.mapping import Memory
+from pipeline.store.mapping import Memory, in_memory, read_ahead
 from pipeline.store.parts import Part
 
 _ADDRESSES = 1 << 47
@@ -30,6 +30,9 @@ _UNKNOWN = np.iinfo(np.int64).min
 
 _MOST_MAPPED = 16_384
 """Parts that stay mapped: Linux allows a process 65,530 mappings (vm.max_map_count)."""
+
+_SAMPLED = 8
+"""Of so many mapped chunks it is asked whether they are in memory, before all are read ahead."""
 
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -50,7 +53,9 @@ class Located:
 
     def __getitem__(self, which: slice | Array) -> "Located":
         """Some of the rows."""
-        return Located(self.rows[which], self.addresses[which], self.memory)
+        if isinstance(which, slice):
+            return Located(self.rows[which], self.addresses[which], self.memory)
+        return Located(self.rows.take(which), self.addresses.take(which), self.memory)
 
     def __add__(self, other: "Located") -> "Located":
         """The rows of both."""
@@ -120,8 +125,21 @@ class RowArray:
         Safe to call from several threads. Raises CorruptStore naming part, chunk and remedy; StoreError where a
         file cannot be had.
         """
-        offsets, memory = self._offsets(np.searchsorted(self.chunk_starts, rows, side="right") - 1, {})
+        offsets, memory = self._offsets(self.chunk_starts.searchsorted(rows, side="right") - 1, {})
         return Located(rows, offsets + rows * self._row_bytes, memory)
+
+    def read_ahead(self, rows: Array) -> None:
+        """Have the operating system read the mapped chunks of int64 [n] rows, one in each, if it has dropped them.
+
+        Returns at once. Where they are in memory still it takes some microseconds: a sample of the chunks is looked at.
+        """
+        opened = self._open.rows
+        chunks = (self.chunk_starts.searchsorted(rows, side="right") - 1).tolist()
+        mapped = [opened[chunk] for chunk in chunks if chunk in opened]
+        step = max(len(mapped) // _SAMPLED, 1)
+        if not all(map(in_memory, mapped[::step])):
+            for data in mapped:
+                read_ahead(data)
 
     def begin_runs(self, starts: Array, lengths: Array) -> Callable[[], Located]:
         """Begin to map or decode runs of consecutive rows, int64 [runs] each, every one within a chunk.
@@ -134,9 +152,13 @@ class RowArray:
 
         def located() -> Located:
             offsets, memory = self._offsets(chunks, coming)
-            ends = np.cumsum(lengths)
-            rows = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
-            return Located(rows, np.repeat(offsets, lengths) + rows * self._row_bytes, memory)
+            first = starts - (np.cumsum(lengths) - lengths)  # row of each run, less its place among all rows
+            rows, addresses = np.repeat(first, lengths), np.repeat(offsets + first * self._row_bytes, lengths)
+            places = np.arange(len(rows))
+            rows += places
+            places *= self._row_bytes  # in place, for the pages of fresh arrays take longer than the sums
+            addresses += places
+            return Located(rows, addresses, memory)
 
         return located
 

@@ -43,8 +43,8 @@ class RowTexts:
         """The strings of int64 [n] row numbers, None where a row has none. Raises CorruptStore and StoreError."""
         if os.getpid() != self._pid:  # a lock that another thread held does not survive a fork
             self._begin()
-        chunks = np.searchsorted(self._chunk_starts, rows, side="right") - 1
-        pieces = {chunk: self._piece(chunk) for chunk in np.unique(chunks).tolist()}
+        chunks = self._chunk_starts.searchsorted(rows, side="right") - 1
+        pieces = {chunk: self._piece(chunk) for chunk in set(chunks.tolist())}
         local = rows - self._chunk_starts[chunks]
         found: list[bytes | None] = []
         for chunk, row in zip(chunks.tolist(), local.tolist(), strict=True):

@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import google_crc32c
@@ -37,6 +37,9 @@ class EncodedShard:
     ignored: list[str]
     execution: JSON
     seconds: dict[str, float]
+    counts: dict[str, int] = field(default_factory=dict)
+    threads: dict[str, int] = field(default_factory=dict)
+    """These as in CommitRecord."""
 
 
 def commit_part(files: Files, birth: Birth, shard: EncodedShard) -> CommitRecord:
@@ -91,6 +94,8 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
         content_digest=content_digest(arrays),
         execution=shard.execution,
         seconds={**shard.seconds, "write": round(time.monotonic() - started, 3)},
+        counts=shard.counts,
+        threads=shard.threads,
         host=socket.gethostname(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )

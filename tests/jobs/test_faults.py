@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import yaml
 from fixtures_store import (
-    BATCH_SIZE,
     COLLECTION,
     Done,
     Halt,
@@ -387,10 +386,7 @@ def test_a_batch_that_is_too_large_to_encode_fails_its_source_shard(job: Job) ->
     words = [word for setting in settings for word in ("--set", setting)]
     done = job.start(*words, more_memory=200 << 20).wait()
     assert (done.status, done.out, "Traceback" in done.err) == (1, "", False), done.err
-    pixels = BATCH_SIZE * 3 * 1536**2 * 4  # as float32
-    assert re.search(rf"train-0001\.tar stays pending: MemoryError: .*tried to allocate {pixels} bytes", done.err), (
-        done.err
-    )
+    assert re.search(r"train-0001\.tar stays pending: MemoryError: .*tried to allocate \d+ bytes", done.err), done.err
     # The empty one is committed, unless the little memory that is left is too little for that.
     assert re.search(r": [01] of 2 source shards are committed", done.err), done.err
     assert job.listing("claims") == []
@@ -398,13 +394,14 @@ def test_a_batch_that_is_too_large_to_encode_fails_its_source_shard(job: Job) ->
 
 ENCODE = """
 import resource, sys, torch
-from concurrent.futures import ThreadPoolExecutor
 from pipeline.config import load_config
-from pipeline.jobs.encoding import ShardEncoder
+from pipeline.jobs.encoding import shard_encoder
 from pipeline.models.pretrained import load_tokenizer
+from pipeline.world import current_world
 config = load_config(sys.argv[1], [])
 tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu", "fp32")
-encoder = ShardEncoder(config, tokenizer, torch.device("cpu"), ThreadPoolExecutor(1), {})
+context = shard_encoder(config, tokenizer, current_world())
+encoder = context.__enter__()
 assert encoder.encode_images(torch.zeros(2, 3, 16, 24, dtype=torch.uint8)).shape == (2, 24)
 img_B3HW = torch.zeros(2, 3, 2048, 2048, dtype=torch.uint8)
 pages = int(open("/proc/self/statm").read().split()[0])

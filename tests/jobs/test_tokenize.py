@@ -131,7 +131,9 @@ def test_commits_say_how_tokens_were_made(finished: Job) -> None:
         assert (record["execution"]["precision"], record["execution"]["batch_size"]) == ("fp32", BATCH_SIZE)
         assert record["execution"]["device"].startswith(("cpu", "NVIDIA"))
         assert set(record["execution"]["versions"]) == {"torch", "torchvision", "pillow"}
-        assert set(record["seconds"]) == {"encode", "wait_for_images", "write"}
+        assert set(record["seconds"]) == {"read", "decode", "encode", "write", "wall"} - (
+            {"encode"} if record["written"] == 0 else set()
+        )
 
 
 def test_no_path_of_the_source_and_no_leftovers_are_in_the_store(finished: Job) -> None:
@@ -163,7 +165,7 @@ def test_without_waiting_a_process_leaves_when_others_do_the_rest(job: Job, fini
     done = job.start("--no-wait").wait()
     assert done.status == 1
     missing = len(COLLECTION) - len(job.commits)
-    assert missing in (1, 2)  # the one in work, and the one being written beside it
+    assert 1 <= missing <= 5  # one being written, one in work, and those decoded ahead of it
     assert f"{len(COLLECTION) - missing} of 6 source shards are committed" in done.err
     first.signal(signal.SIGCONT)
     assert first.wait().status == 0

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.errors import StoreError, TokenizerError
 from pipeline.loader import MixedBatch, MixtureLoader, TokenLoader, rows_with_label
+from pipeline.loader import blocks as blocks_module
 from pipeline.loader import mixture as mixture_module
 from pipeline.loader import order as order_module
 from pipeline.loader.ordered import OrderedRows
@@ -64,7 +65,7 @@ def stores(folder: Path) -> list[TokenStore]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 4 chunks, blocks of 50 rows, passes brought up to date every 3 steps."""
     monkeypatch.setattr(order_module, "WINDOW_CHUNKS", 4)
-    monkeypatch.setattr(mixture_module, "_BLOCK_ROWS", 50)
+    monkeypatch.setattr(blocks_module, "BLOCK_ROWS", 50)
     monkeypatch.setattr(mixture_module, "_COUNTED_STEPS", 3)
 
 
@@ -161,7 +162,7 @@ def test_a_batch_stays_one_of_a_mixture(stores: list[TokenStore]) -> None:
 @pytest.mark.parametrize("block_rows", [7, 64, 1000])
 def test_blocks_do_not_show(stores: list[TokenStore], monkeypatch: pytest.MonkeyPatch, block_rows: int) -> None:
     expected = rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 13), 30))
-    monkeypatch.setattr(mixture_module, "_BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(blocks_module, "BLOCK_ROWS", block_rows)
     assert rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 13), 30)) == expected
     assert rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 130), 3)) == expected
 
@@ -279,6 +280,54 @@ def test_workers_change_nothing(stores: list[TokenStore], workers: int) -> None:
     loader.load_state_dict(loader.state_after(4))
     assert loader.state_dict()["position"] == 40
     assert rows_of(list(DataLoader(loader, batch_size=None, num_workers=workers))) == expected[40:]
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_workers_that_stay_go_on_with_the_next_epoch_and_notice_a_state(
+    stores: list[TokenStore], start_method: str
+) -> None:
+    epochs = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=150)
+    first, second, third = (rows_of(list(epochs)) for _ in range(3))
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=150)
+    batches = DataLoader(
+        loader, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context=start_method
+    )
+    if start_method == "fork":  # what is patched here, and so the order, is not patched in spawned processes
+        assert [rows_of(list(batches)) for _ in range(2)] == [first, second]
+    else:
+        assert [len(rows_of(list(batches))) for _ in range(2)] == [150, 150]
+    loader.load_state_dict(loader.state_after(30))
+    with pytest.raises(StoreError, match="given a state after these persistent workers were started; make a new"):
+        next(iter(batches))
+    assert rows_of(list(DataLoader(loader, batch_size=None, num_workers=2))) == third
+
+
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_that_stay_do_not_go_on_from_where_each_has_read_ahead(
+    stores: list[TokenStore], start_method: str
+) -> None:
+    batches = DataLoader(
+        MixtureLoader(stores, WEIGHTS, 10),
+        batch_size=None,
+        num_workers=2,
+        persistent_workers=True,
+        multiprocessing_context=start_method,
+    )
+    for _ in islice(batches, 3):
+        pass
+    with pytest.raises(StoreError, match=r"left before its end, .* load_state_dict\(state_after\(steps\)\), then make"):
+        next(iter(batches))
+
+
+def test_the_state_after_an_epoch_is_the_beginning_of_the_next(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+    for steps, left in ((9, 1), (10, 10), (13, 7), (20, 10), (25, 5)):
+        resumed = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+        resumed.load_state_dict(loader.state_after(steps))
+        assert len(list(resumed)) == left
+    steps_of(loader, 10)
+    assert loader.state_after(0)["delivered"] == 100
+    assert loader.state_after(4)["delivered"] == 40
 
 
 def test_a_worker_s_state_goes_on_where_it_was(stores: list[TokenStore], monkeypatch: pytest.MonkeyPatch) -> None:

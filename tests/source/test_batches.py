@@ -1,7 +1,7 @@
 """Batches of one source shard: every sample once, as a row or as a reject, in source order."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from PIL import Image
 from support import encoded, shared_data, tar_bytes
 
 from pipeline.config import ImageConfig, SourceConfig
-from pipeline.errors import SourceError
+from pipeline.errors import BadImage, SourceError
 from pipeline.files import LocalFiles
 from pipeline.overlap import prefetch
 from pipeline.records import Reject
-from pipeline.source.batches import ImageBatch, Row, image_batches
+from pipeline.source.batches import ImageBatch, Row, image_batches, prepare_samples, split_into_tasks
 from pipeline.source.images import ImageTransform
 from pipeline.source.samples import Sample, SampleReader
 from pipeline.source.selection import Selection
@@ -151,10 +151,10 @@ def test_an_error_of_the_reader_surfaces_behind_the_good_batches(pool: ThreadPoo
 @pytest.mark.parametrize("error", [MemoryError("no memory"), RuntimeError("CUDA error"), ImportError("no codec")])
 def test_a_fault_of_the_machine_is_raised_and_never_a_reject(pool: ThreadPoolExecutor, error: Exception) -> None:
     class Failing(ImageTransform):
-        def __call__(self, data: bytes) -> torch.Tensor:
-            if data == plain(6):
+        def many(self, files: Sequence[bytes]) -> list[torch.Tensor | BadImage]:
+            if plain(6) in files:
                 raise error
-            return super().__call__(data)
+            return super().many(files)
 
     found = image_batches(map(sample, range(9)), selection(), Failing(ImageConfig(size=(8, 12))), 4, pool)
     assert next(found).rejects == []
@@ -175,6 +175,52 @@ def test_reading_ahead_is_bounded(pool: ThreadPoolExecutor) -> None:
     for done in range(1, 6):
         next(found)
         assert 4 * done <= taken <= 4 * done + 2 * 4
+
+
+# Bytes of the samples; samples and bytes of a task at most; samples of each task.
+TASKS = [
+    ([], 4, 100, []),
+    ([1] * 9, 4, 100, [4, 4, 1]),
+    ([1] * 8, 4, 100, [4, 4]),
+    ([40] * 7, 4, 100, [3, 3, 1]),  # it is full when its bytes are reached, not before
+    ([200, 1, 1, 200, 1], 4, 100, [1, 3, 1]),
+    ([200] * 3, 1, 100, [1, 1, 1]),
+]
+
+
+@pytest.mark.parametrize(("sizes", "count", "size", "expected"), TASKS)
+def test_tasks_are_bounded_by_samples_and_bytes(sizes: list[int], count: int, size: int, expected: list[int]) -> None:
+    samples = [Sample(n, str(n), {"jpg": bytes(length), "txt": None}) for n, length in enumerate(sizes)]
+    tasks = list(split_into_tasks(samples, count, size))
+    assert [len(task) for task in tasks] == expected
+    assert [item for task in tasks for item in task] == samples
+
+
+def test_samples_of_a_task_keep_their_order_and_their_faults() -> None:
+    task = [sample(0), bad(1), sample(2, txt=b"no picture"), sample(3), sample(4, png=plain(1), cls=b"cat"), sample(5)]
+    outcomes = prepare_samples(task, selection(), TRANSFORM)
+    found = [item.stage if isinstance(item, Reject) else item[0].label for item in outcomes]
+    assert found == [0, "decode", "select", 3, "label", 5]
+    shades = [item[1].unique().tolist() for item in outcomes if not isinstance(item, Reject)]
+    assert shades == [[1], [4], [6]]
+
+
+def test_small_images_are_decoded_many_at_a_time(pool: ThreadPoolExecutor) -> None:
+    calls: list[int] = []
+
+    class Counting(ImageTransform):
+        def many(self, files: Sequence[bytes]) -> list[torch.Tensor | BadImage]:
+            calls.append(len(files))
+            return super().many(files)
+
+    apply = Counting(ImageConfig(size=(8, 12)))
+    assert len(list(image_batches(map(sample, range(128)), selection(), apply, 64, pool))) == 2
+    assert calls == [16] * 8
+
+
+def test_batches_are_channels_last_in_memory(pool: ThreadPoolExecutor) -> None:
+    for batch in batches(map(sample, range(6)), pool):
+        assert batch.img_B3HW.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_closing_a_prefetched_stage_leaves_no_thread_and_closes_the_reader(
@@ -211,3 +257,14 @@ def test_batch_size_and_threads_do_not_change_the_pixels() -> None:
     once = pixels(1, 1)
     assert once.shape == (40, 3, 64, 64)
     assert np.array_equal(once, pixels(4, 16))
+
+
+def test_batches_hold_what_the_transform_makes_of_each_image() -> None:
+    """CIFAR-10: small JPEGs, decoded in groups."""
+    shards = shared_data("cifar10/cifar10-test-0000.tar")
+    apply = ImageTransform(ImageConfig(size=32))
+    samples = [item for item in SampleReader(LocalFiles(shards.parent), shards.name) if item.index < 100]
+    with ThreadPoolExecutor(2) as pool:
+        (batch,) = image_batches(samples, selection(), apply, 100, pool)
+    for item, img_3HW in zip(samples, batch.img_B3HW, strict=True):
+        assert torch.equal(img_3HW, apply(item.members["jpg"] or b""))

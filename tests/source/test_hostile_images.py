@@ -30,7 +30,8 @@ from support import encoded
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
 from pipeline.jobs.training.stream import Place, training_batches, training_shards
-from pipeline.source.images import PEAK_BYTES_PER_PIXEL, ImageTransform, decode_rgb
+from pipeline.source.decoding import PEAK_BYTES_PER_PIXEL, decode_rgb
+from pipeline.source.images import ImageTransform
 from pipeline.store import TokenStore
 
 SECONDS = 20

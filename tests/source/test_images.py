@@ -5,6 +5,7 @@ import hashlib
 import io
 import multiprocessing
 import random
+import re
 import resource
 import struct
 import sys
@@ -27,7 +28,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage, VqtokError
-from pipeline.source.images import FORMATS, ImageTransform, decode_rgb
+from pipeline.source.decoding import decode_rgb
+from pipeline.source.images import ImageTransform
+from pipeline.source.pillow import FORMATS
 
 LIMIT = 10**8
 
@@ -511,6 +514,46 @@ def test_an_image_of_too_many_pixels_costs_no_memory() -> None:
     bomb = png_of(50_000, 50_000, 1, 0, zlib.compress(bytes(10**6), 9))
     expected = "BadImage: 50000x50000 pixels are more than image.max_pixels = 1,000,000,000"
     assert in_a_child(outcome_without_memory, bomb) == expected
+
+
+def test_many_files_are_what_each_of_them_is() -> None:
+    small = [encoded(Image.fromarray(picture(height, 40)), "JPEG") for height in (30, 40, 50)]
+    damaged = small[1][:-2] + small[1][small[1].index(b"\xff\xda") :]  # noticed behind its last row only
+    files = [*small, b"text", encoded(Image.fromarray(RGB), "PNG"), damaged, small[0], b"", small[2]]
+    apply = ImageTransform(ImageConfig(size=(32, 24)))
+    found = apply.many(files)
+    assert [isinstance(item, BadImage) for item in found] == [data in (b"text", damaged, b"") for data in files]
+    for data, item in zip(files, found, strict=True):
+        if isinstance(item, BadImage):
+            with pytest.raises(BadImage, match=re.escape(str(item))):
+                apply(data)
+        else:
+            assert torch.equal(item, apply(data))
+    assert apply.many([]) == []
+
+
+def test_a_small_crop_does_not_hold_a_large_image() -> None:
+    data = encoded(Image.new("RGB", (900, 900)), "JPEG")
+    (pixels,) = ImageTransform(ImageConfig(size=30, resize="none")).many([data])
+    assert isinstance(pixels, Tensor)
+    assert pixels.untyped_storage().nbytes() == 30 * 30 * 3
+
+
+def test_decoders_are_part_of_the_identity() -> None:
+    names = ("torchvision", "turbojpeg", "nvjpeg")
+    identities = [ImageConfig(size=32, decoder=name).identity() for name in names]
+    assert [identity["decoder"] for identity in identities] == list(names)
+
+
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    def with_scans(data: bytes, count: int) -> bytes:
+        at, end = data.index(b"\xff\xda"), data.rindex(b"\xff\xd9")
+        return data[:at] + data[at:end] * count + data[end:]
+
+    picture_data = Image.fromarray(RGB)
+    assert "more than one scan" in refused(with_scans(encoded(picture_data, "JPEG"), 2))
+    assert "more than one scan" in refused(with_scans(encoded(picture_data, "JPEG"), 200))
+    assert "scans, more than 100" in refused(with_scans(encoded(picture_data, "JPEG", progressive=True), 20))
 
 
 def outcome_without_codec(module: str) -> str:

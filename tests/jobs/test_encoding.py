@@ -1,0 +1,123 @@
+"""Source shards into tokens: in order, and at work on several at their borders."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fixtures_store import COLLECTION, Job, make_job
+
+from pipeline.config import Config
+from pipeline.errors import SourceError
+from pipeline.jobs.encoding import ShardEncoder, shard_encoder
+from pipeline.models.pretrained import load_tokenizer
+from pipeline.records import SourceShard
+from pipeline.source.shards import find_source_shards
+from pipeline.store.writer import EncodedShard
+from pipeline.world import current_world
+
+pytest_plugins = ["fixtures_store"]
+
+
+@contextlib.contextmanager
+def encoder_of(config: Config) -> Iterator[ShardEncoder]:
+    tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu", config.tokenize.precision)
+    with shard_encoder(config, tokenizer, current_world()) as encoder:
+        yield encoder
+
+
+def test_each_source_shard_comes_out_in_order_with_what_its_stages_did(job: Job) -> None:
+    config = job.config()
+    shards = find_source_shards(config.source)
+    with encoder_of(config) as encoder:
+        outcomes = list(encoder.encode_shards(shards))
+    assert [shard for shard, _ in outcomes] == shards
+    for shard, encoded in outcomes:
+        assert isinstance(encoded, EncodedShard)
+        samples = len(COLLECTION[shard.path])
+        assert len(encoded.keys) + len(encoded.rejects) == len(encoded.tokens) + len(encoded.rejects) == samples
+        assert encoded.counts.get("read", 0) == encoded.counts.get("decode", 0) == samples
+        assert encoded.counts.get("encode", 0) == len(encoded.keys)
+        assert encoded.threads.keys() == {"read", "decode", "encode", "write", "cores"}
+        assert encoded.seconds["wall"] >= 0
+        if encoded.keys:
+            assert min(encoded.seconds[stage] for stage in ("read", "decode", "encode")) > 0
+
+
+def test_the_next_source_shard_is_read_before_this_one_is_encoded(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoding waits for it: without overlap this would not end."""
+    config = job.config("source.exclude=[more/*]", "tokenize.batch_size=20")
+    asked_for_next = threading.Event()
+
+    def shards() -> Iterator[SourceShard]:
+        for number, shard in enumerate(find_source_shards(config.source)):
+            if number == 1:
+                asked_for_next.set()
+            yield shard
+
+    with encoder_of(config) as encoder:
+        encode = encoder.tokenizer.encode
+
+        def encode_late(img_B3HW: object) -> object:
+            assert asked_for_next.wait(30)
+            return encode(img_B3HW)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(encoder.tokenizer, "encode", encode_late)
+        outcomes = list(encoder.encode_shards(shards()))
+    assert all(isinstance(encoded, EncodedShard) for _, encoded in outcomes)
+
+
+def test_what_goes_wrong_with_one_source_shard_is_its_own(copied: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    config = make_job(tmp_path / "job", copied, tokenizer_folder).config()
+    shards = find_source_shards(config.source)
+    truncated = next(shard for shard in shards if shard.path == "train-0000.tar")
+    tar = copied / truncated.path
+    tar.write_bytes(tar.read_bytes()[:-5000])
+    with encoder_of(config) as encoder:
+        outcomes = dict(zip((s.path for s in shards), encoder.encode_shards(shards), strict=True))
+    for path, (shard, outcome) in outcomes.items():
+        assert shard.path == path
+        assert isinstance(outcome, SourceError if shard == truncated else EncodedShard)
+
+
+def test_an_encoder_that_fails_fails_the_source_shard_in_work(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its batches that were under way are dropped, and its rows do not come back with the next one."""
+    config = job.config("tokenize.batch_size=2", "source.exclude=[more/*]")
+    shards = find_source_shards(config.source)
+    with encoder_of(config) as encoder:
+        encode, calls = encoder.tokenizer.encode, iter(range(1000))
+
+        def fail_once(img_B3HW: object) -> object:
+            if next(calls) == 3:
+                raise RuntimeError("the device is gone")
+            return encode(img_B3HW)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(encoder.tokenizer, "encode", fail_once)
+        (_, failed), *rest = encoder.encode_shards(shards)
+    assert isinstance(failed, RuntimeError)
+    for shard, encoded in rest:
+        assert isinstance(encoded, EncodedShard)
+        assert len(encoded.keys) + len(encoded.rejects) == len(COLLECTION[shard.path])
+
+
+def test_leaving_early_ends_all_threads(job: Job) -> None:
+    config = job.config("tokenize.batch_size=1")
+    before = set(threading.enumerate())
+    with encoder_of(config) as encoder:
+        outcomes = encoder.encode_shards(find_source_shards(config.source))
+        next(outcomes)
+        outcomes.close()
+    assert set(threading.enumerate()) == before
+
+
+def test_what_the_source_shards_raise_is_raised(job: Job) -> None:
+    def shards() -> Iterator[SourceShard]:
+        yield from find_source_shards(job.config().source)[:1]
+        raise OSError("the store is gone")
+
+    with encoder_of(job.config()) as encoder:
+        outcomes = encoder.encode_shards(shards())
+        assert isinstance(next(outcomes)[1], EncodedShard)
+        with pytest.raises(OSError, match="the store is gone"):
+            next(outcomes)
