@@ -1,5 +1,6 @@
 """`TokenLoader` in the workers of a torch `DataLoader`: the batches of the loader itself, whoever reads them."""
 
+import gc
 import json
 import multiprocessing
 import threading
@@ -120,6 +121,7 @@ def test_an_epoch_goes_on_with_another_number_of_workers(store: TokenStore, befo
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_leaving_an_epoch_leaves_nothing_behind(store: TokenStore, workers: int) -> None:
+    gc.collect()  # ends the workers of tests before, which a traceback may keep
     threads = set(threading.enumerate())
     loader = TokenLoader(store, batch_size=10)
     for _ in in_workers(loader, workers):
