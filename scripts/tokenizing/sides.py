@@ -11,6 +11,7 @@ import torch
 
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Precision, VqvaeTokenizer, normalize_pixels
+from pipeline.models.vqvae import SimpleVQVAE
 from pipeline.records import Normalization
 from pipeline.store import TokenStore
 from pipeline.world import available_cores
@@ -132,7 +133,7 @@ class _Bench:
         self._tokenizer = tokenizer
         self._folder = folder
         self._jobs = {precision: self._job(precision, precision) for precision in PRECISIONS}
-        self._model = _load(tokenizer, "fp32").model
+        self._model = _plain_model(tokenizer)
         self._tokens = (side // self._model.downsampling) ** 2
         codes, length = self._model.quantize.embedding.weight.shape
         self._search = search_product(self._tokens, (codes, length))
@@ -146,14 +147,14 @@ class _Bench:
         contestants: dict[str, Contestant] = {job_name(precision): job for precision, job in self._jobs.items()}
         contestants |= {DECODE: self._decode, DECODE_LIMIT: DecodeLimit(self._photos, self._side, cores)}
         for precision in PRECISIONS:
-            tokenizer = _load(self._tokenizer, precision)
+            tokenizer = load_tokenizer(self._tokenizer, "raster", _CPU, precision)
             contestants[encode_name(precision)] = Encode(tokenizer, _CPU, cores, pixels, count)
         return contestants | {FLOPS: partial(product_rates.measure, self._products)}
 
     def peers(self) -> dict[str, Peer]:
         """Other ways, each with a model of its own that nobody has rearranged."""
         return {
-            title: peer(self._photos, _load(self._tokenizer).model, self._side, self._folder / peer.__name__)
+            title: peer(self._photos, _plain_model(self._tokenizer), self._side, self._folder / peer.__name__)
             for title, peer in PEERS.items()
         }
 
@@ -198,7 +199,10 @@ def _images_in(seconds: float, side: int, files: Sequence[bytes], tokenizer: Pat
     return max(1, round(max(job() for _ in range(2)) * seconds / least)) * least
 
 
-def _load(folder: Path, precision: Precision = "fp32") -> VqvaeTokenizer:
-    tokenizer = load_tokenizer(folder, "raster", _CPU, precision)
+def _plain_model(folder: Path) -> SimpleVQVAE:
+    """The model in a tokenizer folder as its class builds it: a tokenizer may have rearranged its weights."""
+    tokenizer = load_tokenizer(folder, "raster")
     assert isinstance(tokenizer, VqvaeTokenizer)
-    return tokenizer
+    model = SimpleVQVAE(**tokenizer.model.arguments)  # type: ignore[arg-type]
+    model.load_state_dict(tokenizer.model.state_dict())
+    return model.eval()

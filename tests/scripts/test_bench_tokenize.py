@@ -84,11 +84,12 @@ def test_growth_is_measured() -> None:
     done = bench("--growth", "tiny")
     assert done.status == 0, done.err
     assert done.out.startswith("## Growth\n")
-    assert [line.split("|")[1].strip() for line in done.out.splitlines() if line.startswith("| ")] == [
-        "codes, 64 px", "---------------", "16", "64",
-        "pixels a side, 1,024 codes", "--------------------------", "32", "64",
-        "samples", "-------", "1,000", "2,000",
-    ]  # fmt: skip
+    first = [line.split("|")[1].strip() for line in done.out.splitlines() if line.startswith("| ")]
+    assert [cell for cell in first if cell.strip("-")] == [
+        *("codes, 64 px", "16", "64"),
+        *("pixels a side, 1,024 codes", "32", "64"),
+        *("samples", "1,000", "2,000"),
+    ]
 
 
 def test_a_source_without_photographs_is_refused(tmp_path: Path) -> None:
