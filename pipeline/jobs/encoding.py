@@ -74,7 +74,7 @@ def shard_encoder(
     settings = config.tokenize
     decode_threads = world.cores if settings.decode_workers == "auto" else settings.decode_workers
     with (
-        cpu_threads(world.cores),
+        cpu_threads(1),  # the threads below are the parallelism
         Watch(settings.stall_timeout, on_hang) as watch,
         BatchEncoder(tokenizer, world.device, world.cores) as encoder,
         ThreadPoolExecutor(decode_threads, "decode", one_thread) as decoders,
@@ -152,7 +152,8 @@ class ShardEncoder:
             return self.encoder.submit(img_B3HW, len(img_B3HW)).result()[0]
 
     def _begin(self, steps: Iterator[Images | End | Failed]) -> Iterator[tuple[Images | End | Failed, Encoding | None]]:
-        """Each step; what is to be encoded has been handed to the encoder."""
+        """Each step; what is to be encoded has been handed to the encoder. Runs in a thread of its own."""
+        one_thread()
         for step in steps:
             if isinstance(step, Images) and step.batch.rows:
                 yield step, self.encoder.submit(step.batch.img_B3HW, len(step.batch.rows))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,7 +117,10 @@ def stacked(images: Sequence[Tensor], batch_size: int, transform: ImageTransform
     with memory_errors():
         # As decoders give them: no pixel changes its place among its neighbours.
         img_BHW3 = torch.empty((batch_size, *transform.size, 3), dtype=torch.uint8, device=transform.device)
-        if images:
+        img_BHW3[len(images) :].zero_()
+        if images and img_BHW3.is_cpu:
+            # torch would wake threads for it, on cores that are decoding.
+            np.stack([img_3HW.permute(1, 2, 0).numpy() for img_3HW in images], out=img_BHW3[: len(images)].numpy())
+        elif images:
             torch.stack([img_3HW.permute(1, 2, 0) for img_3HW in images], out=img_BHW3[: len(images)])
-        img_BHW3[len(images) :] = 0
         return img_BHW3.permute(0, 3, 1, 2)
