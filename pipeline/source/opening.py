@@ -5,7 +5,8 @@ import errno
 import os
 import signal
 import subprocess
-from typing import IO, BinaryIO, cast
+from io import BufferedReader
+from typing import BinaryIO, cast
 
 from pipeline.errors import SourceError
 from pipeline.files import Readable, files_at
@@ -80,8 +81,7 @@ class _Output:
             stdout=subprocess.PIPE,
             start_new_session=True,  # so that all of a pipeline can be stopped at once
         )
-        assert self._process.stdout is not None
-        self._stdout: IO[bytes] = self._process.stdout
+        self._stdout = cast(BufferedReader, self._process.stdout)
 
     def __enter__(self) -> "_Output":
         return self
@@ -90,8 +90,9 @@ class _Output:
         self.close()
 
     def read(self, size: int) -> bytes:
-        data = self._stdout.read(size)
-        if len(data) < size:
+        """At most `size` bytes, as they come: a command may take its time for the next ones. None at its end."""
+        data = self._stdout.read1(size)
+        if not data:
             self._expect_success()
         return data
 

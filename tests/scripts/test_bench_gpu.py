@@ -41,6 +41,7 @@ def test_without_a_gpu_it_says_so() -> None:
     assert done.err.startswith("no CUDA device here: nothing was measured")
 
 
+@pytest.mark.slow
 def test_the_script_runs_on_a_cpu(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {f"{n}.jpg": encoded(Image.fromarray(picture(40, 50)), "JPEG") for n in range(3)})
     page, out = tmp_path / "page.md", tmp_path / "out"

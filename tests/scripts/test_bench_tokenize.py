@@ -80,6 +80,7 @@ def test_the_script_measures_and_writes_its_section(tmp_path: Path) -> None:
     assert rows["fp32 and the plain path"].startswith(("all of 2,048", "99."))
 
 
+@pytest.mark.slow
 def test_growth_is_measured() -> None:
     done = bench("--growth", "tiny")
     assert done.status == 0, done.err

@@ -23,12 +23,17 @@ PAGES = 64
 
 def drop(file: Path, *mapped: np.ndarray) -> None:
     """Have the operating system forget the pages of a file; of those that are mapped, the process first."""
-    for data in mapped:
-        start, size = mapping._pages(data)
-        assert ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_DONTNEED) == 0
+
+    def forgotten() -> bool:
+        for data in mapped:
+            start, size = mapping._pages(data)
+            assert ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_DONTNEED) == 0
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return not any(map(in_memory, mapped))
+
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        wait_for(forgotten)  # it is only advice, and pages that another core has just used stay for a while
 
 
 @pytest.fixture
