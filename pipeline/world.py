@@ -49,13 +49,19 @@ def current_world() -> World:
 def available_cores() -> int:
     """CPU cores this process may use: the affinity mask, and the CPU quota of the container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, max(1, int(cpu_quota() or cores)))
+
+
+def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """CPU cores' worth of time that the container gives its processes, None without a limit: cgroup v2, then v1."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2 here, so no quota to respect
-    return cores
+        if (limit := cgroup / "cpu.max").exists():
+            quota, period = limit.read_text().split()
+        else:
+            quota, period = ((cgroup / f"cpu/cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # no cgroups here, or `max`
+        return None
 
 
 def end_process() -> NoReturn:

@@ -2,12 +2,13 @@
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import run_python
 
-from pipeline.world import available_cores
+from pipeline.world import available_cores, cpu_quota
 
 # What a rank of a launcher sees; then the same process on one core, with no launcher.
 LOOK = """
@@ -67,6 +68,24 @@ def test_a_process_alone_is_rank_0_of_1_and_has_all_its_cores(looks: list[dict[s
 
 def test_available_cores_are_some_of_this_machine() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": ""}, None),
+        ({}, None),
+    ],
+)
+def test_the_quota_of_a_container(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cpu_quota(tmp_path) == cores
 
 
 def test_the_end_of_a_process_flushes_and_takes_nothing_down() -> None:
