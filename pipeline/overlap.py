@@ -19,10 +19,12 @@ def ordered_map(
     executor: Executor,
     ahead: int,
     weight: Callable[[T], int] = lambda item: 1,
+    at_least: int = 1,
 ) -> Generator[R, None, None]:
     """`map` on `executor`, results in the order of `items`.
 
-    Items are taken until those in flight weigh `ahead` together, each 1 unless `weight` says otherwise.
+    Items are taken until those in flight weigh `ahead` together, each 1 unless `weight` says otherwise, and are
+    `at_least` so many.
     The first exception, of `function` or of `items`, ends the iteration; work not begun is cancelled.
     """
     pending: deque[tuple[Future[R], int]] = deque()
@@ -31,7 +33,7 @@ def ordered_map(
         for item in items:
             pending.append((executor.submit(function, item), weight(item)))
             in_flight += pending[-1][1]
-            while pending and in_flight >= ahead:
+            while in_flight >= ahead and len(pending) >= at_least:
                 future, done = pending.popleft()
                 in_flight -= done
                 yield future.result()

@@ -87,6 +87,15 @@ def test_what_is_ahead_may_be_weighed(pool: ThreadPoolExecutor) -> None:
     assert list(results) == [number * 10 for number in range(30, 40)]
 
 
+def test_heavy_items_keep_all_threads_busy_too(pool: ThreadPoolExecutor) -> None:
+    items = Counted(40)
+    results = ordered_map(slow_when_even, items, pool, 2, weight=lambda number: 10, at_least=5)
+    for done in range(10):
+        assert next(results) == done * 10
+        assert items.taken == done + 5
+    assert list(results) == [number * 10 for number in range(10, 40)]
+
+
 def test_functions_run_beside_each_other(pool: ThreadPoolExecutor) -> None:
     meeting = threading.Barrier(4, timeout=20)  # passed only by four at once
 

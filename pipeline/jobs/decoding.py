@@ -47,11 +47,16 @@ class Failed:
 
 
 class ShardDecoder:
-    """Reads and decodes source shards in order. What goes wrong with one is no reason to stop before the next."""
+    """Reads and decodes source shards in order. What goes wrong with one is no reason to stop before the next.
 
-    def __init__(self, config: Config, decoders: Executor, watch: Watch) -> None:
+    Args:
+        threads: of `decoders`.
+    """
+
+    def __init__(self, config: Config, decoders: Executor, threads: int, watch: Watch) -> None:
         self._config = config
         self._decoders = decoders
+        self._threads = threads
         self._watch = watch
         self._selection = Selection(config.source)
         self._transform = ImageTransform(config.image)
@@ -86,6 +91,7 @@ class ShardDecoder:
             self._transform,
             self._config.tokenize.batch_size,
             stages.decoding(self._decoders),
+            self._threads,
         )
         for batch in batches:
             stages.add("decode", 0, len(batch.rows) + len(batch.rejects))

@@ -1,6 +1,7 @@
 """Source shards into their tokens: one in, one out, and at work on several at their borders."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -29,7 +30,8 @@ from pipeline.store.writer import EncodedShard
 from pipeline.threads import cpu_threads, one_thread
 from pipeline.world import World
 
-# Batches decoded, and handed to the encoder, before the tokens of the one in work are there.
+# Batches decoded, and handed to the encoder, before the tokens of the one in work are there; more where one batch
+# does not occupy the encoder.
 _BATCHES_AHEAD = 2
 
 Progress = Callable[[SourceShard, int, int], None]
@@ -117,8 +119,8 @@ class ShardEncoder:
         that cannot be read to its end as planned, or that rejects more than `tokenize.max_reject_rate`;
         MemoryError or RuntimeError when the machine fails. Whatever `shards` raises is raised.
         """
-        decoder = ShardDecoder(self.config, self.decoders, self.watch)
-        begun = prefetch(self._begin(decoder.decode_shards(shards)), _BATCHES_AHEAD, decoder.interrupt)
+        decoder = ShardDecoder(self.config, self.decoders, self.threads["decode"], self.watch)
+        begun = prefetch(self._begin(decoder.decode_shards(shards)), self._batches_ahead, decoder.interrupt)
         finished = time.monotonic()
         rows: _Rows | None = None
         failed: SourceShard | None = None
@@ -159,6 +161,13 @@ class ShardEncoder:
                 yield step, self.encoder.submit(step.batch.img_B3HW, len(step.batch.rows))
             else:
                 yield step, None
+
+    @cached_property
+    def _batches_ahead(self) -> int:
+        """As many as occupy all threads of the encoder; batches of small images are a piece or two for one of them."""
+        batch_size = self.config.tokenize.batch_size
+        at_once = self.encoder.images_at_once(self.config.image.size, batch_size)
+        return max(_BATCHES_AHEAD, math.ceil(self.encoder.threads * at_once / batch_size))
 
     def _no_rows(self) -> _Rows:
         tokens = np.empty((0, self.tokenizer.geometry(self.config.image.size).num_tokens), self._dtype)

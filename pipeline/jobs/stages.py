@@ -30,7 +30,7 @@ class Stages:
     def seconds(self) -> dict[str, float]:
         """Busy seconds by stage, summed over threads."""
         with self._lock:
-            return {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
+            return {stage: round(seconds, 6) for stage, seconds in self._seconds.items()}
 
     @property
     def counts(self) -> dict[str, int]:

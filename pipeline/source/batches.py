@@ -48,11 +48,15 @@ def image_batches(
     transform: ImageTransform,
     batch_size: int,
     decoders: Executor,
+    threads: int = 1,
 ) -> Iterator[ImageBatch]:
     """Select and decode `samples` on `decoders`, and stack them into batches of `batch_size`.
 
     Order is kept; a bad sample becomes a reject of the batch in which it is met. The last batch may hold
     fewer rows, or rejects alone. Whatever else goes wrong is raised, for it is not the image's fault.
+
+    Args:
+        threads: how many `decoders` has; at least twice as many tasks are in flight, so that none is idle.
     """
 
     def prepare(task: Sequence[Sample]) -> list[Outcome]:
@@ -62,7 +66,7 @@ def image_batches(
     rows: list[Row] = []
     images: list[Tensor] = []
     rejects: list[Reject] = []
-    for outcomes in ordered_map(prepare, tasks, decoders, ahead=2 * batch_size, weight=len):
+    for outcomes in ordered_map(prepare, tasks, decoders, 2 * batch_size, weight=len, at_least=2 * threads):
         for outcome in outcomes:
             if isinstance(outcome, Reject):
                 rejects.append(outcome)

@@ -8,14 +8,15 @@ import tarfile
 import zlib
 from typing import NamedTuple
 
-# A plain file as today's writers put it: octal numbers of full length, no link, nothing in front of the name.
+# A plain file, or the pax header that WebDataset's writer puts in front of each, as today's writers put them: octal
+# numbers of full length, no link, nothing in front of the name.
 _COMMON = re.compile(
     rb"(.{100})"  # name
     rb"(?:[0-7]{7}[\0 ]){3}"  # mode, uid, gid
     rb"([0-7]{11})[\0 ]"  # size
     rb"[0-7]{11}[\0 ]"  # mtime
     rb"([0-7]{6,7})[\0 ]{1,2}"  # checksum
-    rb"0\0{100}"  # type, name of a link
+    rb"([0x])\0{100}"  # type, name of a link
     rb"ustar(?:\x0000|  \0)"  # POSIX or GNU
     rb".{64}"  # names of user and group
     rb"(?:[0-7]{7}\0|\0{8}){2}"  # device
@@ -41,7 +42,7 @@ def parse_header(block: bytes) -> Header:
     """
     match = _COMMON.fullmatch(block)
     if match is not None and int(match[3], 8) == _checksum(block):
-        return Header(_text(match[1]), int(match[2], 8), tarfile.REGTYPE)
+        return Header(_text(match[1]), int(match[2], 8), match[4])
     info = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
     return Header(info.name, info.size, info.type)
 

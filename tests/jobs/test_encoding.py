@@ -1,12 +1,15 @@
 """Source shards into tokens: in order, and at work on several at their borders."""
 
 import contextlib
+import dataclasses
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fixtures_store import COLLECTION, Job, make_job
+from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.errors import SourceError
@@ -15,15 +18,15 @@ from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import SourceShard
 from pipeline.source.shards import find_source_shards
 from pipeline.store.writer import EncodedShard
-from pipeline.world import current_world
+from pipeline.world import World, current_world
 
 pytest_plugins = ["fixtures_store"]
 
 
 @contextlib.contextmanager
-def encoder_of(config: Config) -> Iterator[ShardEncoder]:
+def encoder_of(config: Config, world: World | None = None) -> Iterator[ShardEncoder]:
     tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu", config.tokenize.precision)
-    with shard_encoder(config, tokenizer, current_world()) as encoder:
+    with shard_encoder(config, tokenizer, world or current_world()) as encoder:
         yield encoder
 
 
@@ -66,6 +69,24 @@ def test_the_next_source_shard_is_read_before_this_one_is_encoded(job: Job, monk
         monkeypatch.setattr(encoder.tokenizer, "encode", encode_late)
         outcomes = list(encoder.encode_shards(shards()))
     assert all(isinstance(encoded, EncodedShard) for _, encoded in outcomes)
+
+
+def test_batches_smaller_than_the_machine_occupy_all_cores(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is one piece for one thread; six threads meet, or none goes on."""
+    config = job.config("source.exclude=[more/*]", "tokenize.batch_size=1")
+    meeting = threading.Barrier(6, timeout=20)
+    encoded = itertools.count()
+    with encoder_of(config, dataclasses.replace(current_world(), cores=6)) as encoder:
+        encode = encoder.tokenizer.encode
+
+        def meet(pixels: Tensor) -> list[Tensor]:
+            if next(encoded) < 6:
+                meeting.wait()
+            return encode(pixels)
+
+        monkeypatch.setattr(encoder.tokenizer, "encode", meet)
+        outcomes = list(encoder.encode_shards(find_source_shards(config.source)))
+    assert all(isinstance(outcome, EncodedShard) for _, outcome in outcomes)
 
 
 def test_what_goes_wrong_with_one_source_shard_is_its_own(copied: Path, tokenizer_folder: Path, tmp_path: Path) -> None:

@@ -218,6 +218,19 @@ def test_small_images_are_decoded_many_at_a_time(pool: ThreadPoolExecutor) -> No
     assert calls == [16] * 8
 
 
+def test_batches_smaller_than_the_machine_occupy_all_threads() -> None:
+    meeting = threading.Barrier(12, timeout=20)  # passed only by twelve tasks at once
+
+    class Meeting(ImageTransform):
+        def many(self, files: Sequence[bytes]) -> list[torch.Tensor | BadImage]:
+            meeting.wait()
+            return super().many(files)
+
+    apply = Meeting(ImageConfig(size=(8, 12)))
+    with ThreadPoolExecutor(12) as pool:
+        assert len(list(image_batches(map(sample, range(96)), selection(), apply, 16, pool, threads=12))) == 6
+
+
 def test_batches_are_channels_last_in_memory(pool: ThreadPoolExecutor) -> None:
     for batch in batches(map(sample, range(6)), pool):
         assert batch.img_B3HW.is_contiguous(memory_format=torch.channels_last)

@@ -11,11 +11,19 @@ from pipeline.source.tar_header import Header, parse_header
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
 
-def block(format: int = tarfile.USTAR_FORMAT, **fields: object) -> bytes:
+def blocks(format: int = tarfile.USTAR_FORMAT, **fields: object) -> bytes:
     info = tarfile.TarInfo("folder/a.jpg")
     for name, value in {"size": 700, "mtime": 1_700_000_000, "uname": "me", "gname": "us", **fields}.items():
         setattr(info, name, value)
-    return info.tobuf(format)[-512:]
+    return info.tobuf(format)
+
+
+def block(format: int = tarfile.USTAR_FORMAT, **fields: object) -> bytes:
+    return blocks(format, **fields)[-512:]
+
+
+# As WebDataset's writer puts one in front of each member, for the fraction of a second.
+PAX_HEADER = blocks(tarfile.PAX_FORMAT, mtime=1_700_000_000.25)[:512]
 
 
 def by_tarfile(data: bytes) -> Header | None:
@@ -40,6 +48,12 @@ def test_what_writers_write_is_read_without_tarfile(format: int, monkeypatch: py
     assert parse_header(data) == Header("folder/a.jpg", 700, tarfile.REGTYPE)
 
 
+def test_a_pax_header_is_read_without_tarfile(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = by_tarfile(PAX_HEADER)
+    monkeypatch.setattr(tarfile.TarInfo, "frombuf", None)
+    assert parse_header(PAX_HEADER) == found == Header("././@PaxHeader", 23, tarfile.XHDTYPE)
+
+
 ODD = {
     "a folder": {"type": tarfile.DIRTYPE, "name": "folder"},
     "a link": {"type": tarfile.SYMTYPE, "linkname": "b.jpg"},
@@ -58,9 +72,14 @@ def test_other_headers_are_what_tarfile_says(fields: dict[str, object]) -> None:
 
 
 @settings(max_examples=300)
-@given(st.integers(0, 511), st.binary(min_size=1, max_size=12), st.sampled_from(list(FORMATS.values())), st.booleans())
-def test_damage_is_what_tarfile_says(at: int, damage: bytes, format: int, mend: bool) -> None:
-    data = bytearray(block(format))
+@given(
+    st.integers(0, 511),
+    st.binary(min_size=1, max_size=12),
+    st.sampled_from([*map(block, FORMATS.values()), PAX_HEADER]),
+    st.booleans(),
+)
+def test_damage_is_what_tarfile_says(at: int, damage: bytes, good: bytes, mend: bool) -> None:
+    data = bytearray(good)
     data[at : at + len(damage)] = damage[: 512 - at]
     if mend:  # a header with a good checksum, of odd contents
         data[148:156] = b" " * 8
