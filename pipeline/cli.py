@@ -17,6 +17,7 @@ import click
 from pipeline import __version__
 from pipeline.config import Config, load_config
 from pipeline.errors import VqtokError
+from pipeline.malloc import keep_freed_memory
 
 
 class _Commands(click.Group):
@@ -46,6 +47,7 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="vqtok")
 def main() -> None:
     """Turn image collections into VQ tokens for autoregressive training."""
+    keep_freed_memory()
 
 
 def _with_config(command: Callable[..., None]) -> Callable[..., None]:

@@ -27,6 +27,7 @@ from tokenizing.roofline import ProductRates
 from tokenizing.sides import DTYPES, Effort, measure_side
 
 from pipeline.errors import VqtokError
+from pipeline.malloc import keep_freed_memory
 from pipeline.world import available_cores
 
 SIDES = (32, 64, 256)
@@ -53,6 +54,7 @@ def main(
 ) -> None:
     """Measure tokenizing."""
     started = time.monotonic()
+    keep_freed_memory()  # as the vqtok command does; the others have it too
     folder = Path(tempfile.mkdtemp(prefix="vqtok-bench-"))
     try:
         if growth:

@@ -11,6 +11,7 @@ from typing import Self
 
 from pipeline.config import load_config
 from pipeline.jobs import tokenize
+from pipeline.malloc import keep_freed_memory
 from tokenizing.job import Incomplete, Job
 
 
@@ -86,6 +87,7 @@ def _received(connection: Connection) -> Shift:
 
 
 def _serve(connection: Connection, core: int, rank: int, size: int) -> None:
+    keep_freed_memory()
     os.sched_setaffinity(0, {core})
     for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}.items():
         os.environ[name] = str(value)

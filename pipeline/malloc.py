@@ -1,0 +1,28 @@
+"""What malloc does with freed memory, which is a setting of the whole process."""
+
+import contextlib
+import ctypes
+import os
+import platform
+
+# https://man7.org/linux/man-pages/man3/mallopt.3.html
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST_MMAP_THRESHOLD = 32 << 20
+_NEVER_TRIM = 1 << 30
+
+
+def keep_freed_memory() -> None:
+    """Have freed blocks of up to 32 MiB used again, where glibc would give many of them back to the system.
+
+    Every batch needs the blocks of the one before, and gets them page by page, each cleared by the kernel first:
+    a quarter of the time of a training step. Peak memory stays what it is. Does nothing elsewhere than on glibc, and
+    where the environment has settings of its own for it (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_, GLIBC_TUNABLES).
+    """
+    own_settings = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in own_settings):
+        return
+    with contextlib.suppress(AttributeError, OSError):  # the interpreter may be linked in its own way
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
