@@ -99,8 +99,8 @@ def _encode(cases: Mapping[str, tuple[Path, int]], growth: Growth, say: Callable
 
 
 def _noise(side: int, pixels: int) -> Tensor:
-    """A batch of random pixels, uint8 [B, 3, side, side]; all sizes have about equally many."""
-    images = max(1, min(32, pixels // side**2))
+    """A batch of random pixels, uint8 [B, 3, side, side]; all sizes have about equally many, but work for all cores."""
+    images = max(available_cores(), min(32, pixels // side**2))
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8, generator=generator)
 

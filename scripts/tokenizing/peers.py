@@ -6,8 +6,8 @@ an operation on one image wait for each other most of the time.
 """
 
 import io
-import shutil
 import tarfile
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ _TRIALS = 10
 
 
 class Peer(ABC):
-    """One way; writes its tokens into `folder`."""
+    """One way; writes its tokens into new folders in `folder`."""
 
     batch_size = BATCH
 
@@ -41,6 +41,7 @@ class Peer(ABC):
         self._model = model
         self._transform = plain_transform(side, Normalization())
         self._folder = folder
+        self._folder.mkdir(parents=True)
         self._side = side
         self._tokens = (side // model.downsampling) ** 2
         self._threads: int | None = None
@@ -48,15 +49,15 @@ class Peer(ABC):
     def __call__(self) -> float:
         if self._threads is None:
             self._threads = min(sorted({1, torch.get_num_threads()}), key=self._seconds_of_trials)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        # New each time: files are made slowly where as many have just been deleted.
+        self._turn = Path(tempfile.mkdtemp(dir=self._folder))
         started = time.perf_counter()
         with cpu_threads(self._threads):
             self.tokenize()
         seconds = time.perf_counter() - started
-        found = sum(np.load(file, mmap_mode="r").size for file in self._folder.glob("*.npy"))
+        found = sum(np.load(file, mmap_mode="r").size for file in self._turn.glob("*.npy"))
         if found != len(self._photos) * self._tokens:
-            raise Incomplete(f"{self._folder}: {found:,} tokens, not {len(self._photos):,} × {self._tokens:,}")
+            raise Incomplete(f"{self._turn}: {found:,} tokens, not {len(self._photos):,} × {self._tokens:,}")
         return len(self._photos) / seconds
 
     @abstractmethod
@@ -77,7 +78,7 @@ class Peer(ABC):
             return time.perf_counter() - started
 
     def _save(self, name: str, tokens: Tensor) -> None:
-        np.save(self._folder / f"{name}.npy", tokens.numpy())
+        np.save(self._turn / f"{name}.npy", tokens.numpy())
 
 
 class OneByOne(Peer):
