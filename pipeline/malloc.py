@@ -17,7 +17,8 @@ def keep_freed_memory() -> None:
 
     Every batch needs the blocks of the one before, and gets them page by page, each cleared by the kernel first:
     a quarter of the time of a training step. Peak memory stays what it is. Does nothing elsewhere than on glibc, and
-    where the environment has settings of its own for it (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_, GLIBC_TUNABLES).
+    where the environment has settings of its own for it: MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ or
+    GLIBC_TUNABLES.
     """
     own_settings = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in own_settings):

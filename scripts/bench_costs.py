@@ -25,6 +25,7 @@ import click
 import numpy as np
 import torch
 import yaml
+from measured import run_measured
 from PIL import Image
 from webdataset import TarWriter
 
@@ -104,14 +105,11 @@ def memory(few: int, many: int) -> None:
             config = _write_config(folder, side=32, batch_size=50)
             _name_often(_write_tar(folder / "one.tar", images=1000, side=32), folder / "source", shards)
             command = [sys.executable, "-m", "pipeline", "tokenize", "--no-progress", "--config", str(config)]
-            started = time.monotonic()
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-                _, status, usage = os.wait4(process.pid, 0)
-                process.returncode = os.waitstatus_to_exitcode(status)
-            assert process.returncode == 0
-            peaks[shards] = usage.ru_maxrss / 1024
-            seconds = time.monotonic() - started
-            print(f"| {shards * 1000:,} images of 32 px | {peaks[shards]:,.0f} MiB | {seconds:.0f} s |", flush=True)
+            took = run_measured(command)
+            peaks[shards] = took.peak_mib
+            print(
+                f"| {shards * 1000:,} images of 32 px | {took.peak_mib:,.0f} MiB | {took.seconds:.0f} s |", flush=True
+            )
     print(f"| growth | {100 * (peaks[many] / peaks[few] - 1):+.1f} % | |")
 
 

@@ -4,12 +4,12 @@ import io
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from measured import Measured, run_measured
 from pages import machine, table, three_digits
 from PIL import Image
 from torch import Tensor
@@ -115,9 +115,10 @@ def _samples(counts: Sequence[int], folder: Path, say: Callable[[str], None]) ->
         for number in range(count // SAMPLES_IN_A_TAR):
             os.link(one, source / f"tiny-{number:06d}.tar")
         config = write_config(folder / f"job-{count}.yaml", str(source / "*.tar"), tokenizer, TINY)
-        seconds, peak = _run(config, count)
-        say(f"  {count:,} samples: {seconds:.1f} s, {peak:,.0f} MiB")
-        lines.append([f"{count:,}", f"{seconds:,.1f}", three_digits(count / seconds), f"{peak:,.0f}"])
+        took = _run(config, count)
+        say(f"  {count:,} samples: {took.seconds:.1f} s, {took.peak_mib:,.0f} MiB")
+        rate = three_digits(count / took.seconds)
+        lines.append([f"{count:,}", f"{took.seconds:,.1f}", rate, f"{took.peak_mib:,.0f}"])
     return table(lines)
 
 
@@ -130,15 +131,14 @@ def _tiny_tar(path: Path) -> Path:
     return path
 
 
-def _run(config: Path, samples: int) -> tuple[float, float]:
-    """Seconds and peak resident MiB of a job in a process of its own."""
+def _run(config: Path, samples: int) -> Measured:
+    """A job in a process of its own."""
     command = [sys.executable, "-m", "pipeline", "tokenize", "--no-progress", "--config", str(config)]
-    started = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - started
-    rows = len(TokenStore(config.with_suffix(".store"))) if process.returncode == 0 else 0
+    try:
+        took = run_measured(command)
+    except subprocess.CalledProcessError as error:
+        raise Incomplete(f"{config}: exit status {error.returncode}") from error
+    rows = len(TokenStore(config.with_suffix(".store")))
     if rows != samples:
-        raise Incomplete(f"{config}: {rows:,} rows, not {samples:,}; exit status {process.returncode}")
-    return seconds, usage.ru_maxrss / 1024
+        raise Incomplete(f"{config}: {rows:,} rows, not {samples:,}")
+    return took
