@@ -1,7 +1,9 @@
 """Nearest-code search: exact float32 under any global setting, in bounded memory.
 
-Shape letters: N vectors, K codes, C their length, n rows of one chunk.
+Shape letters: N vectors, K codes, C their length, n rows and k columns of one chunk of distances.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,11 +12,15 @@ from torch import Tensor
 from pipeline.errors import TokenizerError
 from pipeline.models.arithmetic import float32_arithmetic
 
-# Distances held at once. On a CPU they should stay in the cache of a core, but a product of few rows is slow. An
-# accelerator wants large kernels more than it wants locality.
-_CPU_CHUNK_BYTES = 1 << 20
-_CPU_LEAST_ROWS = 32
+# Distances held at once, and codes compared at once. On a CPU both should stay in the caches of a core: a codebook of
+# 16,384 codes of length 256, fetched anew for every few vectors, takes twice as long as in blocks. An accelerator wants
+# large kernels more than it wants locality.
+_CPU_CHUNK_BYTES = 2 << 20
+_CPU_CODES_BYTES = 512 << 10
 _ACCELERATOR_CHUNK_BYTES = 256 << 20
+
+# Blocks of codes are multiples of it: kernels may add up odd columns in another order, and equal codes would differ.
+_COLUMNS = 64
 
 
 def check_same_device(z_NC: Tensor, codebook_KC: Tensor) -> None:
@@ -38,33 +44,50 @@ def nearest_codes(z_NC: Tensor, codebook_KC: Tensor, *, chunk_bytes: int | None 
     Raises TokenizerError when the arguments are on different devices.
     """
     check_same_device(z_NC, codebook_KC)
-    N, K = len(z_NC), len(codebook_KC)
-    rows = _chunk_rows(K, z_NC.device, chunk_bytes)
+    N = len(z_NC)
+    rows, columns = _chunk_shape(codebook_KC, chunk_bytes)
     indices_N = torch.empty(N, dtype=torch.int64, device=z_NC.device)
     with float32_arithmetic("ieee"), torch.autocast(z_NC.device.type, enabled=False):
         codes_KC = codebook_KC.float()
         squared_K = codes_KC.square().sum(dim=1)
-        distances_nK = codes_KC.new_empty((min(rows, N), K))  # one buffer: fresh pages cost more than the sums
+        buffer = codes_KC.new_empty(min(rows, N) * columns)  # one for all: fresh pages cost more than the sums
+        blocks = list(zip(codes_KC.split(columns), squared_K.split(columns), strict=True))
         for start in range(0, N, rows):
             z_nC = z_NC[start : start + rows].float()
-            out_nK = distances_nK[: len(z_nC)]
-            torch.addmm(squared_K, z_nC, codes_KC.T, alpha=-2, out=out_nK)
-            _argmin(out_nK, indices_N[start : start + rows])
+            indices_N[start : start + rows] = _nearest_of_blocks(z_nC, blocks, buffer)
     return indices_N
 
 
-def _argmin(distances_nK: Tensor, out_n: Tensor) -> None:
-    """Column of the smallest number of each row, the first one of equal ones."""
-    if distances_nK.is_cpu:
-        np.argmin(distances_nK.numpy(), axis=1, out=out_n.numpy())  # a tenth of what torch.argmin takes
-    else:
-        torch.argmin(distances_nK, dim=1, out=out_n)
+def _nearest_of_blocks(z_nC: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], buffer: Tensor) -> Tensor:
+    """Index of the nearest code of each vector, int64 [n]; `blocks` are codes [k, C] with their squares [k]."""
+    n, first = len(z_nC), 0
+    nearest_n = z_nC.new_zeros(n, dtype=torch.int64)
+    least_n = z_nC.new_full((n,), torch.inf)
+    for codes_kC, squared_k in blocks:
+        distances_nk = buffer[: n * len(codes_kC)].view(n, -1)
+        torch.addmm(squared_k, z_nC, codes_kC.T, alpha=-2, out=distances_nk)
+        index_n = _argmin(distances_nk)
+        if len(blocks) == 1:
+            return index_n
+        found_n = distances_nk.gather(1, index_n[:, None])[:, 0]
+        nearer_n = found_n < least_n  # equally near is not nearer: the lowest index wins
+        nearest_n[nearer_n] = index_n[nearer_n] + first
+        least_n = torch.minimum(least_n, found_n)
+        first += len(codes_kC)
+    return nearest_n
 
 
-def _chunk_rows(K: int, device: torch.device, chunk_bytes: int | None) -> int:
-    """Rows of K float32 distances that fit the chunk, at least one."""
-    if chunk_bytes is not None:
-        return max(1, chunk_bytes // (4 * K))
-    if device.type == "cpu":
-        return max(_CPU_LEAST_ROWS, _CPU_CHUNK_BYTES // (4 * K))
-    return max(1, _ACCELERATOR_CHUNK_BYTES // (4 * K))
+def _argmin(distances_nk: Tensor) -> Tensor:
+    """Column of the smallest number of each row, the first one of equal ones; int64 [n]."""
+    if distances_nk.is_cpu:
+        return torch.from_numpy(np.argmin(distances_nk.numpy(), axis=1))  # a tenth of what torch.argmin takes
+    return torch.argmin(distances_nk, dim=1)
+
+
+def _chunk_shape(codebook_KC: Tensor, chunk_bytes: int | None) -> tuple[int, int]:
+    """Rows and columns of the float32 distances that exist at once, at least one of each."""
+    K, C = codebook_KC.shape
+    distances = (chunk_bytes or (_CPU_CHUNK_BYTES if codebook_KC.is_cpu else _ACCELERATOR_CHUNK_BYTES)) // 4
+    block = max(_COLUMNS, _CPU_CODES_BYTES // (4 * C) // _COLUMNS * _COLUMNS) if codebook_KC.is_cpu else K
+    columns = max(1, min(K, block, distances))
+    return max(1, distances // columns), columns

@@ -25,10 +25,17 @@ def settings_of_torch() -> Iterator[None]:
     torch.backends.cudnn.conv.fp32_precision = "tf32"
 
 
-@pytest.mark.parametrize(("N", "K"), [(1, 1), (1000, 7), (257, 512), (0, 5)])
-@pytest.mark.parametrize("chunk_bytes", [None, 1, 4096])
-def test_agrees_with_brute_force_in_float64(N: int, K: int, chunk_bytes: int | None) -> None:
-    z_NC, codebook_KC = vectors(N), vectors(K, seed=1)
+@pytest.mark.parametrize(
+    ("N", "K", "C", "chunk_bytes"),
+    [
+        *[(N, K, 32, chunk) for N, K in [(1, 1), (1000, 7), (257, 512), (0, 5)] for chunk in (None, 1, 4096)],
+        (300, 4000, 64, None),  # a codebook of two blocks, the second a smaller one
+        (300, 4000, 64, 100_000),
+        (3, 3, 100_000, None),  # codes that are longer than a block
+    ],
+)
+def test_agrees_with_brute_force_in_float64(N: int, K: int, C: int, chunk_bytes: int | None) -> None:
+    z_NC, codebook_KC = vectors(N, C), vectors(K, C, seed=1)
     distances_NK = (z_NC.double()[:, None] - codebook_KC.double()).square().sum(-1)
     indices_N = nearest_codes(z_NC, codebook_KC, chunk_bytes=chunk_bytes)
     assert (indices_N.dtype, tuple(indices_N.shape)) == (torch.int64, (N,))
@@ -39,10 +46,22 @@ def test_agrees_with_brute_force_in_float64(N: int, K: int, chunk_bytes: int | N
     assert torch.equal(indices_N[clear_N], distances_NK.argmin(dim=1)[clear_N])
 
 
-@pytest.mark.parametrize("chunk_bytes", [None, 1])
+@pytest.mark.parametrize("chunk_bytes", [None, 1, 512])
 def test_the_lowest_index_wins_a_tie(chunk_bytes: int | None) -> None:
     codebook_KC = vectors(8).repeat(40, 1)
     assert nearest_codes(vectors(8), codebook_KC, chunk_bytes=chunk_bytes).tolist() == list(range(8))
+
+
+def test_the_search_in_blocks_finds_what_the_search_at_once_finds() -> None:
+    """As on an accelerator, which has no blocks."""
+    z_NC, codebook_KC = vectors(500, 64), vectors(5000, 64, seed=1)
+    once_N = (codebook_KC.square().sum(1) - 2 * z_NC @ codebook_KC.T).argmin(1)
+    assert torch.equal(nearest_codes(z_NC, codebook_KC), once_N)
+
+
+@pytest.mark.parametrize("K", [3, 5000])
+def test_a_vector_without_distances_gets_the_first_code(K: int) -> None:
+    assert nearest_codes(torch.full((2, 64), torch.nan), vectors(K, 64)).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
