@@ -36,7 +36,8 @@ last file written; worker processes have started before. `OMP_WAIT_POLICY=passiv
 BOUNDS = """Decoding and encoding alone are vqtok's own parts with nothing beside them; on shared cores they allow
 1/(1/d + 1/e) together. Decoding's limit is torchvision's `decode_jpeg`, resize and crop of files in memory, in as many
 threads. The roofline is the matrix products of encoder and search at the rates at which torch multiplied such matrices,
-small enough for the cache, in the same run, at best {fp32} GFLOP/s in float32 and {bf16} in bfloat16."""
+small enough for the cache, in the same run, at best {fp32} GFLOP/s in float32 and {bf16} in bfloat16: nothing that
+computes them could be faster here, so that the roofline to one of the others is the most that vqtok could be to it."""
 
 AGREEMENT = """The plain path is one contiguous float32 batch whose vectors are searched in float64; a tie is a token
 whose two codes are equally near as far as sums in float32 can tell."""
@@ -82,6 +83,9 @@ def _bounds(results: Sequence[SideResult], rates: ProductRates) -> str:
             add(f"{name}, images/s", three_digits, partial(_rate_of, name))
             add(f"{name}, of the roofline", percent, partial(_share_of_roofline, rates, name, precision))
         add(f"{job}, of what both allow", percent, partial(_share_of_bound, job, precision))
+        add(f"roofline, {precision}, images/s", three_digits, partial(_roofline, rates, precision))
+        for peer in PEERS:
+            add(f"roofline, {precision}, to {peer}", times, partial(_roofline_to, rates, precision, peer))
     one, two = cores_name(1), cores_name(2)
     if all(two in result.rates for result in results):
         add(f"{one}, images/s", three_digits, lambda each: each.rates[one])
@@ -93,8 +97,16 @@ def _rate_of(name: str, result: SideResult) -> float:
     return result.rates[name]
 
 
+def _roofline(rates: ProductRates, precision: str, result: SideResult) -> float:
+    return rates.images_per_second(result.products[precision])
+
+
+def _roofline_to(rates: ProductRates, precision: str, name: str, result: SideResult) -> float:
+    return _roofline(rates, precision, result) / result.rates[name]
+
+
 def _share_of_roofline(rates: ProductRates, name: str, precision: str, result: SideResult) -> float:
-    return result.rates[name] / rates.images_per_second(result.products[precision])
+    return result.rates[name] / _roofline(rates, precision, result)
 
 
 def _share_of_bound(name: str, precision: str, result: SideResult) -> float:
