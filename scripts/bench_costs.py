@@ -32,7 +32,7 @@ from webdataset import TarWriter
 from pipeline import claims
 from pipeline.config import Config, load_config
 from pipeline.files import Files, files_at
-from pipeline.jobs import tokenize
+from pipeline.jobs import tokenize, worker
 from pipeline.jobs.plan import make_plan
 from pipeline.models.pretrained import load_tokenizer, save_tokenizer
 from pipeline.models.vqvae import SimpleVQVAE
@@ -80,9 +80,9 @@ def commits(side: int, shards: int) -> None:
         _timed(claims.Claims, "acquire", spent, "claims")
         _timed(claims.Claims, "release", spent, "claims")
         _timed(claims.Claims, "_beat_once", spent, "heartbeats")
-        _timed(tokenize, "commit_part", spent, "commits")
-        _timed(tokenize, "committed_parts", spent, "listing")
-        _timed(tokenize._Worker, "_finish_writing", spent, "waiting for commits")
+        _timed(worker, "commit_part", spent, "commits")
+        _timed(worker, "committed_parts", spent, "listing")
+        _timed(worker.Worker, "_finish_writing", spent, "waiting for commits")
         started = time.monotonic()
         result = tokenize.run(load_config(config), show_progress=False)
         total = time.monotonic() - started

@@ -392,6 +392,16 @@ def test_a_batch_that_is_too_large_to_encode_fails_its_source_shard(job: Job) ->
     assert job.listing("claims") == []
 
 
+@pytest.mark.parametrize("megabytes", [1, 30, 60])
+def test_memory_too_short_for_threads_is_said_and_nothing_is_lost(job: Job, megabytes: int) -> None:
+    """A thread is refused with a plain RuntimeError, at the start or in the middle."""
+    done = job.start(more_memory=megabytes << 20).wait()
+    assert (done.status, "Traceback" in done.err) == (1, False), done.err
+    assert re.search("can't start new thread|MemoryError", done.err), done.err
+    assert job.start().wait().status == 0
+    assert_sound(job)
+
+
 ENCODE = """
 import resource, sys, torch
 from pipeline.config import load_config
