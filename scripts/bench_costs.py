@@ -78,7 +78,6 @@ def commits(side: int, shards: int) -> None:
         _name_often(_write_tar(folder / "one.tar", images=1000, side=side), folder / "source", shards)
         spent: Counter[str] = Counter()
         _timed(claims.Claims, "acquire", spent, "claims")
-        _timed(claims.Claims, "release", spent, "claims")
         _timed(claims.Claims, "_beat_once", spent, "heartbeats")
         _timed(worker, "commit_part", spent, "commits")
         _timed(worker, "committed_parts", spent, "listing")

@@ -129,7 +129,10 @@ class Worker:
 
     def _commit(self, shard: SourceShard, encoded: EncodedShard) -> CommitRecord:
         with self._encoder.watch.doing(lambda: f"write {shard.path}", shard):
-            return commit_part(self._plan.store, self._birth, encoded)
+            commit = commit_part(self._plan.store, self._birth, encoded)
+            clear_failure(self._plan.store, shard.part)
+            self._claims.release(shard.part)
+            return commit
 
     def _finish_writing(self) -> None:
         if self._writing is None:
@@ -138,8 +141,6 @@ class Worker:
         with self._recording_failure(shard):
             commit = future.result()
             self._loads.append(Load(commit.seconds, commit.threads, self._encoder.encoder.on_cpu))
-            clear_failure(self._plan.store, shard.part)
-            self._claims.release(shard.part)
 
     @contextlib.contextmanager
     def _recording_failure(self, shard: SourceShard) -> Iterator[None]:

@@ -379,12 +379,12 @@ def test_a_source_shard_that_needs_too_much_memory_fails_alone(
 def test_a_batch_that_is_too_large_to_encode_fails_its_source_shard(job: Job) -> None:
     """torch says this with a plain RuntimeError on a CPU."""
     settings = [
-        "image.size=1536",
+        "image.size=2048",  # so that even the pixels are more than malloc keeps when they are freed
         "image.max_pixels=10000000",
         "source.exclude=[more/*, train-0000.tar, train-0003.tar]",
     ]
     words = [word for setting in settings for word in ("--set", setting)]
-    done = job.start(*words, more_memory=200 << 20).wait()
+    done = job.start(*words, more_memory=300 << 20).wait()
     assert (done.status, done.out, "Traceback" in done.err) == (1, "", False), done.err
     assert re.search(r"train-0001\.tar stays pending: MemoryError: .*tried to allocate \d+ bytes", done.err), done.err
     # The empty one is committed, unless the little memory that is left is too little for that.
