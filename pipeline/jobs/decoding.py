@@ -10,7 +10,7 @@ from pipeline.jobs.watch import Watch
 from pipeline.records import SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images import ImageTransform
-from pipeline.source.opening import Command, refuse_changed, source_at
+from pipeline.source.opening import Opener, refuse_changed
 from pipeline.source.samples import SampleReader
 from pipeline.source.selection import Selection
 from pipeline.store.commits import SourceRecord
@@ -60,7 +60,7 @@ class ShardDecoder:
         self._watch = watch
         self._selection = Selection(config.source)
         self._transform = ImageTransform(config.image)
-        self._commands: list[Command] = []
+        self._opener = Opener()
         self._skipped: set[str] = set()
 
     def decode_shards(self, shards: Iterable[SourceShard]) -> Iterator[Images | End | Failed]:
@@ -77,12 +77,10 @@ class ShardDecoder:
 
     def interrupt(self) -> None:
         """End a wait for the output of a command, which may last for ever. Any thread may do so."""
-        for command in self._commands:
-            command.stop()
+        self._opener.stop()
 
     def _decode(self, shard: SourceShard) -> Iterator[Images | End]:
-        source = source_at(shard.base)
-        self._commands = [source] if isinstance(source, Command) else []
+        source = self._opener.source_at(shard.base)
         stages = Stages(shard, self._watch)
         reader = SampleReader(source, shard.path, self._selection.wants, self._config.source.allow_unterminated)
         batches = image_batches(

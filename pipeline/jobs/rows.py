@@ -12,7 +12,7 @@ from pipeline.overlap import prefetch
 from pipeline.records import SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images import ImageTransform
-from pipeline.source.opening import shard_name, source_at
+from pipeline.source.opening import Opener, shard_name
 from pipeline.source.samples import Sample, SampleReader
 from pipeline.source.selection import Selection
 
@@ -48,9 +48,10 @@ def batches_of_rows(
     Raises SourceError when the source shard cannot be read, or no longer has images for all of the rows.
     """
     rejected = {reject.index for reject in read_rejects(store, shard.part, attempt)}
-    samples = _samples_of_rows(config, shard, rejected, chosen)
+    opener = Opener()
+    samples = _samples_of_rows(config, opener, shard, rejected, chosen)
     batches = image_batches(samples, Selection(config.source), ImageTransform(config.image), batch_size, decoders)
-    with contextlib.closing(prefetch(batches, _BATCHES_AHEAD)) as ahead:
+    with contextlib.closing(prefetch(batches, _BATCHES_AHEAD, opener.stop)) as ahead:
         for rows in chosen:
             batch = next(ahead, None)
             # A reject among them would move all later rows into the wrong batch.
@@ -62,10 +63,10 @@ def batches_of_rows(
 
 
 def _samples_of_rows(
-    config: Config, shard: SourceShard, rejected: set[int], chosen: Sequence[range]
+    config: Config, opener: Opener, shard: SourceShard, rejected: set[int], chosen: Sequence[range]
 ) -> Iterator[Sample]:
     reader = SampleReader(
-        source_at(shard.base), shard.path, Selection(config.source).wants, config.source.allow_unterminated
+        opener.source_at(shard.base), shard.path, Selection(config.source).wants, config.source.allow_unterminated
     )
     wanted = {row for rows in chosen for row in rows}
     row = 0

@@ -1,22 +1,11 @@
 """Where the bytes of a source shard come from: a file, an object, or the output of a shell command."""
 
-import contextlib
-import errno
-import os
-import signal
-import subprocess
-from io import BufferedReader
-from typing import BinaryIO, cast
-
 from pipeline.errors import SourceError
 from pipeline.files import Readable, files_at
 from pipeline.records import SourceShard
+from pipeline.source.command import Command
 
 PIPE = "pipe:"
-
-# A command that has closed its output may still tidy up; one that is told to stop, too.
-_END_SECONDS = 60
-_STOP_SECONDS = 5
 
 
 def source_at(base: str) -> Readable:
@@ -50,71 +39,23 @@ def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
         raise SourceError(f"{name}: written anew since the job began; run again when nobody writes to it")
 
 
-class Command:
-    """A shell command; whatever path is asked for, it is what the command prints."""
+class Opener:
+    """Opens source shards one after the other, until another thread wants an end of it."""
 
-    root = PIPE.rstrip(":")
+    def __init__(self) -> None:
+        self._command: Command | None = None
+        self._stopped = False
 
-    def __init__(self, command: str) -> None:
-        self._command = command
-        self._outputs: list[_Output] = []
-
-    def open(self, path: str) -> BinaryIO:
-        """Start the command. Reading raises OSError at its end if it failed."""
-        self._outputs.append(_Output(self._command))
-        return cast(BinaryIO, self._outputs[-1])
-
-    def stop(self) -> None:
-        """End what `open` has started, so that a thread that waits for its output goes on. Any thread may call it."""
-        for output in self._outputs:
-            output.stop()
-
-
-class _Output:
-    """Standard output of a command, read forward."""
-
-    def __init__(self, command: str) -> None:
-        self._process = subprocess.Popen(
-            command,
-            shell=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # so that all of a pipeline can be stopped at once
-        )
-        self._stdout = cast(BufferedReader, self._process.stdout)
-
-    def __enter__(self) -> "_Output":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes, as they come: a command may take its time for the next ones. None at its end."""
-        data = self._stdout.read1(size)
-        if not data:
-            self._expect_success()
-        return data
-
-    def _expect_success(self) -> None:
-        # The command itself is not repeated in messages: it may hold secrets.
-        try:
-            status = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise OSError(errno.EPIPE, f"the command closed its output, but did not end in {_END_SECONDS} s") from None
-        if status:
-            raise OSError(errno.EPIPE, f"the command ended with exit status {status}")
-
-    def close(self) -> None:
-        """Stop the command if it has more to say than was read."""
-        self._stdout.close()
-        self.stop()
+    def source_at(self, base: str) -> Readable:
+        """As the function, and what it gives is the one that `stop` stops."""
+        source = source_at(base)
+        self._command = source if isinstance(source, Command) else None
+        if self._stopped and self._command is not None:  # by a thread that saw the one before
+            self._command.stop()
+        return source
 
     def stop(self) -> None:
-        """Tell the command to end, then make it."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self._process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(_STOP_SECONDS)
+        """End a wait for the output of a command, which may last for ever. Any thread may do so, at any time."""
+        self._stopped = True
+        if (command := self._command) is not None:
+            command.stop()

@@ -143,6 +143,26 @@ def test_a_job_that_waits_for_a_command_can_be_stopped(
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
 
 
+@pytest.mark.parametrize("words", [["report"], ["verify"], ["verify", "--rate", "1"]], ids=" ".join)
+def test_every_other_wait_for_a_command_can_be_ended(
+    words: list[str], collection: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    hang, calls, pid = tmp_path / "hang", tmp_path / "calls", tmp_path / "pid"
+    hangs_at = 2 if "--rate" in words else 1
+    command = (
+        f"if [ -e {hang} ]; then echo >> {calls}; if [ $(wc -l < {calls}) = {hangs_at} ]; then "
+        f"echo $$ > {pid}; sleep 1000; fi; fi; cat {collection}/train-0000.tar"
+    )
+    job = pipe_job(tmp_path / "job", tokenizer_folder, command)
+    assert job.run().complete
+    hang.touch()
+    child = vqtok(*words, "--config", job.file, folder=job.output)
+    wait_for(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    child.signal(signal.SIGINT)
+    assert child.wait(timeout_s=30).status == 1
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
 def test_names_of_commands_are_those_of_the_tars_they_name(piped: Job) -> None:
     assert piped.run().complete
     assert sorted(path.rpartition("/")[2] for path in piped.commits) == sorted(

@@ -1,0 +1,91 @@
+"""The output of a shell command, which must not outlast its use."""
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+from io import BufferedReader
+from typing import BinaryIO, cast
+
+# A command that has closed its output may still tidy up; one that is told to stop, too.
+_END_SECONDS = 60
+_STOP_SECONDS = 5
+
+
+class Command:
+    """A shell command; whatever path is asked for, it is what the command prints."""
+
+    root = "pipe"
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._outputs: list[_Output] = []
+        self._stopped = False
+
+    def open(self, path: str) -> BinaryIO:
+        """Start the command. Reading raises OSError at its end if it failed or was stopped."""
+        output = _Output(self._command)
+        self._outputs.append(output)
+        if self._stopped:  # by a thread that did not see this one in the list
+            output.stop()
+        return cast(BinaryIO, output)
+
+    def stop(self) -> None:
+        """End what `open` has started and will start, so that a thread that waits for its output goes on.
+
+        Any thread may call it, at any time.
+        """
+        self._stopped = True
+        for output in list(self._outputs):
+            output.stop()
+
+
+class _Output:
+    """Standard output of a command, read forward."""
+
+    def __init__(self, command: str) -> None:
+        self._process = subprocess.Popen(
+            command,
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # so that all of a pipeline can be stopped at once
+        )
+        self._stdout = cast(BufferedReader, self._process.stdout)
+
+    def __enter__(self) -> "_Output":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, as they come: a command may take its time for the next ones. None at its end."""
+        data = self._stdout.read1(size)
+        if not data:
+            self._expect_success()
+        return data
+
+    def _expect_success(self) -> None:
+        # The command itself is not repeated in messages: it may hold secrets.
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise OSError(errno.EPIPE, f"the command closed its output, but did not end in {_END_SECONDS} s") from None
+        if status:
+            raise OSError(errno.EPIPE, f"the command ended with exit status {status}")
+
+    def close(self) -> None:
+        """Stop the command if it has more to say than was read."""
+        self._stdout.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """Tell the command to end, then make it."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_STOP_SECONDS)
