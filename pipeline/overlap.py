@@ -1,5 +1,6 @@
 """Running the stages of a pipeline beside each other, in order and in bounded memory."""
 
+import contextlib
 import queue
 import threading
 from collections import deque
@@ -81,7 +82,7 @@ def prefetch(items: Iterable[T], depth: int, interrupt: Callable[[], None] = lam
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
     try:
-        while (item := results.get()) is not done:
+        while (item := _get(results)) is not done:
             yield item  # type: ignore[misc]
         if errors:
             raise errors[0]
@@ -89,3 +90,14 @@ def prefetch(items: Iterable[T], depth: int, interrupt: Callable[[], None] = lam
         stopped.set()
         interrupt()
         thread.join()
+
+
+def _get(results: queue.Queue[object]) -> object:
+    """The next of `results`, in a wait that signals can end.
+
+    One that reaches another thread, or this one in the moment before it falls asleep, does not wake it, and its
+    handler runs only when something else does: https://github.com/python/cpython/issues/85300.
+    """
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return results.get(timeout=_POLL_SECONDS)

@@ -7,6 +7,7 @@ PYTEST_DONT_REWRITE: test modules import it before pytest registers it.
 """
 
 import ctypes
+import faulthandler
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -422,6 +423,8 @@ class Child:
         with _polling:
             late = self._process.exitcode is None
             if late:
+                self.signal(signal.SIGABRT)  # it prints where its threads are
+                self._process.join(10)
                 self._process.kill()
             self._process.join()
             status = self._process.exitcode
@@ -491,6 +494,7 @@ def _enter(
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.environ.update(environment)
+    faulthandler.enable(2)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
     for limit, size in limits.items():
         if size is not None:

@@ -1,10 +1,12 @@
 """Stages beside each other: in order, in bounded memory, and ended when their consumer ends."""
 
 import gc
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 
 import pytest
 
@@ -194,6 +196,40 @@ def test_even_an_interrupt_of_the_source_reaches_the_consumer() -> None:
     assert next(results) == 1
     with pytest.raises(KeyboardInterrupt):
         next(results)
+
+
+def test_a_signal_that_another_thread_gets_ends_the_wait() -> None:
+    """As one does that arrives just before the main thread falls asleep."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Stop
+
+    waiting, go_on = threading.Event(), threading.Event()
+    was_stopped: list[bool] = []
+
+    def hanging() -> Iterator[int]:
+        waiting.set()
+        was_stopped.append(go_on.wait(10))
+        yield 1
+
+    def send() -> None:
+        waiting.wait()
+        time.sleep(0.3)  # by now the consumer is asleep
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        with pytest.raises(Stop):
+            list(prefetch(hanging(), 1, interrupt=go_on.set))
+        assert was_stopped == [True]
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_source_that_cannot_be_iterated_fails_and_hangs_nobody() -> None:

@@ -4,6 +4,7 @@ Tokenizing processes share nothing but the store, so they need no rendezvous: un
 dies does not take the others with it. `torchrun` and `accelerate launch` work as well.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.world import available_cores
+
+_POLL_SECONDS = 1.0
 
 
 def launch(arguments: Sequence[str], processes: int) -> int:
@@ -21,8 +24,10 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     """
     threads = max(1, available_cores() // processes)
     children: list[subprocess.Popen[bytes]] = []
+    passed_on: list[int] = []
 
     def pass_on(signum: int, frame: object) -> None:
+        passed_on.append(signum)
         for child in children:
             child.send_signal(signum)
 
@@ -38,5 +43,14 @@ def launch(arguments: Sequence[str], processes: int) -> int:
             "LOCAL_WORLD_SIZE": str(processes),
         }
         children.append(subprocess.Popen([sys.executable, "-m", "pipeline", *arguments], env=environment))
-    statuses = [child.wait() for child in children]
+        for signum in passed_on:  # while this one began
+            children[-1].send_signal(signum)
+    statuses = [_wait(child) for child in children]
     return max(status if status >= 0 else 128 - status for status in statuses)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """Its exit status; in short waits, for a signal in the moment before a wait does not end it."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(_POLL_SECONDS)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures_store import Child, Job, cold, wait_for
@@ -31,6 +32,22 @@ def environment_of(pid: int) -> dict[str, str]:
 
 def launch_and_exit(arguments: list[str], processes: int) -> None:
     sys.exit(launch(arguments, processes))
+
+
+class _StoppedWhileItStarts(subprocess.Popen[bytes]):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def launch_and_be_stopped(arguments: list[str], processes: int) -> None:
+    subprocess.Popen = _StoppedWhileItStarts  # type: ignore[misc]
+    sys.exit(launch(arguments, processes))
+
+
+def test_a_process_that_starts_when_the_job_is_stopped_is_stopped_too(tmp_path: Path) -> None:
+    done = Child(launch_and_be_stopped, ["--version"], 2, folder=tmp_path).wait()
+    assert (done.status, done.out) == (143, "")
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["tokenize"], 2)])
