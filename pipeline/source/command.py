@@ -5,6 +5,8 @@ import errno
 import os
 import signal
 import subprocess
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from typing import BinaryIO, cast
 
@@ -25,7 +27,9 @@ class Command:
 
     def open(self, path: str) -> BinaryIO:
         """Start the command. Reading raises OSError at its end if it failed or was stopped."""
-        output = _Output(self._command)
+        # Ctrl-C is an exception anywhere in the main thread; in one of its own, no start is left half done.
+        with ThreadPoolExecutor(1, "command") as starter:
+            output = starter.submit(_Output, self._command).result()
         self._outputs.append(output)
         if self._stopped:  # by a thread that did not see this one in the list
             output.stop()
@@ -42,7 +46,7 @@ class Command:
 
 
 class _Output:
-    """Standard output of a command, read forward."""
+    """Standard output of a command, read forward. The command is stopped, too, when nobody has this any more."""
 
     def __init__(self, command: str) -> None:
         self._process = subprocess.Popen(
@@ -53,6 +57,7 @@ class _Output:
             start_new_session=True,  # so that all of a pipeline can be stopped at once
         )
         self._stdout = cast(BufferedReader, self._process.stdout)
+        self.stop = weakref.finalize(self, _stop, self._process)
 
     def __enter__(self) -> "_Output":
         return self
@@ -81,11 +86,12 @@ class _Output:
         self._stdout.close()
         self.stop()
 
-    def stop(self) -> None:
-        """Tell the command to end, then make it."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self._process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(_STOP_SECONDS)
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Tell a command to end, then make it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_SECONDS)

@@ -147,6 +147,35 @@ def test_a_command_that_is_stopped_while_it_starts_does_not_run_on(
     thread.join()
 
 
+def test_ctrl_c_while_a_command_starts_leaves_nothing_running(tmp_path: Path) -> None:
+    code = f"""
+import os, random, signal, threading, time
+from pipeline.source.command import Command
+
+def interrupt(seconds):
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGINT)
+
+began = time.monotonic()
+with Command('echo').open('x') as stream:
+    stream.read(1)
+a_start = time.monotonic() - began
+for _ in range(100):
+    thread = threading.Thread(target=interrupt, args=[random.uniform(0, 2 * a_start)])
+    try:
+        thread.start()
+        with Command('echo $$ >> {tmp_path}/pids; sleep 1000').open('x'):
+            time.sleep(5)
+    except KeyboardInterrupt:
+        thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    pids = [int(line) for line in (tmp_path / "pids").read_text().splitlines()]
+    assert pids  # others were stopped before they said anything
+    assert not any(map(is_running, pids))
+
+
 def test_what_is_opened_after_the_stop_is_stopped_too(tar: Path) -> None:
     command = f"cat {tar}; sleep 20"
     opener = Opener()
