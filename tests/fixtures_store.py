@@ -187,7 +187,7 @@ def make_job(folder: Path, source: Path, tokenizer: Path, changes: Mapping[str, 
         },
         "image": {"size": list(IMAGE_SIZE), "max_pixels": 100_000},
         "tokenizer": {"path": str(tokenizer)},
-        "tokenize": {"store": str(folder / "store"), "batch_size": BATCH_SIZE, "decode_workers": 2},
+        "tokenize": {"store": str(folder / "store"), "batch_size": BATCH_SIZE},
     }
     for name, value in (changes or {}).items():
         section, key = name.split(".")

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from pipeline.config import Config
+from pipeline.config import Config, TokenizeConfig
 from pipeline.errors import SourceError
 from pipeline.jobs.decoding import End, Failed, Images, ShardDecoder
 from pipeline.jobs.execution import describe_execution
@@ -74,12 +74,11 @@ def shard_encoder(
             nobody looks.
     """
     settings = config.tokenize
-    decode_threads = world.cores if settings.decode_workers == "auto" else settings.decode_workers
     with (
         cpu_threads(1),  # the threads below are the parallelism
         Watch(settings.stall_timeout, on_hang) as watch,
         BatchEncoder(tokenizer, world.device, world.cores) as encoder,
-        ThreadPoolExecutor(decode_threads, "decode", one_thread) as decoders,
+        _decoders(settings, encoder, world.cores) as (decoders, decode_threads),
     ):
         at_once = encoder.images_at_once(config.image.size, settings.batch_size)
         yield ShardEncoder(
@@ -91,6 +90,19 @@ def shard_encoder(
             {"read": 1, "decode": decode_threads, "encode": encoder.threads, "write": 1, "cores": world.cores},
             watch,
         )
+
+
+@contextlib.contextmanager
+def _decoders(settings: TokenizeConfig, encoder: BatchEncoder, cores: int) -> Iterator[tuple[Executor, int]]:
+    """Threads to decode in, and how many they are."""
+    if settings.decode_workers == "auto" and encoder.on_cpu:
+        # With no more threads than cores, none has to be taken off its core while it holds the interpreter's lock,
+        # which the others then wait for: a tenth more small images.
+        yield encoder.pool, encoder.threads
+        return
+    threads = cores if settings.decode_workers == "auto" else settings.decode_workers
+    with ThreadPoolExecutor(threads, "decode", one_thread) as pool:
+        yield pool, threads
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ class BatchEncoder:
         self.on_cpu = device.type == "cpu"
         self.threads = cores if self.on_cpu else _ACCELERATOR_THREADS
         """Batches or pieces of them that are encoded at once."""
-        self._pool = ThreadPoolExecutor(self.threads, "encode", one_thread)
+        self.pool = ThreadPoolExecutor(self.threads, "cores" if self.on_cpu else "encode", one_thread)
+        """Where encoding is done. On a CPU, whatever else needs the same cores is best done there too."""
         self._streams = threading.local()
 
     def __enter__(self) -> Self:
@@ -79,7 +80,7 @@ class BatchEncoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self.pool.shutdown(cancel_futures=True)
 
     def images_at_once(self, image_size: tuple[int, int], batch_size: int) -> int:
         """Images of a piece, which may decide the last bit of a sum, and so a token now and then."""
@@ -98,7 +99,7 @@ class BatchEncoder:
         ready = _recorded(img_B3HW)
         # Always whole pieces: their shape must not depend on how many rows count.
         pieces = [
-            self._pool.submit(self._encode, img_B3HW[start : start + size], ready) for start in range(0, rows, size)
+            self.pool.submit(self._encode, img_B3HW[start : start + size], ready) for start in range(0, rows, size)
         ]
         return Encoding(pieces, rows)
 

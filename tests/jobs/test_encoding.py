@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures_store import COLLECTION, Job, make_job
@@ -14,6 +15,7 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.errors import SourceError
 from pipeline.jobs.encoding import ShardEncoder, shard_encoder
+from pipeline.jobs.stages import Stages
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import SourceShard
 from pipeline.source.shards import find_source_shards
@@ -87,6 +89,33 @@ def test_batches_smaller_than_the_machine_occupy_all_cores(job: Job, monkeypatch
         monkeypatch.setattr(encoder.tokenizer, "encode", meet)
         outcomes = list(encoder.encode_shards(find_source_shards(config.source)))
     assert all(isinstance(outcome, EncodedShard) for _, outcome in outcomes)
+
+
+@pytest.mark.parametrize(("workers", "threads"), [("auto", 3), ("1", 4)])
+def test_no_more_threads_than_cores_unless_asked_for(
+    workers: str, threads: int, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = job.config("tokenize.batch_size=2", f"tokenize.decode_workers={workers}")
+    decode, decoding, encoding = Stages._decode, set[int](), set[int]()
+
+    def tell(stages: Stages, *arguments: Any) -> object:
+        decoding.add(threading.get_ident())
+        return decode(stages, *arguments)
+
+    monkeypatch.setattr(Stages, "_decode", tell)
+    with encoder_of(config, dataclasses.replace(current_world(), cores=3)) as encoder:
+        encode = encoder.tokenizer.encode
+
+        def tell_and_encode(img_B3HW: Tensor) -> list[Tensor]:
+            encoding.add(threading.get_ident())
+            return encode(img_B3HW)
+
+        monkeypatch.setattr(encoder.tokenizer, "encode", tell_and_encode)
+        outcomes = list(encoder.encode_shards(find_source_shards(config.source)))
+    assert all(isinstance(outcome, EncodedShard) for _, outcome in outcomes)
+    assert encoder.threads["decode"] == (3 if workers == "auto" else 1)
+    assert len(decoding | encoding) <= threads
+    assert bool(decoding & encoding) == (workers == "auto")
 
 
 def test_what_goes_wrong_with_one_source_shard_is_its_own(copied: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
