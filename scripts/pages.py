@@ -63,7 +63,7 @@ def three_digits(number: float) -> str:
 
 def times(ratio: float) -> str:
     """How many times as much."""
-    return f"{three_digits(ratio)}×" if ratio >= 1 else f"{ratio:.2g}×"
+    return f"{three_digits(ratio)}×" if ratio >= 1 else f"{ratio:#.2g}×"
 
 
 def percent(share: float) -> str:
