@@ -47,7 +47,7 @@ class Opener:
         self._stopped = False
 
     def source_at(self, base: str) -> Readable:
-        """As the function, and what it gives is the one that `stop` stops."""
+        """What the source shards at `base` are read through; a command is stopped by `stop`, now or later."""
         source = source_at(base)
         self._command = source if isinstance(source, Command) else None
         if self._stopped and self._command is not None:  # by a thread that saw the one before
