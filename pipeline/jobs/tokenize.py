@@ -65,8 +65,8 @@ def run(
         if not is_thread_shortage(error):
             raise
         raise VqtokError(
-            f"{error}: give the process more memory (ulimit -v), allow more threads (ulimit -u), or lower "
-            "tokenize.decode_workers; then run again: what is committed stays"
+            f"{error}: give the process more memory (ulimit -v), allow more threads (ulimit -u), or start it on fewer "
+            "CPU cores (taskset -c), for each has a thread; then run again: what is committed stays"
         ) from error
 
 
