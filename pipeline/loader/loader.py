@@ -249,18 +249,17 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     def _located(self, stages: list[Stage], size: int) -> Iterator[Located]:
         """The rows of all batches from now to the end of the epoch, so many at a time, which are whole batches."""
-        steps, each = self._steps(stages), size // self.batch_size
-        if not steps:
-            return
+        steps = self._steps(stages)
         lane = lanes(len(self.ordered), stages)[self._rank]
         segments = cut(lane, stages[-1].taken, len(self.ordered))
-        for rows in in_batches(self.ordered.windows(self._epoch, stages[0].world_size, segments), size):
-            yield rows[: steps * self.batch_size]
-            steps -= each
-            if steps <= 0:
+        windows = self.ordered.windows(self._epoch, stages[0].world_size, segments)
+        for rows in in_batches(windows, size) if steps else ():
+            wanted = rows[: steps * self.batch_size]
+            steps -= -(-len(wanted) // self.batch_size)
+            yield wanted
+            if not steps:
                 return
-        if steps > 0 and sum(map(len, segments)) <= (self._steps(stages) - 1) * self.batch_size:
-            # This rank has no row for the batch that others fill.
+        for _ in range(steps):  # with `pad`: this rank has no row for the batch that others fill
             yield self.ordered.locate(np.empty(0, np.int64))
 
     def _filled(self, batch: TokenBatch) -> TokenBatch:
