@@ -7,6 +7,7 @@ https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13
 """
 
 import hashlib
+import io
 import re
 import tarfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ BLOCK_BYTES = 512
 HEAD_BYTES = 64 << 10
 # Read and hashed at once: hashing little pieces takes longer, and lets go of the interpreter lock for each.
 _PIECE_BYTES = 1 << 18
+# Reading on costs less than a seek, after which a disk or a network file system starts anew.
+_SEEK_BYTES = 1 << 20
 _REPACK = "copy the source shard again or repack it"
 
 
@@ -28,6 +31,8 @@ class Member(NamedTuple):
     name: str
     offset: int
     data: bytes | None
+    start: int
+    """Where the first header that belongs to it begins: before `offset` where a long name comes first."""
 
 
 class StrictTar:
@@ -38,6 +43,11 @@ class StrictTar:
 
     Iterating raises SourceError for a tar that is cut off, damaged, compressed, followed by other data, or
     that holds links or sparse files, naming the tar, the offset in bytes and the remedy.
+
+    Args:
+        wanted: names of the members whose contents are read.
+        digests: without them, large members that are not wanted are skipped where the stream can seek.
+        origin: where in the tar the stream begins, at a member; offsets are those in the tar.
     """
 
     def __init__(
@@ -46,11 +56,16 @@ class StrictTar:
         name: str,
         wanted: Callable[[str], bool] = lambda _: True,
         allow_unterminated: bool = False,
+        digests: bool = True,
+        origin: int = 0,
     ) -> None:
         self._stream = stream
         self._name = name
         self._wanted = wanted
         self._allow_unterminated = allow_unterminated
+        self._digests = digests
+        self._seeks = not digests and isinstance(stream, io.IOBase) and stream.seekable()
+        self._origin = origin
         self._sha256 = hashlib.sha256()
         self._head = hashlib.sha256()
         self._bytes_hashed = 0
@@ -71,6 +86,7 @@ class StrictTar:
     def __iter__(self) -> Iterator[Member]:
         long_name: str | None = None
         pax: dict[str, str] = {}
+        start = self._origin
         while (header := self._header()) is not None:
             offset = self.bytes - BLOCK_BYTES
             if header.type == tarfile.GNUTYPE_LONGNAME:
@@ -86,16 +102,19 @@ class StrictTar:
                     sparse = any(keyword.startswith("GNU.sparse.") for keyword in pax)
                 long_name, pax = None, {}
                 if header.type == tarfile.DIRTYPE:
+                    start = self._origin + self.bytes
                     continue
                 if sparse or header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
                     raise self._error(
                         offset, f"{name!r} is a link, a sparse or a special file; repack it as a plain file"
                     )
+                data = None
                 if self._wanted(name):
-                    yield Member(name, offset, self._data(size))
+                    data = self._data(size)
                 else:
                     self._skip(size)
-                    yield Member(name, offset, None)
+                yield Member(name, self._origin + offset, data, start)
+                start = self._origin + self.bytes
         if long_name is not None or pax:
             raise self._error(self.bytes, f"cut off between the long name of a member and the member; {_REPACK}")
 
@@ -147,8 +166,23 @@ class StrictTar:
         return b"".join(self._pieces(size))
 
     def _skip(self, size: int) -> None:
+        if self._seeks and self._at + size - len(self._piece) >= _SEEK_BYTES:
+            self._seek(size)
+            return
         for _ in self._pieces(size):
             pass
+
+    def _seek(self, size: int) -> None:
+        """Skip a member of which most has not been read."""
+        padding = -size % BLOCK_BYTES
+        beyond = self._at + size + padding - len(self._piece)
+        # The last byte is read: a seek behind the end of a file raises nothing.
+        last = self._stream.seek(beyond - 1, io.SEEK_CUR)
+        if not self._stream.read(1):
+            end = self._stream.seek(0, io.SEEK_END)
+            raise self._cut_off(self.bytes, max(0, last + 1 - padding - end))
+        self._piece, self._at = b"", 0
+        self.bytes += size + padding
 
     def _pieces(self, size: int) -> Iterator[bytes]:
         """The next `size` bytes, a piece at a time: a damaged header may claim any size."""
@@ -161,7 +195,7 @@ class StrictTar:
             yield data
             size -= len(data)
         if size or len(self._read(padding)) < padding:
-            raise self._error(offset, f"cut off inside a member, {size:,} bytes before its end; {_REPACK}")
+            raise self._cut_off(offset, size)
 
     def _pax_records(self, data: bytes, offset: int) -> dict[str, str]:
         """Records `length key=value\\n` of a pax extended header."""
@@ -193,11 +227,16 @@ class StrictTar:
         """Read on, once all of a piece has been walked; False at the end of the file."""
         self._piece = self._stream.read(_PIECE_BYTES)
         self._at = 0
+        if not self._digests:
+            return bool(self._piece)
         self._sha256.update(self._piece)
         if self._bytes_hashed < HEAD_BYTES:
             self._head.update(self._piece[: HEAD_BYTES - self._bytes_hashed])
         self._bytes_hashed += len(self._piece)
         return bool(self._piece)
 
+    def _cut_off(self, offset: int, missing: int) -> SourceError:
+        return self._error(offset, f"cut off inside a member, {missing:,} bytes before its end; {_REPACK}")
+
     def _error(self, offset: int, what: str) -> SourceError:
-        return SourceError(f"{self._name}: at byte {offset:,}: {what}")
+        return SourceError(f"{self._name}: at byte {self._origin + offset:,}: {what}")

@@ -1,10 +1,8 @@
 """`vqtok train`: exact resume, honest figures, and a clear word for every way in which it cannot go on."""
 
 import io
-import itertools
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -24,13 +22,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.config import Config, ImageConfig
-from pipeline.errors import ConfigError, SourceError, TokenizerError
+from pipeline.errors import SourceError, TokenizerError
 from pipeline.jobs import train
 from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.metrics import MetricsLog
 from pipeline.jobs.training.pictures import comparison_png
 from pipeline.jobs.training.schedule import WarmupThenCosine
-from pipeline.jobs.training.stream import Place, endless_order, training_batches, training_shards
 from pipeline.jobs.training.tally import Tally
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import JSON
@@ -320,66 +317,6 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     assert metrics_of(tmp_path)[4:] == [{"step": 3, "kind": "train", "loss": 0.333333}]
 
 
-# --- the stream of batches -----------------------------------------------------------------------------------
-
-
-def first_seeds(config: Config, place: Place, count: int) -> list[list[int]]:
-    """Which pictures the first batches hold; both upper corners tell, so that mirrored ones are known."""
-    batches = training_batches(config, training_shards(config), place, pin_memory=False)
-    return [next(batches).img_B3HW[:, 0, 0, 0].tolist() for _ in range(count)]
-
-
-def test_the_stream_depends_on_seed_interval_and_place(data: Path, tmp_path: Path) -> None:
-    config = configuration(data, tmp_path)
-    here = first_seeds(config, Place(interval=0, rank=0, world_size=2), 6)
-    assert here == first_seeds(config, Place(0, 0, 2), 6)
-    assert here != first_seeds(config, Place(interval=1, rank=0, world_size=2), 6)
-    assert here != first_seeds(config, Place(interval=0, rank=1, world_size=2), 6)
-    assert here != first_seeds(configuration(data, tmp_path, seed=1), Place(0, 0, 2), 6)
-
-
-def test_worker_processes_give_whole_batches_and_the_same_ones_again(data: Path, tmp_path: Path) -> None:
-    config = configuration(data, tmp_path, workers=2)
-    batches = first_seeds(config, Place(0, 0, 1), 4)
-    assert batches == first_seeds(config, Place(0, 0, 1), 4)
-    assert {len(batch) for batch in batches} == {4}
-    # The first source shard of the order goes to one worker, the second to the other.
-    assert len({seed for batch in batches[:2] for seed in batch}) == 8
-
-
-def test_all_ranks_together_see_every_image_before_one_comes_again(data: Path, tmp_path: Path) -> None:
-    config = configuration(data, tmp_path, shuffle_buffer=1)
-    seen = [seed for rank in (0, 1) for batch in first_seeds(config, Place(0, rank, 2), 3) for seed in batch]
-    assert sorted(seen) == list(range(24))
-
-
-def test_half_of_the_images_are_mirrored(data: Path, tmp_path: Path) -> None:
-    config = configuration(data, tmp_path)
-    batches = training_batches(config, training_shards(config), Place(0, 0, 1), pin_memory=False)
-    mirrored = []
-    for img_3HW in itertools.chain.from_iterable(next(batches).img_B3HW for _ in range(25)):
-        original = np.array(Image.open(io.BytesIO(picture(int(img_3HW[0, 0, 0])))))
-        pixels = img_3HW.permute(1, 2, 0).numpy()
-        mirrored.append(bool((pixels != original).any()))
-        assert (pixels == (original[:, ::-1] if mirrored[-1] else original)).all()
-    assert 30 < sum(mirrored) < 70
-
-
-def test_a_single_source_shard_feeds_any_number_of_ranks(data: Path, tmp_path: Path) -> None:
-    config = configuration(data, tmp_path)
-    shards = training_shards(config)[:1]
-    for rank in range(3):
-        batches = training_batches(config, shards, Place(0, rank, 3), pin_memory=False)
-        assert next(batches).img_B3HW.shape == (4, 3, SIDE, SIDE)
-
-
-def test_the_endless_order_is_one_permutation_after_the_other() -> None:
-    order = endless_order(list("abcde"), random.Random(0))  # type: ignore[arg-type]
-    epochs = ["".join(next(order) for _ in range(5)) for _ in range(20)]  # type: ignore[misc]
-    assert all(sorted(epoch) == list("abcde") for epoch in epochs)
-    assert len(set(epochs)) > 10
-
-
 # --- bad input -----------------------------------------------------------------------------------------------
 
 
@@ -389,8 +326,8 @@ def test_bad_images_are_skipped_and_counted(data: Path, tmp_path: Path) -> None:
     config = configuration(tmp_path, tmp_path / "tokenizer", steps=2, shuffle_buffer=1)
     train.run(config)
     lines = metrics_of(tmp_path / "tokenizer")
-    # Eight images of two steps out of a stream of which every second sample is bad.
-    assert 6 <= lines[0]["skipped"] <= 8
+    # Eight samples of two steps: every second one is bad.
+    assert lines[0]["skipped"] == 4
     assert (lines[1]["images"], lines[1]["skipped"]) == (2, 1)
 
 
@@ -415,22 +352,6 @@ def test_a_truncated_source_shard_is_an_error_without_a_traceback(data: Path, tm
         train.run(config)
     assert "train-0.tar" in str(caught.value)
     assert "Traceback" not in str(caught.value)
-
-
-def test_held_out_source_shards_are_never_trained_on(data: Path, tmp_path: Path) -> None:
-    config = configuration(data, tmp_path)
-    everything = config.model_copy(
-        update={"source": config.source.model_copy(update={"shards": (str(data / "*.tar"),)})}
-    )
-    assert [s.path for s in training_shards(everything)] == [s.path for s in training_shards(config)]
-    only = config.model_copy(update={"source": config.source.model_copy(update={"shards": config.train.holdout})})
-    with pytest.raises(ConfigError, match=r"train\.holdout: names every source shard"):
-        training_shards(only)
-
-
-def test_missing_held_out_source_shards_are_named_as_such(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^train\.holdout: .*gone"):
-        training_shards(configuration(data, tmp_path, holdout=[str(data / "gone-*.tar")]))
 
 
 def test_without_held_out_images_the_summary_says_so(data: Path, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ from support import encoded
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
-from pipeline.jobs.training.stream import Place, training_batches, training_shards
+from pipeline.jobs.training.collection import count_samples
+from pipeline.jobs.training.shards import training_shards
+from pipeline.jobs.training.stream import Place, training_batches
 from pipeline.source.decoding import PEAK_BYTES_PER_PIXEL, decode_rgb
 from pipeline.source.images import ImageTransform
 from pipeline.store import TokenStore
@@ -401,7 +403,8 @@ def test_training_never_loads_pickled_members(
     config = make_job(tmp_path / "job", source, tokenizer_folder, changes).config(
         "train.batch_size=4", "train.shuffle_buffer=4"
     )
-    batches = training_batches(config, training_shards(config), Place(0, 0, 1), pin_memory=False)
+    collection = count_samples(config, training_shards(config), needed=24)
+    batches = training_batches(config, collection, Place(0, 0, 1), pin_memory=False)
     for _, batch in zip(range(6), batches, strict=False):
         assert batch.img_B3HW.shape[0] == 4
     batches.close()

@@ -132,9 +132,9 @@ def test_digest_and_size_are_those_of_the_whole_file(format: int) -> None:
 def test_only_wanted_members_are_in_memory() -> None:
     tar = StrictTar(io.BytesIO(tar_bytes(MEMBERS[:3])), "x.tar", lambda name: name.endswith(".cls"))
     assert list(tar) == [
-        Member("a.jpg", 0, None),
-        Member("b/empty.txt", 512 + 1024, None),
-        Member("b/block.cls", 512 + 1024 + 512, b"x" * 512),
+        Member("a.jpg", 0, None, start=0),
+        Member("b/empty.txt", 512 + 1024, None, start=512 + 1024),
+        Member("b/block.cls", 512 + 1024 + 512, b"x" * 512, start=512 + 1024 + 512),
     ]
 
 

@@ -1,11 +1,12 @@
 """The training loop, on any number of processes."""
 
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -13,12 +14,15 @@ from pipeline.config import Config, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.jobs.training.birth import TrainResult, begin, record_result
 from pipeline.jobs.training.checkpoints import Checkpoints
+from pipeline.jobs.training.collection import Ranks, count_samples
 from pipeline.jobs.training.evaluation import evaluate, load_held_out
 from pipeline.jobs.training.lock import only_training
+from pipeline.jobs.training.position import Position
 from pipeline.jobs.training.reporter import Reporter
 from pipeline.jobs.training.schedule import WarmupThenCosine
+from pipeline.jobs.training.shards import require_usable_image, training_shards
 from pipeline.jobs.training.stepper import Stepper, Window
-from pipeline.jobs.training.stream import Place, require_usable_image, training_batches, training_shards
+from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
 from pipeline.models import SimpleVQVAE
 from pipeline.models.pretrained import save_tokenizer
 from pipeline.records import Normalization
@@ -27,8 +31,9 @@ from pipeline.records import Normalization
 class Training:
     """One process of a training run.
 
-    The steps come in intervals of `train.checkpoint_every`. From one interval to the next nothing lives on
-    but what a checkpoint holds, so resuming and going on are the same thing.
+    The steps come in intervals of `train.checkpoint_every`. From one interval to the next nothing lives on but what a
+    checkpoint holds, and the stream of batches, which the position in a checkpoint makes again. So resuming and going
+    on are the same thing.
 
     Raises ConfigError and SourceError for a configuration or images that cannot be trained on.
     """
@@ -45,6 +50,8 @@ class Training:
         self._model = SimpleVQVAE(**config.train.model.model_dump())
         self._stepper = self._prepare()
         self._checkpoints = Checkpoints(self._folder / "checkpoints", self._accelerator)
+        batches = config.train.gradient_accumulation * self._accelerator.num_processes
+        self._position = Position(self._accelerator, config.train.batch_size * batches)
 
     def run(self) -> TrainResult:
         """Train from the newest checkpoint, or from the start, to the end, and save the tokenizer.
@@ -62,10 +69,14 @@ class Training:
     def _run(self) -> TrainResult:
         train = self._config.train
         done = self._checkpoints.resume()
-        with closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter:
+        self._position.begin(done)
+        with (
+            closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter,
+            closing(self._batches(train.steps - done)) as batches,
+        ):
             while done < train.steps:
                 end = min(done - done % train.checkpoint_every + train.checkpoint_every, train.steps)
-                self._run_interval(done, end, reporter)
+                self._run_interval(done, end, batches, reporter)
                 self._checkpoints.save(end)
                 done = end
         return self._finish(reporter)
@@ -77,21 +88,30 @@ class Training:
         model, prepared_optimizer, scheduler = self._accelerator.prepare(self._model, optimizer, schedule)
         return Stepper(self._accelerator, model, prepared_optimizer, scheduler, self._normalization, train)
 
-    def _run_interval(self, done: int, end: int, reporter: Reporter) -> None:
-        """Steps done + 1 to end, on a stream of their own."""
-        train, accelerator = self._config.train, self._accelerator
-        place = Place(done // train.checkpoint_every, accelerator.process_index, accelerator.num_processes)
-        pin_memory = accelerator.device.type == "cuda"
-        with closing(training_batches(self._config, self._shards, place, pin_memory)) as batches:
-            window = Window()
-            for step in range(done + 1, end + 1):
-                self._stepper.step(batches, window)
-                reporter.advance()
-                if step % train.log_every == 0 or step == end:
-                    reporter.train(step, self._stepper.summarize(window, train.model.vocab_size))
-                    window = Window()
-                if step % train.evaluate_every == 0 or step == train.steps:
-                    self._evaluate(step, reporter)
+    def _batches(self, steps: int) -> Generator[TrainBatch, None, None]:
+        """The batches of the next `steps` steps."""
+        accelerator = self._accelerator
+        rank, size = accelerator.process_index, accelerator.num_processes
+        needed = self._position.samples + steps * self._position.per_step
+        collection = count_samples(self._config, self._shards, needed, Ranks(rank, size, gather_object))
+        place = Place(self._position.samples, rank, size)
+        yield from training_batches(self._config, collection, place, pin_memory=accelerator.device.type == "cuda")
+
+    def _run_interval(
+        self, done: int, end: int, batches: Generator[TrainBatch, None, None], reporter: Reporter
+    ) -> None:
+        """Steps done + 1 to end."""
+        train = self._config.train
+        window = Window()
+        for step in range(done + 1, end + 1):
+            self._stepper.step(batches, window)
+            self._position.advance()
+            reporter.advance()
+            if step % train.log_every == 0 or step == end:
+                reporter.train(step, self._stepper.summarize(window, train.model.vocab_size))
+                window = Window()
+            if step % train.evaluate_every == 0 or step == train.steps:
+                self._evaluate(step, reporter)
 
     def _evaluate(self, step: int, reporter: Reporter) -> None:
         if self._held_out is None:

@@ -28,7 +28,7 @@ class Window:
     images: int = 0
     skipped: int = 0
     last: tuple[Tensor, Tensor, Tensor] | None = None
-    """The newest batch: uint8 images, reconstruction, indices."""
+    """The newest batch with images: uint8 images, reconstruction, indices. One without, where there is no other."""
     learning_rate: float = 0.0
     """Of the newest step."""
     started: float = field(default_factory=time.monotonic)
@@ -39,7 +39,8 @@ class Window:
         self.batches += 1
         self.images += len(batch.img_B3HW)
         self.skipped += batch.skipped
-        self.last = last
+        if self.last is None or len(batch.img_B3HW) > 0:
+            self.last = last
 
 
 class Stepper:
@@ -83,7 +84,7 @@ class Stepper:
         img_B3HW = batch.img_B3HW.to(self._accelerator.device, non_blocking=True)
         target_B3HW = normalize_pixels(img_B3HW, self._normalization)
         reconstruction_B3HW, vq_loss, indices_N = self._model(target_B3HW)
-        reconstruction_loss = F.mse_loss(reconstruction_B3HW.float(), target_B3HW)
+        reconstruction_loss = _mean_squared_error(reconstruction_B3HW.float(), target_B3HW)
         self._accelerator.backward(reconstruction_loss + vq_loss)
         losses = torch.stack([reconstruction_loss.detach(), vq_loss.detach()])
         window.add(batch, losses, (img_B3HW, reconstruction_B3HW.detach(), indices_N))
@@ -123,3 +124,10 @@ class Stepper:
         tally = Tally.empty(vocab_size, img_B3HW.device)
         tally.add(img_B3HW, to_pixels(reconstruction_B3HW.float(), self._normalization), indices_N)
         return Tally(self._accelerator.reduce(tally.sums, "sum"))
+
+
+def _mean_squared_error(reconstruction_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:
+    """0, with a gradient of nothing, for a batch whose samples are all bad: other processes wait for the gradient."""
+    if len(target_B3HW) == 0:
+        return (reconstruction_B3HW - target_B3HW).square().sum()
+    return F.mse_loss(reconstruction_B3HW, target_B3HW)

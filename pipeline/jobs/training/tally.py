@@ -33,7 +33,12 @@ class Tally:
 
     @property
     def psnr(self) -> float:
-        """Peak signal-to-noise ratio in dB, from the mean squared error over all images: 10·log10(255²/MSE)."""
+        """Peak signal-to-noise ratio in dB, from the mean squared error over all images: 10·log10(255²/MSE).
+
+        0 for no images.
+        """
+        if not self.sums[1]:
+            return 0.0
         mean_squared_error = self.sums[0].item() / self.sums[1].item()
         # One unit of error in all values together bounds what a perfect reconstruction would make infinite.
         return 10 * math.log10(255**2 / max(mean_squared_error, 1 / self.sums[1].item()))
