@@ -7,6 +7,7 @@ TOKENIZER/
   reconstructions.png               held-out originals above their reconstructions, the newest
   reconstructions/                  the same, of every evaluation
   checkpoints/                      the whole training state, to resume from
+  source-index.npz                  where the samples of the source shards are, so that a resume need not count anew
 """
 
 from dataclasses import dataclass

@@ -83,6 +83,8 @@ def read_samples_at(shard: SourceShard, source: SourceConfig, index: ShardIndex,
     name = shard_name(shard)
     with source_errors(name):
         data = memoryview(files_at(shard.base).read(shard.path, read.start, read.stop - read.start))
+    if len(data) != read.stop - read.start:
+        raise _changed(shard)
     samples: list[Sample] = []
     for first, end in read.runs:
         start, stop = int(index.starts[first]), int(index.starts[end])

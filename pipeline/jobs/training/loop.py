@@ -16,6 +16,7 @@ from pipeline.jobs.training.birth import TrainResult, begin, record_result
 from pipeline.jobs.training.checkpoints import Checkpoints
 from pipeline.jobs.training.collection import Ranks, count_samples
 from pipeline.jobs.training.evaluation import evaluate, load_held_out
+from pipeline.jobs.training.index_cache import IndexCache
 from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.position import Position
 from pipeline.jobs.training.reporter import Reporter
@@ -93,7 +94,8 @@ class Training:
         accelerator = self._accelerator
         rank, size = accelerator.process_index, accelerator.num_processes
         needed = self._position.samples + steps * self._position.per_step
-        collection = count_samples(self._config, self._shards, needed, Ranks(rank, size, gather_object))
+        ranks, cache = Ranks(rank, size, gather_object), IndexCache(self._folder, self._config.source)
+        collection = count_samples(self._config, self._shards, needed, ranks, cache)
         place = Place(self._position.samples, rank, size)
         yield from training_batches(self._config, collection, place, pin_memory=accelerator.device.type == "cuda")
 
