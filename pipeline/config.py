@@ -142,9 +142,9 @@ class TrainConfig(Section):
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Mixed precision of encoder and decoder; the code search is always float32."""
     shuffle_buffer: Annotated[int, Field(ge=1)] = 1000
-    """Encoded samples held for shuffling, per worker."""
+    """Samples shuffled among each other, from many places of the collection. Twice as many are held, encoded."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Worker processes that read and decode, per process."""
+    """Worker processes that decode, per process."""
     log_every: Annotated[int, Field(ge=1)] = 20
     """Steps between lines of metrics.jsonl."""
     evaluate_every: Annotated[int, Field(ge=1)] = 200
