@@ -1,4 +1,7 @@
-"""One sample of a store by its key: its tokens and where it came from, or why it was rejected. Without torch."""
+"""The samples of a store that have a key: their tokens and where they came from, or why they were rejected.
+
+Without torch.
+"""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -18,11 +21,10 @@ from pipeline.records import JSON, Geometry, Reject
 from pipeline.source.selection import NO_LABEL
 from pipeline.store.birth import Birth, read_birth
 from pipeline.store.commits import committed_parts, read_commit
+from pipeline.store.keys import SEARCH_THREADS, encoded, rows_with
 from pipeline.store.manifest import PartRecord, read_manifest
 from pipeline.store.parts import Part
 
-# Object stores answer each read after tens of milliseconds; on a local disk it changes little.
-_READERS = 16
 # Tokens on a line where a block is no rectangle.
 _TOKENS_PER_LINE = 16
 # Bytes shown of a kept member that is not text.
@@ -92,26 +94,28 @@ class Found:
 
 
 def run(store: str, key: str, show_progress: bool = False) -> Found:
-    """Look for `key` in all committed parts.
+    """Look for every occurrence of `key` in all committed parts, rows as well as rejects.
 
-    Reads the keys of every part, and of what holds the key nothing but the one row.
+    Reads the keys of every part, and of rows that have the key nothing but these rows.
 
     Raises StoreError where neither a row nor a reject has the key, CorruptStore for a damaged part.
     """
     files = files_at(store)
     birth = read_birth(files)
     parts, starts = _parts(files)
+    wanted = encoded(key)
 
     def look_into(record: PartRecord) -> list[FoundRow | FoundReject]:
         part = Part(files, birth, record.part, record.attempt, record.written)
         rejects = read_rejects(files, record.part, record.attempt) if record.rejected else []
+        numbers = [] if wanted is None else rows_with(part, wanted).tolist()
         return [
-            *_rows_of(part, key, birth, record, rejects, starts.get(record.part)),
+            *_rows_of(part, numbers, birth, record, rejects, starts.get(record.part)),
             *_rejects_of(key, record, rejects),
         ]
 
-    with ThreadPoolExecutor(_READERS, "look") as readers:
-        looks = ordered_map(look_into, parts, readers, ahead=2 * _READERS)
+    with ThreadPoolExecutor(SEARCH_THREADS, "look") as threads:
+        looks = ordered_map(look_into, parts, threads, ahead=2 * SEARCH_THREADS)
         bar = tqdm(looks, "look", len(parts), leave=False, unit=" parts", disable=not show_progress)
         places = [place for look in bar for place in look]
     if not places:
@@ -143,48 +147,27 @@ def _parts(files: Files) -> tuple[list[PartRecord], dict[str, int]]:
 
 
 def _rows_of(
-    part: Part, key: str, birth: Birth, record: PartRecord, rejects: list[Reject], start: int | None
+    part: Part, rows: list[int], birth: Birth, record: PartRecord, rejects: list[Reject], start: int | None
 ) -> Iterator[FoundRow]:
-    """The row with the key, if there is one, in a part whose first row is row `start` of the store."""
-    row = _row_of(part, key)
-    if row is None:
-        return
-    label = int(part.read("label", slice(row, row + 1))[0])
-    yield FoundRow(
-        store_row=None if start is None else start + row,
-        part=record.part,
-        part_row=row,
-        source=record.sources[0].path,
-        source_index=_source_index(row, [reject.index for reject in rejects]),
-        label=None if label == NO_LABEL else label,
-        fields={name: _field(part, name, row) for name in birth.fields},
-        blocks=_blocks(part, row, birth.geometry),
-    )
+    """These rows of a part whose first row is row `start` of the store."""
+    for row in rows:
+        label = int(part.read("label", slice(row, row + 1))[0])
+        yield FoundRow(
+            store_row=None if start is None else start + row,
+            part=record.part,
+            part_row=row,
+            source=record.sources[0].path,
+            source_index=_source_index(row, [reject.index for reject in rejects]),
+            label=None if label == NO_LABEL else label,
+            fields={name: _field(part, name, row) for name in birth.fields},
+            blocks=_blocks(part, row, birth.geometry),
+        )
 
 
 def _rejects_of(key: str, record: PartRecord, rejects: list[Reject]) -> Iterator[FoundReject]:
     for reject in rejects:
         if reject.key == key:
             yield FoundReject(record.part, record.sources[0].path, reject.index, reject.stage, reject.reason)
-
-
-def _row_of(part: Part, key: str) -> int | None:
-    """The row of a part that has the key; within a part keys are unique."""
-    # What a terminal hands over need not be UTF-8; then it is no key.
-    wanted = key.encode("utf-8", "surrogateescape")
-    if not part.rows or not wanted:
-        return None
-    offsets = part.read("key/offsets")
-    if not (np.diff(offsets) == len(wanted)).any():
-        return None
-    data = part.read("key/data").tobytes()
-    at = data.find(wanted)
-    while at >= 0:
-        row = int(np.searchsorted(offsets, np.uint64(at)))
-        if offsets[row] == at and row < part.rows and offsets[row + 1] == at + len(wanted):
-            return row
-        at = data.find(wanted, at + 1)
-    return None
 
 
 def _field(part: Part, name: str, row: int) -> bytes | None:

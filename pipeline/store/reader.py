@@ -22,6 +22,7 @@ from pipeline.store.cache import PartCache
 from pipeline.store.commits import committed_parts, read_commits
 from pipeline.store.counts import unpack_counts
 from pipeline.store.hierarchy import check_codebook
+from pipeline.store.keys import Keys
 from pipeline.store.manifest import Manifest, read_manifest
 from pipeline.store.opening import Opening
 from pipeline.store.parts import Part
@@ -83,7 +84,8 @@ class TokenStore:
             keep_open=cache is None,
         )
         self._labels = RowArray(self._parts, "label", "int64", cache_bytes=1 << 26, keep_open=cache is None)
-        self._keys = RowTexts(self._parts, "key", self._tokens.chunk_starts, optional=False)
+        texts = RowTexts(self._parts, "key", self._tokens.chunk_starts, optional=False)
+        self._keys = Keys(self._parts, texts, self.__reduce__())
         self._fields = {
             name: RowTexts(self._parts, f"fields/{name}", self._tokens.chunk_starts, optional=True)
             for name in self._birth.fields
@@ -160,7 +162,7 @@ class TokenStore:
 
     def keys_of(self, rows: Array) -> list[str]:
         """WebDataset keys of int64 [n] row numbers."""
-        return [(key or b"").decode() for key in self._keys.read(rows)]
+        return self._keys.read(rows)
 
     def labels_of(self, rows: Array) -> Array:
         """int64 [n] of int64 [n] row numbers, -1 without a label."""
@@ -228,9 +230,10 @@ class TokenStore:
         return unpack_counts(self.manifest.code_counts, self.vocab_size, names.MANIFEST)
 
     @property
-    def keys(self) -> list[str]:
-        """The WebDataset keys of all samples, in order."""
-        return self.keys_of(np.arange(len(self)))
+    def keys(self) -> Keys:
+        """The WebDataset keys of all samples, in order: a sequence of str that is read on demand, and searched by
+        `keys.find(key)`, int64 rows of all occurrences. It equals no list: `list(store.keys)` makes one."""
+        return self._keys
 
     @property
     def labels(self) -> Tensor:

@@ -69,7 +69,7 @@ def webdataset_samples(tar: Path) -> webdataset.WebDataset:
 def test_rows_are_the_samples_of_the_tars(finished: Job) -> None:
     store = TokenStore(finished.store)
     expected = rows_of_collection()
-    assert store.keys == [key for key, _ in expected]
+    assert list(store.keys) == [key for key, _ in expected]
     assert store.labels.tolist() == [int(members.get("cls", b"-1")) for _, members in expected]
     assert len(store) == ROWS
     parts = [Part(store._files, store._birth, p.part, p.attempt, p.written) for p in store.manifest.parts]

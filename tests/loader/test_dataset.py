@@ -52,7 +52,7 @@ def test_items_are_samples_and_several_are_a_batch(store: TokenStore) -> None:
     assert (dataset[7].key, dataset[-1].key) == (store.keys[7], store.keys[-1])
     assert torch.equal(torch.cat(dataset[7].idx_l), store.read([7]).tokens[0].long())
     assert dataset.__getitems__([5, 130, 5]).row.tolist() == [5, 130, 5]
-    assert [sample.key for sample in dataset] == store.keys  # type: ignore[attr-defined]
+    assert [sample.key for sample in dataset] == list(store.keys)  # type: ignore[attr-defined]
     for bad in (ROWS, -ROWS - 1):
         with pytest.raises(IndexError):
             dataset[bad]

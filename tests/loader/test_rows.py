@@ -56,7 +56,7 @@ def test_a_predicate_sees_each_row_once_with_all_that_is_known(store: TokenStore
     seen: list[RowRecord] = []
     assert rows_where(store, lambda record: bool(seen.append(record)), fields=["txt"]).tolist() == []
     assert [record.row for record in seen] == list(range(len(store)))
-    assert [record.key for record in seen] == store.keys
+    assert [record.key for record in seen] == list(store.keys)
     assert [record.label for record in seen] == store.labels.tolist()
     assert [record.source for record in seen] == [f"{part}.tar" for part, rows in COUNTS.items() for _ in range(rows)]
     assert [record.fields["txt"] for record in seen] == store.read(slice(None)).field("txt")
