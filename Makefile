@@ -87,11 +87,12 @@ test-slow: setup ## the long tests too
 chaos: setup ## kill tokenizing processes a thousand times and look for what is lost (some 20 minutes)
 	@$(BIN)/python scripts/chaos.py $(ARGS)
 
-bench-costs: setup ## what exactness costs: resuming, claims and commits, memory (some 30 minutes)
+bench-costs: setup ## what exactness costs: resuming, claims and commits, memory, a billion rows (some 30 minutes)
 	@$(BIN)/python scripts/bench_costs.py resume
 	@$(BIN)/python scripts/bench_costs.py commits --side 64
 	@$(BIN)/python scripts/bench_costs.py commits --side 256 --shards 4
 	@$(BIN)/python scripts/bench_costs.py memory
+	@$(BIN)/python scripts/bench_costs.py rows
 
 bench-loader: $(BENCH)/installed ## how fast tokens are read, beside other loaders (10 to 20 minutes): ARGS="--markdown docs/benchmarks.md"
 	@$(BENCH)/bin/python scripts/bench_loader.py $(ARGS)

@@ -3,6 +3,7 @@
     python scripts/bench_costs.py resume        a run that finds 10,000 parts committed
     python scripts/bench_costs.py commits       share of a run's time that goes to claims and commits
     python scripts/bench_costs.py memory        peak memory for 10,000 and for 1,000,000 images
+    python scripts/bench_costs.py rows          reading and searching a store of a billion rows
 
 Each makes what it needs in a temporary folder and prints rows of a Markdown table for docs/benchmarks.md.
 """
@@ -25,6 +26,8 @@ import click
 import numpy as np
 import torch
 import yaml
+from costs import reading
+from costs.linked import key_of, write_linked_store
 from measured import run_measured
 from PIL import Image
 from webdataset import TarWriter
@@ -110,6 +113,34 @@ def memory(few: int, many: int) -> None:
                 f"| {shards * 1000:,} images of 32 px | {took.peak_mib:,.0f} MiB | {took.seconds:.0f} s |", flush=True
             )
     print(f"| growth | {100 * (peaks[many] / peaks[few] - 1):+.1f} % | |")
+
+
+@main.command()
+@click.option("--parts", default=20_000, show_default=True, help="Parts, most of them hard links to the files of one.")
+@click.option("--rows", default=50_000, show_default=True, help="Rows of a part.")
+@click.option("--tokens", default=256, show_default=True, help="Tokens of a row.")
+def rows(parts: int, rows: int, tokens: int) -> None:
+    """Open, shuffle, resume and search a store of very many rows; each in a process of its own."""
+    with _workplace() as folder:
+        store = folder / "store"
+        write_linked_store(store, parts, rows, tokens)
+        _say_rows(f"{parts * rows:,} rows in {parts:,} parts", "")
+        loaded = reading.measure("load", store)
+        _say_rows("`TokenStore(path)`", f"{loaded['open']:.2f} s")
+        _say_rows("first batch of a shuffled epoch", f"{loaded['first']:.2f} s")
+        _say_rows("shuffled epoch", f"{loaded['rate']:,.0f} rows/s")
+        _say_rows(f"first batch of an epoch resumed on {reading.RANKS:,} ranks", f"{loaded['resume']:.2f} s")
+        for key in (key_of(parts - 1, rows // 2), key_of(0, rows // 2), "nobody"):
+            found = reading.measure("find", store, key)
+            name = f"`store.keys.find`, rows found: {found['rows']:,}"
+            _say_rows(name, f"{found['seconds']:.1f} s, {found['mib']:+.0f} MiB")
+        command = [sys.executable, "-m", "pipeline", "show", str(store), key_of(parts - 1, rows // 2)]
+        shown = run_measured(command)
+        _say_rows("`vqtok show STORE KEY`, whole process", f"{shown.seconds:.1f} s, {shown.peak_mib:.0f} MiB")
+
+
+def _say_rows(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 @contextmanager

@@ -31,11 +31,10 @@ class Keys(Sequence[str]):
     """The WebDataset keys of all rows of a store, in order, of which no more is in memory than is being read.
 
     Indexing, slices (lists of str), iteration, `in`, `index`, `count` and `reversed` are as those of a list. Like
-    a `range`, it equals no list: compare `list(keys)`. Safe to use from several threads and forked processes, and can be
-    pickled. All of it raises CorruptStore for a damaged part, and StoreError where a file cannot be had.
+    a `range`, it equals no list: compare `list(keys)`. Threads and forks may share it, and it can be pickled.
 
-    `find`, `in`, `index` and `count` read the keys of the store once from the beginning; make a dict to look for
-    many.
+    `find`, `in`, `index` and `count` go through the keys of the store from the beginning each time: make a dict
+    to look for many. All of it raises CorruptStore for a damaged part, and StoreError where a file cannot be had.
 
     Args:
         parts: the parts, in order.

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-
 from loaders.rows import VOCAB
 from loaders.vqtok import begin_store, commit_rows, finish_store
+
 from pipeline.files import LocalFiles
 from pipeline.store import names
 from pipeline.store.commits import CommitRecord, read_commit
@@ -16,21 +16,27 @@ _MOST_LINKS = 32_000
 
 
 def write_linked_store(folder: Path, parts: int, rows: int, tokens: int) -> None:
-    """A finished store of `parts` parts of `rows` rows of `tokens` tokens, lz4.
+    """A finished store of `parts` parts of `rows` rows of `tokens` tokens.
 
     The first part is written, and the last one, whose keys no other has (`key_of`); those between them are the first
     one under other names. Nothing is synced to the disk.
     """
-    birth = begin_store(folder, tokens)
-    files, random = LocalFiles(folder), np.random.default_rng(0)
+    birth, files, random = begin_store(folder, tokens), LocalFiles(folder), np.random.default_rng(0)
+
+    def write(number: int) -> CommitRecord:
+        commit_rows(folder, birth, number, random.integers(0, VOCAB, (rows, tokens), np.uint16))
+        return read_commit(files, _name(number))
+
     sync, os.fsync = os.fsync, lambda fd: None  # the store is thrown away
     try:
-        for number in range(parts):
-            if number % _MOST_LINKS and number < parts - 1:
+        original = write(0)
+        for number in range(1, parts - 1):
+            if number % _MOST_LINKS:
                 _commit_links(files, original, _name(number))
             else:
-                commit_rows(folder, birth, number, random.integers(0, VOCAB, (rows, tokens), np.uint16))
-                original = read_commit(files, _name(number))
+                original = write(number)
+        if parts > 1:
+            write(parts - 1)
         finish_store(folder, birth)
     finally:
         os.fsync = sync

@@ -96,7 +96,9 @@ def test_keys_that_end_and_begin_anywhere_in_a_chunk_are_found(tmp_path: Path) -
         ]
 
 
-@pytest.mark.parametrize("key", ["cb", "0", "000000000/gr", "größ", "a" * 699_999, "x" * 2_000_000, "\udcff", "猫\udcff"])
+@pytest.mark.parametrize(
+    "key", ["cb", "0", "000000000/gr", "größ", "a" * 699_999, "x" * 2_000_000, "\udcff", "猫\udcff"]
+)
 def test_what_no_row_has_is_not_found(keys: Keys, key: str) -> None:
     assert (keys.find(key).tolist(), str(keys.find(key).dtype), keys.count(key), key in keys) == ([], "int64", 0, False)
     with pytest.raises(ValueError, match="no row has the key"):
