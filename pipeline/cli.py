@@ -243,7 +243,7 @@ def verify(config: Config, quick: bool, rate: float | None, as_json: bool) -> No
 @click.argument("key")
 @_as_json
 def show(store: str, key: str, as_json: bool) -> None:
-    """Print the sample with a KEY: its tokens and where it came from, or why it was rejected.
+    """Print every sample with this KEY: its tokens and where it came from, or why it was rejected.
 
     STORE is the folder or URL of a token store. Write -- before a KEY that begins with a dash.
     """

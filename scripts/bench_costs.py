@@ -133,7 +133,7 @@ def rows(parts: int, rows: int, tokens: int) -> None:
         for key in (key_of(parts - 1, rows // 2), key_of(0, rows // 2), "nobody"):
             found = reading.measure("find", store, key)
             name = f"`store.keys.find`, rows found: {found['rows']:,}"
-            _say_rows(name, f"{found['seconds']:.1f} s, {found['mib']:+.0f} MiB")
+            _say_rows(name, f"{found['seconds']:.1f} s, {found['cpu']:.1f} s of CPU, {found['mib']:+.0f} MiB")
         command = [sys.executable, "-m", "pipeline", "show", str(store), key_of(parts - 1, rows // 2)]
         shown = run_measured(command)
         _say_rows("`vqtok show STORE KEY`, whole process", f"{shown.seconds:.1f} s, {shown.peak_mib:.0f} MiB")

@@ -80,7 +80,8 @@ class Keys(Sequence[str]):
         return self._run(0, len(self))
 
     def __reversed__(self) -> Iterator[str]:
-        return chain.from_iterable(block()[::-1] for block in reversed(self._blocks(0, len(self))))
+        blocks = reversed(self._blocks(0, len(self)))
+        return chain.from_iterable(reversed(_decoded(part.texts("key", *rows))) for part, rows in blocks)
 
     def __contains__(self, key: object) -> bool:
         return self._first(key, range(len(self))) is not None
@@ -130,17 +131,16 @@ class Keys(Sequence[str]):
                     yield rows + start
 
     def _run(self, first: int, stop: int) -> Iterator[str]:
-        return chain.from_iterable(block() for block in self._blocks(first, stop))
+        """The keys of rows first to stop."""
+        return chain.from_iterable(_decoded(part.texts("key", *rows)) for part, rows in self._blocks(first, stop))
 
-    def _blocks(self, first: int, stop: int) -> list[Callable[[], list[str]]]:
-        """What reads the keys of rows first to stop, a block of them at a call."""
-        return [
-            lambda part=part, at=at, end=end: _decoded(part.texts("key", at, end))  # type: ignore[misc]
-            for part, (start, after) in zip(self._parts, pairwise(self._starts.tolist()), strict=True)
-            for low, high in [(max(first - start, 0), min(stop, after) - start)]
-            for at in range(low, high, _BLOCK_ROWS)
-            for end in [min(at + _BLOCK_ROWS, high)]
-        ]
+    def _blocks(self, first: int, stop: int) -> list[tuple[Part, tuple[int, int]]]:
+        """Rows first to stop in pieces of at most a block: their part, and where they begin and end in it."""
+        blocks = []
+        for part, start in zip(self._parts, self._starts[:-1].tolist(), strict=True):
+            low, high = max(first - start, 0), min(stop - start, part.rows)
+            blocks += [(part, (at, min(at + _BLOCK_ROWS, high))) for at in range(low, high, _BLOCK_ROWS)]
+        return blocks
 
 
 def encoded(key: str) -> bytes | None:
@@ -186,8 +186,8 @@ def _rows_with(part: Part, key: bytes, start: int, stop: int) -> Array:
     for place in reversed(range(len(key))[-_LAST_BYTES:]):
         same = data[starts + place] == key[place]
         rows, starts = rows[same], starts[same]
-    whole = data.tobytes()
-    return rows[np.array([whole.startswith(key, start) for start in starts.tolist()], np.bool_)]
+    whole = [data[start : start + len(key)].tobytes() == key for start in starts.tolist()]
+    return rows[np.array(whole, np.bool_)]
 
 
 def _decoded(texts: Texts) -> list[str]:

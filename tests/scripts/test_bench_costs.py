@@ -45,5 +45,5 @@ def test_reading_it_is_measured() -> None:
     assert [re.sub(r"[\d,.]+", "0", cell[-1]) for cell in cells[1:5]] == ["0 s", "0 s", "0 rows/s", "0 s"]
     assert cells[0] == ["1,800 rows in 3 parts"]
     assert [name for name, _ in cells[5:8]] == [f"`store.keys.find`, rows found: {found}" for found in (1, 2, 0)]
-    assert all(re.fullmatch(r"[\d.]+ s, \+\d+ MiB", figures) for _, figures in cells[5:8])
+    assert all(re.fullmatch(r"[\d.]+ s, [\d.]+ s of CPU, \+\d+ MiB", figures) for _, figures in cells[5:8])
     assert re.fullmatch(r"[\d.]+ s, \d+ MiB", cells[8][1])
