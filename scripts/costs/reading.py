@@ -25,7 +25,7 @@ def measure(what: str, store: Path, *key: str) -> Figures:
     return dict(json.loads(subprocess.check_output([sys.executable, __file__, what, str(store), *key])))
 
 
-def _load(store_path: str) -> Figures:
+def load(store_path: str) -> Figures:
     """Seconds to open the store, to the first batch of a shuffled epoch and of a resumed one; and rows a second."""
     from pipeline.loader import TokenLoader
     from pipeline.store import TokenStore
@@ -48,7 +48,7 @@ def _load(store_path: str) -> Figures:
     return figures
 
 
-def _find(store_path: str, key: str) -> Figures:
+def find(store_path: str, key: str) -> Figures:
     """Seconds to find all rows with a key, those of CPU among them, and the number of rows."""
     from pipeline.store import TokenStore
 
@@ -75,7 +75,7 @@ def _peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-_MEASURES: dict[str, Callable[..., Figures]] = {"load": _load, "find": _find}
+_MEASURES: dict[str, Callable[..., Figures]] = {"load": load, "find": find}
 
 if __name__ == "__main__":
     print(json.dumps(_MEASURES[sys.argv[1]](*sys.argv[2:])))

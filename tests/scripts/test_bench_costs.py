@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+from costs import reading
 from costs.linked import key_of, write_linked_store
 from fixtures_store import cold
 from support import ROOT
@@ -38,7 +40,16 @@ def files_of(store: Path, part: int) -> list[Path]:
     return [path for path in store.glob(f"tokens.zarr/parts/part-{part:06d}.*/**/*") if path.is_file()]
 
 
-def test_reading_it_is_measured() -> None:
+def test_reading_it_is_measured(tmp_path: Path) -> None:
+    write_linked_store(tmp_path / "store", parts=3, rows=600, tokens=16)
+    loaded = reading.load(str(tmp_path / "store"))
+    assert sorted(name for name, figure in loaded.items() if figure > 0) == ["first", "open", "rate", "resume"]
+    found = [reading.find(str(tmp_path / "store"), key) for key in (key_of(2, 9), key_of(0, 9), "nobody")]
+    assert [figures["rows"] for figures in found] == [1, 2, 0]
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_table() -> None:
     done = cold(sys.executable, ROOT / "scripts/bench_costs.py", "rows", "--parts=3", "--rows=600", "--tokens=16")
     assert done.status == 0, done.err
     cells = [line.strip("| ").split(" | ") for line in done.out.splitlines()]
