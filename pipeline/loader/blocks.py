@@ -34,10 +34,10 @@ def mixed_blocks(
             for piece in streams[number].take(count)
         ]
         places = np.argsort(sources, kind="stable")  # of the rows of the first store, then of the second
-        rows, addresses = np.empty(BLOCK_ROWS, np.int64), np.empty(BLOCK_ROWS, np.int64)
+        rows, offsets = np.empty(BLOCK_ROWS, np.int64), np.empty(BLOCK_ROWS, np.int64)
         rows[places] = np.concatenate([piece.rows for piece in pieces])
-        addresses[places] = np.concatenate([piece.addresses for piece in pieces])
-        yield Located(rows, addresses, [piece.memory for piece in pieces])
+        offsets[places] = np.concatenate([piece.offsets for piece in pieces])
+        yield Located(rows, offsets, [piece.memory for piece in pieces])
         position += BLOCK_ROWS
 
 

@@ -9,7 +9,9 @@ import weakref
 import numpy as np
 
 from pipeline.store.arrays import Array
-from pipeline.store.mapping import Memory
+from pipeline.store.reserved import Memory
+from pipeline.store.small_blocks import SmallBlocks
+from pipeline.store.space import space
 
 _STEP = 1 << 16
 
@@ -25,17 +27,18 @@ class Buffers:
         self._keep_bytes = keep_bytes
         self._kept_bytes = 0
         self._kept: dict[int, list[Array]] = {}
+        self._small = SmallBlocks(space)
 
     def take(self, size: int) -> Array:
         """uint8 [size], of any contents."""
         if size < _STEP:
-            return np.empty(size, np.uint8)
+            return self._small.take(size)
         capacity = -(-size // _STEP) * _STEP
         try:
             buffer = self._kept[capacity].pop()
             self._kept_bytes -= capacity
         except (KeyError, IndexError):
-            buffer = np.empty(capacity, np.uint8)
+            buffer = space.memory(capacity)
         # Views of the array that is made of it keep this object, where they would pass by an array in between.
         memory = Memory(buffer.ctypes.data, size, writable=True)
         weakref.finalize(memory, self._take_back, buffer).atexit = False
@@ -49,3 +52,12 @@ class Buffers:
 
 decoded_chunks = Buffers(1 << 26)
 """Of this process."""
+
+
+def in_space(array: Array) -> Array:
+    """The array, or a copy of one that does not lie where `space` gathers from, if there is room for it."""
+    if space.has(array) or not space.has(copy := decoded_chunks.take(array.nbytes)):
+        return array
+    copied: Array = copy.view(array.dtype).reshape(array.shape)
+    copied[...] = array
+    return copied

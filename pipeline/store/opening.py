@@ -12,7 +12,7 @@ from pipeline.store.cache import PartCache
 from pipeline.store.chunked import ChunkedArray, Damage, ZarrArray, chunk_file
 from pipeline.store.commits import FileRecord, read_commit
 from pipeline.store.mapped import Layout, MappedArray
-from pipeline.store.mapping import map_file
+from pipeline.store.mapping import NotMapped, map_file
 
 
 class Opening:
@@ -50,6 +50,8 @@ class Opening:
                 return MappedArray(layout, map_file(file), self.check_always)
         except FileNotFoundError:
             raise Damage("its chunk file is missing") from None
+        except NotMapped:
+            return ZarrArray(self.files, f"{folder}/{path}")
 
     def fetch(self, attempts: Iterable[tuple[str, str]], path: str) -> None:
         """Begin to copy the files of one array of some parts into the cache, if there is one; returns at once."""

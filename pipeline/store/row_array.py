@@ -1,9 +1,9 @@
 """Any rows of a store, gathered from the chunks of its parts.
 
-    row numbers ──▶ chunks, mapped or decoded ──▶ an address for each row ──▶ one gather
+    row numbers ──▶ chunks, mapped or decoded ──▶ the offset of each row in `space` ──▶ one gather
 
-Rows lie in many files and many buffers. Numpy gathers them in one call all the same, as elements of an array that
-spans the whole address space.
+Rows lie in many files and many buffers. All of these lie in one range of addresses, from which numpy gathers rows in
+one call.
 """
 
 import os
@@ -16,15 +16,11 @@ import numpy as np
 from cachetools import LRUCache
 
 from pipeline.store.arrays import Array, chunk_rows
+from pipeline.store.buffers import in_space
 from pipeline.store.chunked import ChunkedArray
-from pipeline.store.mapping import Memory, in_memory, read_ahead
+from pipeline.store.mapping import in_memory, read_ahead
 from pipeline.store.parts import Part
-
-_ADDRESSES = 1 << 47
-"""User space of 64-bit processors (x86-64 and ARM64 with four levels of page tables)."""
-
-_FIRST_ADDRESS = 1
-"""Numpy takes 0 for no buffer."""
+from pipeline.store.space import space
 
 _UNKNOWN = np.iinfo(np.int64).min
 
@@ -43,8 +39,8 @@ class Located:
 
     rows: Array
     """int64 [n], row numbers of the store."""
-    addresses: Array
-    """int64 [n], less `_FIRST_ADDRESS`."""
+    offsets: Array
+    """int64 [n], in `space`."""
     memory: object
     """What keeps them there, as long as this lives."""
 
@@ -54,14 +50,14 @@ class Located:
     def __getitem__(self, which: slice | Array) -> "Located":
         """Some of the rows."""
         if isinstance(which, slice):
-            return Located(self.rows[which], self.addresses[which], self.memory)
-        return Located(self.rows.take(which), self.addresses.take(which), self.memory)
+            return Located(self.rows[which], self.offsets[which], self.memory)
+        return Located(self.rows.take(which), self.offsets.take(which), self.memory)
 
     def __add__(self, other: "Located") -> "Located":
         """The rows of both."""
         return Located(
             np.concatenate([self.rows, other.rows]),
-            np.concatenate([self.addresses, other.addresses]),
+            np.concatenate([self.offsets, other.offsets]),
             (self.memory, other.memory),
         )
 
@@ -95,6 +91,7 @@ class RowArray:
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._row_shape = row_shape
         self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape))
+        self._row = np.dtype((np.void, self._row_bytes))
         self._cache_bytes = cache_bytes
         self._has_room_for_all = self._row_bytes * sum(part.rows for part in parts) <= cache_bytes
         self._check_always = check_always
@@ -102,8 +99,6 @@ class RowArray:
         self._part_starts = np.concatenate([[0], np.cumsum([part.rows for part in parts])]).astype(np.int64)
         self.chunk_starts, self._part_of_chunk = _cut(self._part_starts, self._row_bytes)
         """int64 [chunks + 1]: chunk i holds the rows chunk_starts[i] to chunk_starts[i + 1]; none crosses parts."""
-        # An element of a row's size starts at every address.
-        self._memory = np.asarray(Memory(_FIRST_ADDRESS, _ADDRESSES - self._row_bytes, f"|V{self._row_bytes}"))
         self._begin()
 
     def _begin(self) -> None:
@@ -112,11 +107,11 @@ class RowArray:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._open = _Open(len(self._part_of_chunk))
-        self._decoded: LRUCache[int, Array] = LRUCache(self._cache_bytes, getsizeof=lambda rows: rows.nbytes)
+        self._decoded: LRUCache[int, _Chunk] = LRUCache(self._cache_bytes, getsizeof=lambda kept: kept.rows.nbytes)
 
     def gather(self, located: Located) -> Array:
         """The rows, [n, *row_shape], a copy."""
-        rows: Array = self._memory[located.addresses]
+        rows = space.gather(located.offsets, self._row)
         return rows.view(self._dtype).reshape(len(located), *self._row_shape)
 
     def locate(self, rows: Array) -> Located:
@@ -125,8 +120,8 @@ class RowArray:
         Safe to call from several threads. Raises CorruptStore naming part, chunk and remedy; StoreError where a
         file cannot be had.
         """
-        offsets, memory = self._offsets(self.chunk_starts.searchsorted(rows, side="right") - 1, {})
-        return Located(rows, offsets + rows * self._row_bytes, memory)
+        origins, memory = self._origins(self.chunk_starts.searchsorted(rows, side="right") - 1, {})
+        return Located(rows, origins + rows * self._row_bytes, memory)
 
     def read_ahead(self, rows: Array) -> None:
         """Have the operating system read the mapped chunks of int64 [n] rows, one in each, if it has dropped them.
@@ -151,14 +146,14 @@ class RowArray:
         coming = self._start(self._missing(chunks), keep=self._has_room_for_all)
 
         def located() -> Located:
-            offsets, memory = self._offsets(chunks, coming)
+            origins, memory = self._origins(chunks, coming)
             first = starts - (np.cumsum(lengths) - lengths)  # row of each run, less its place among all rows
-            rows, addresses = np.repeat(first, lengths), np.repeat(offsets + first * self._row_bytes, lengths)
+            rows, offsets = np.repeat(first, lengths), np.repeat(origins + first * self._row_bytes, lengths)
             places = np.arange(len(rows))
             rows += places
             places *= self._row_bytes  # in place, for the pages of fresh arrays take longer than the sums
-            addresses += places
-            return Located(rows, addresses, memory)
+            offsets += places
+            return Located(rows, offsets, memory)
 
         return located
 
@@ -168,32 +163,29 @@ class RowArray:
 
     def _missing(self, chunks: Array) -> set[int]:
         """Which of these chunks are not mapped."""
-        return set(chunks[self._open.offsets[chunks] == _UNKNOWN].tolist())
+        return set(chunks[self._open.origins[chunks] == _UNKNOWN].tolist())
 
-    def _offsets(self, chunks: Array, coming: Mapping[int, "Future[Array]"]) -> tuple[Array, object]:
-        """What to add to `row * row_bytes` in each chunk to get an address, and what keeps the chunks there."""
+    def _origins(self, chunks: Array, coming: Mapping[int, "Future[_Chunk]"]) -> tuple[Array, object]:
+        """Of each chunk, and what keeps the chunks where they are."""
         self._check_process()
         opened = self._open
-        offsets = opened.offsets[chunks]
-        missing = offsets == _UNKNOWN
+        origins = opened.origins[chunks]
+        missing = origins == _UNKNOWN
         if not missing.any():
-            return offsets, opened
+            return origins, opened
         wanted, places = np.unique(chunks[missing], return_inverse=True)
         loaded = {chunk: future.result() for chunk, future in coming.items()}
         loaded |= self._load(set(wanted.tolist()) - loaded.keys())
-        offsets[missing] = np.asarray([self._offset(chunk, loaded[chunk]) for chunk in wanted.tolist()])[places]
-        return offsets, (opened, loaded)
+        origins[missing] = np.asarray([loaded[chunk].origin for chunk in wanted.tolist()])[places]
+        return origins, (opened, loaded)
 
-    def _offset(self, chunk: int, rows: Array) -> int:
-        return int(rows.ctypes.data) - _FIRST_ADDRESS - int(self.chunk_starts[chunk]) * self._row_bytes
-
-    def _load(self, chunks: set[int]) -> dict[int, Array]:
+    def _load(self, chunks: set[int]) -> dict[int, "_Chunk"]:
         """Chunks by their number, several read at a time."""
         if len(chunks) > 1:
             return {chunk: future.result() for chunk, future in self._start(chunks, keep=True).items()}
         return {chunk: self._kept_or_loaded(chunk, keep=True) for chunk in chunks}
 
-    def _start(self, chunks: set[int], keep: bool) -> dict[int, "Future[Array]"]:
+    def _start(self, chunks: set[int], keep: bool) -> dict[int, "Future[_Chunk]"]:
         """Begin to read chunks."""
         with self._lock:
             if chunks and self._pool is None:
@@ -201,23 +193,29 @@ class RowArray:
             pool = self._pool
         return {chunk: pool.submit(self._kept_or_loaded, chunk, keep) for chunk in sorted(chunks)} if pool else {}
 
-    def _kept_or_loaded(self, chunk: int, keep: bool) -> Array:
+    def _kept_or_loaded(self, chunk: int, keep: bool) -> "_Chunk":
         with self._lock:
-            rows: Array | None = self._decoded.get(chunk)
-        return self._load_one(chunk, keep) if rows is None else rows
+            kept: _Chunk | None = self._decoded.get(chunk)
+        return kept or self._load_one(chunk, keep)
 
-    def _load_one(self, chunk: int, keep: bool) -> Array:
+    def _load_one(self, chunk: int, keep: bool) -> "_Chunk":
         number = int(self._part_of_chunk[chunk])
         array = self._array(number)
         start, stop = (self.chunk_starts[chunk : chunk + 2] - self._part_starts[number]).tolist()
         rows = self._parts[number].read_range(self._path, array, start, stop)
+        mapped = array.mapped and not rows.flags.owndata
+        loaded = self._placed(chunk, rows if mapped else in_space(rows))
         with self._lock:
-            if array.mapped and not rows.flags.owndata:
+            if mapped:
                 if self._keep_open and not self._check_always:
-                    self._open.keep(chunk, rows, self._offset(chunk, rows))
+                    self._open.keep(chunk, loaded)
             elif keep and rows.nbytes <= self._decoded.maxsize and not self._check_always:
-                self._decoded[chunk] = rows
-        return rows
+                self._decoded[chunk] = loaded
+        return loaded
+
+    def _placed(self, chunk: int, rows: Array) -> "_Chunk":
+        rows = np.ascontiguousarray(rows)
+        return _Chunk(rows, space.place(rows) - int(self.chunk_starts[chunk]) * self._row_bytes)
 
     def _array(self, number: int) -> ChunkedArray:
         """The array of a part, open."""
@@ -229,27 +227,37 @@ class RowArray:
             with self._lock:
                 if len(self._open.arrays) >= _MOST_MAPPED:
                     self._open = _Open(len(self._part_of_chunk))
-                # Another thread may have been first, and addresses of what it opened may be in use.
+                # Another thread may have been first, and rows of what it opened may be in use.
                 array = self._open.arrays.setdefault(number, array)
         return array
 
 
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Rows of a chunk, and where they lie as long as this lives."""
+
+    rows: Array
+    """[n, *row_shape]."""
+    origin: int
+    """What to add to `row * row_bytes` to get the offset of a row in `space`."""
+
+
 class _Open:
-    """What is mapped: no address is given away without this, which keeps it valid."""
+    """What is mapped: no offset is given away without this, which keeps it valid."""
 
     def __init__(self, chunks: int) -> None:
         self.arrays: dict[int, ChunkedArray] = {}
         """By number of the part."""
         self.rows: dict[int, Array] = {}
         """By number of the chunk."""
-        self.offsets = np.full(chunks, _UNKNOWN)
-        """Of each chunk, as `RowArray._offsets` has them."""
+        self.origins = np.full(chunks, _UNKNOWN)
+        """Of each chunk, `_UNKNOWN` for those that are not mapped."""
 
-    def keep(self, chunk: int, rows: Array, offset: int) -> None:
-        """Remember a mapped chunk. One that is known stays as it is, for its address may be in use."""
-        if chunk not in self.rows:
-            self.rows[chunk] = rows
-            self.offsets[chunk] = offset
+    def keep(self, number: int, chunk: _Chunk) -> None:
+        """Remember a mapped chunk. One that is known stays as it is, for its offset may be in use."""
+        if number not in self.rows:
+            self.rows[number] = chunk.rows
+            self.origins[number] = chunk.origin
 
 
 def _cut(part_starts: Array, row_bytes: int) -> tuple[Array, Array]:
