@@ -52,14 +52,24 @@ class Files(Readable, Protocol):
         Raises FileNotFoundError.
         """
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write or replace a file: readers see the old bytes or the new ones, and the new ones last."""
+    def put(self, path: str, data: bytes, durable: bool = True) -> None:
+        """Write or replace a file: readers see the old bytes or the new ones, and the new ones last.
 
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        """Create a file, atomically and only if there is none. Returns whether it now holds our `data`."""
+        Args:
+            durable: whether the file must survive a power cut once this has returned. Without, all processes see it
+                just the same, and after a power cut it may be missing, empty or the old one.
+        """
 
-    def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> None:
+    def put_if_absent(self, path: str, data: bytes, durable: bool = True) -> bool:
+        """Create a file, atomically and only if there is none. Returns whether it now holds our `data`.
+
+        `durable` as in `put`.
+        """
+
+    def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> dict[str, Stat]:
         """Create a folder with all its files, in the order of `contents`; durable when this returns.
+
+        Returns what the place says of them then, by their path in the folder.
 
         Where a place can, the folder appears at once and complete: until then its files lie in `staging`, a
         path of which the caller makes no other use. Elsewhere the files appear one after the other.

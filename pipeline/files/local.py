@@ -5,8 +5,8 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pipeline.errors import StoreError
@@ -39,13 +39,8 @@ class LocalFiles:
 
     def stats(self, folder: str) -> dict[str, Stat]:
         top = self._root / folder
-        found = {}
-        for parent, _, names in os.walk(top):
-            for name in names:
-                path = Path(parent, name)
-                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                    found[path.relative_to(top).as_posix()] = _stat(path)
-        return found
+        inside = (Path(parent, name).relative_to(top) for parent, _, names in os.walk(top) for name in names)
+        return _stats(top, (path.as_posix() for path in inside))
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         with (self._root / path).open("rb") as file:
@@ -55,12 +50,12 @@ class LocalFiles:
     def open(self, path: str) -> BinaryIO:
         return (self._root / path).open("rb", buffering=1 << 20)
 
-    def put(self, path: str, data: bytes) -> None:
-        with self._written_beside(path, data) as temporary:
+    def put(self, path: str, data: bytes, durable: bool = True) -> None:
+        with self._written_beside(path, data, durable) as temporary:
             temporary.replace(self._root / path)
 
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        with self._written_beside(path, data) as temporary:
+    def put_if_absent(self, path: str, data: bytes, durable: bool = True) -> bool:
+        with self._written_beside(path, data, durable) as temporary:
             try:
                 # `rename` would silently overwrite; `link` is the one call that creates or fails.
                 os.link(temporary, self._root / path)
@@ -73,20 +68,19 @@ class LocalFiles:
                         "put the store on one that has (ext4, xfs, btrfs, zfs, nfs, lustre)"
                     ) from error
                 raise
+            finally:
+                temporary.unlink(missing_ok=True)
             return True
 
-    def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> None:
+    def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> dict[str, Stat]:
         target, staged = self._root / folder, self._root / staging
         make_folder(target.parent)
         make_folder(staged.parent)
-        staged.mkdir()
-        for path, data in contents.items():
-            (staged / path).parent.mkdir(parents=True, exist_ok=True)
-            (staged / path).write_bytes(data)
-        sync_tree(staged)
-        sync_folder(staged.parent)
+        _write_tree(staged, contents)
+        # The name in `staging` needs no fsync: nothing speaks of it, and the rename gives it up.
         staged.rename(target)
         sync_folder(target.parent)
+        return _stats(target, contents)
 
     def delete(self, path: str) -> None:
         (self._root / path).unlink(missing_ok=True)
@@ -106,20 +100,22 @@ class LocalFiles:
             yield scan
 
     @contextlib.contextmanager
-    def _written_beside(self, path: str, data: bytes) -> Iterator[Path]:
-        """A durable temporary file beside `path`; its folder is synced when the body is done."""
+    def _written_beside(self, path: str, data: bytes, durable: bool) -> Iterator[Path]:
+        """A temporary file beside `path`, durable if wanted; then so are the names in its folder after the body."""
         target = self._root / path
         make_folder(target.parent)
         temporary = target.with_name(f"{_TEMPORARY}{target.name}.{secrets.token_hex(4)}")
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            with _created(temporary) as descriptor:
+                _write(descriptor, data)
+                if durable:
+                    os.fsync(descriptor)
             yield temporary
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
-        sync_folder(target.parent)
+            raise
+        if durable:
+            sync_folder(target.parent)
 
 
 def _stat(path: Path) -> Stat:
@@ -127,8 +123,53 @@ def _stat(path: Path) -> Stat:
     return Stat(found.st_size, str(found.st_mtime_ns))
 
 
+def _stats(folder: Path, paths: Iterable[str]) -> dict[str, Stat]:
+    """What is known of files in a folder, by path; nothing of one that is not there."""
+    found = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = _stat(folder / path)
+    return found
+
+
+@contextlib.contextmanager
+def _created(path: Path) -> Iterator[int]:
+    """The descriptor of a new file. `open` would ask the system four things about it that nobody needs to know."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _write_tree(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Create a folder with files at their paths, in that order; all of it is durable but the folder's own name."""
+    inside = sorted({parent for path in contents for parent in PurePosixPath(path).parents})  # parents come first
+    folder.mkdir()
+    for path in inside[1:]:
+        (folder / path).mkdir()
+    with contextlib.ExitStack() as opened:
+        descriptors = []
+        for name, data in contents.items():
+            descriptors.append(opened.enter_context(_created(folder / name)))
+            _write(descriptors[-1], data)
+        # Only now: a journal takes all of them to the disk at once.
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+    for path in reversed(inside):
+        sync_folder(folder / path)
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents where they are missing, and make their names durable."""
+    if folder.is_dir():
+        return
     missing = [created for created in (folder, *folder.parents) if not created.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for created in missing:

@@ -108,10 +108,10 @@ class ObjectFiles:
     def open(self, path: str) -> BinaryIO:
         return cast(BinaryIO, _Stream(self, path))
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, durable: bool = True) -> None:
         self.request(path, lambda client: obstore.put(client, path, data))
 
-    def put_if_absent(self, path: str, data: bytes) -> bool:
+    def put_if_absent(self, path: str, data: bytes, durable: bool = True) -> bool:
         for pause in (0.0, *_PAUSES):
             time.sleep(pause)
             try:
@@ -128,9 +128,10 @@ class ObjectFiles:
                 return self.read(path) == data
         raise refusal
 
-    def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> None:
+    def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> dict[str, Stat]:
         for path, data in contents.items():
             self.put(f"{folder}/{path}", data)
+        return self.stats(folder)
 
     def delete(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -70,10 +70,9 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
     folder = f"{names.PARTS}/{name}"
     arrays = arrays_of_part(shard.tokens, shard.keys, shard.labels, shard.fields)
     group = make_group(arrays, birth.codec)
-    files.put_folder(folder, group.contents, f"{names.STAGING}/{name}")
+    stats = files.put_folder(folder, group.contents, f"{names.STAGING}/{name}")
     rejects = b"".join(reject.model_dump_json().encode() + b"\n" for reject in shard.rejects)
     files.put(names.rejects(shard.part, attempt), rejects)
-    stats = files.stats(folder)
     file_records = [
         _record(path, data, stats[path].etag if path in stats else None) for path, data in group.contents.items()
     ]

@@ -98,6 +98,37 @@ def test_names_become_durable_up_to_the_first_folder_that_was_there(tmp_path: Pa
     ]
 
 
+def test_a_folder_is_synced_once_for_each_file_and_each_name_that_lasts(
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.put("parts/before", b"")
+    files.put("staging/before", b"")
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.path.relpath(Path(f"/proc/self/fd/{descriptor}").readlink(), files.root))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    contents = {"zarr.json": b"1", "key/zarr.json": b"", "key/data/c/0": DATA, "label/c/0": b"2"}
+    stats = files.put_folder("parts/x", contents, "staging/x")
+    assert {path: stat.bytes for path, stat in stats.items()} == {path: len(data) for path, data in contents.items()}
+    folders = ["key/data/c", "key/data", "key", "label/c", "label"]
+    assert sorted(synced[: len(contents)]) == sorted(f"staging/x/{path}" for path in contents)
+    assert sorted(synced[len(contents) : -2]) == sorted(f"staging/x/{folder}" for folder in folders)
+    assert synced[-2:] == ["staging/x", "parts"]  # and not `staging`, whose names may be lost
+
+
+def test_a_short_write_is_gone_on_with(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """write(2) may take less than it was given: beyond 2 GiB, or when a signal comes in between."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:1000]))
+    files.put("a", DATA)
+    files.put_folder("parts/x", {"b": DATA}, "staging/x")
+    assert files.read("a") == files.read("parts/x/b") == DATA
+
+
 def under_strace(options: list[str], code: str, *arguments: object) -> str:
     """What a Python process prints that strace watches or thwarts; skips where the machine has none."""
     launcher = "import os, sys; os.execvp('strace', ['strace', '-f', '-qq', *sys.argv[1:]])"
