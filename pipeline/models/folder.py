@@ -7,6 +7,7 @@ FOLDER/
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +26,11 @@ _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 _REMEDY = "`vqtok train` and `save_tokenizer` write such folders"
 
 Count = Annotated[int, Field(ge=1)]
+
+# Coarser than the clock of any file system in use.
+_SETTLED_NS = 3 * 10**9
+
+_Versions = tuple[tuple[int, ...], ...]
 
 
 class TokenizerIdentity(Record):
@@ -54,6 +60,10 @@ class FolderConfig(Record):
     """How it was trained, for people to read."""
 
 
+_identities: dict[tuple[Path, _Versions], TokenizerIdentity] = {}
+"""Those that this process has read, with the digest of their weights compared."""
+
+
 def has_tokenizer(folder: str | os.PathLike[str]) -> bool:
     """Whether a whole tokenizer is there: config.json is written last."""
     return (Path(folder) / CONFIG).is_file()
@@ -75,10 +85,33 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[FolderConfig, bytes]:
 def tokenizer_identity(folder: str | os.PathLike[str]) -> JSON:
     """What `Tokenizer.identity()` says of the tokenizer in a folder, without importing torch.
 
+    A process reads and digests the weights once, and again after the files have changed.
+
     Raises TokenizerError naming the file and the remedy.
     """
-    config, _ = read_folder(folder)
-    return config.identity.model_dump(mode="json")
+    path = Path(folder).absolute()
+    before = _versions(path)
+    identity = _identities.get((path, before)) if before else None
+    if identity is None:
+        identity = read_folder(folder)[0].identity
+        if before and before == _versions(path):
+            _identities[path, before] = identity
+    return identity.model_dump(mode="json")
+
+
+def _versions(folder: Path) -> _Versions | None:
+    """What the system says of the files of a folder; None where that cannot tell them from the next ones.
+
+    A file that was written a moment ago may be written again within the same tick of the file system's clock.
+    """
+    try:
+        stats = [(folder / name).stat() for name in (CONFIG, WEIGHTS)]
+    except OSError:
+        return None
+    newest = max(time_ns for stat in stats for time_ns in (stat.st_mtime_ns, stat.st_ctime_ns))
+    if time.time_ns() - newest < _SETTLED_NS:
+        return None
+    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats)
 
 
 def _read_config(path: Path) -> FolderConfig:

@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -124,6 +125,42 @@ def test_only_what_decides_tokens_changes_the_identity(folder: Path, tmp_path: P
         other.decoder[2].bias[0] += 1e-6
     save_tokenizer(folder, other, NORMALIZATION)
     assert tokenizer_identity(folder)["weights"] != identity["weights"]
+
+
+def test_weights_are_digested_once_and_again_after_any_change(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digested: list[int] = []
+
+    def noted(data: bytes) -> str:
+        digested.append(len(data))
+        return weights_digest(data)
+
+    monkeypatch.setattr("pipeline.models.folder.weights_digest", noted)
+    tokenizer_identity(folder)
+    identity = tokenizer_identity(folder)
+    assert len(digested) == 2  # written a moment ago: it may be written again unnoticed
+    monkeypatch.setattr("pipeline.models.folder._SETTLED_NS", 0)
+    for _ in range(3):
+        assert tokenizer_identity(folder) == identity
+        identity["arguments"]["vocab_size"] = -1  # a caller's own
+        identity = tokenizer_identity(folder)
+        assert identity["arguments"]["vocab_size"] != -1
+    assert len(digested) == 3
+
+    weights = folder / "model.safetensors"
+    times = weights.stat()
+    shutil.copyfile(weights, tmp_path / "copy")
+    os.utime(tmp_path / "copy", ns=(times.st_atime_ns, times.st_mtime_ns))
+    (tmp_path / "copy").replace(weights)  # the same size and time, and another file
+    assert tokenizer_identity(folder) == identity
+    assert len(digested) == 4
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))  # damaged in place, and dated back
+    with pytest.raises(TokenizerError, match="not the weights that"):
+        tokenizer_identity(folder)
 
 
 def test_saving_again_replaces_the_tokenizer(folder: Path) -> None:
