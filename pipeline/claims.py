@@ -8,12 +8,13 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
 from pydantic import ValidationError
 
-from pipeline.files import Files
+from pipeline.files import Files, Stat
 from pipeline.records import Record
 
 _FOLDER = "claims"
@@ -51,6 +52,18 @@ class _Held:
     bytes: int = 0
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A claim of another process, as it was when it last changed."""
+
+    version: str
+    """Of its file: every heartbeat makes another one."""
+    since: float
+    """When it was first seen so, on our monotonic clock."""
+    claim: Claim | None
+    """What it says; None where that cannot be read."""
+
+
 class Claims:
     """The claims of one process in a store. Use as a context manager: leaving it releases them all.
 
@@ -68,9 +81,15 @@ class Claims:
         # Held while a heartbeat is written or a claim deleted: a beat that is late must not revive a claim. It is
         # another lock because a distant store takes its time, and `progress` is called between two batches.
         self._writing = threading.Lock()
-        self._observed: dict[str, tuple[bytes, float]] = {}
+        self._seen: dict[str, _Seen] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    @property
+    def owner(self) -> str:
+        """This process, unlike any other: its host, boot, number and start."""
+        pid = os.getpid()
+        return f"{socket.gethostname()} {_boot_id()} {_pid_namespace(pid)} {pid} {_process_start(pid)}"
 
     def __enter__(self) -> "Claims":
         self._thread.start()
@@ -85,25 +104,33 @@ class Claims:
 
     def acquire(self, part: str) -> bool:
         """Claim a part, taking over a stale claim. Returns whether it is ours now."""
+        if part in self._held:
+            return False
+        if self._create(part):
+            return True
         if self.is_live(part):
             return False
+        if part in self._seen:
+            # A stale claim. Two may come to this line together; the worst that follows is double work.
+            self._files.delete(_path(part))
+        return self._create(part)
+
+    def _create(self, part: str) -> bool:
         claim = Claim(
             part=part,
             token=secrets.token_hex(8),
             host=socket.gethostname(),
             boot_id=_boot_id(),
-            pid_namespace=_pid_namespace(),
+            pid_namespace=_pid_namespace(os.getpid()),
             pid=os.getpid(),
             pid_started=_process_start(os.getpid()) or 0,
             since=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        if part in self._observed:
-            # A stale claim. Two may come to this line together; the worst that follows is double work.
-            self._files.delete(_path(part))
         # Held before it is written: a signal that arrives in between must not leave a claim that nobody releases.
         with self._lock:
             self._held[part] = _Held(claim)
-        if not self._files.put_if_absent(_path(part), claim.to_json()):
+        # A claim that a power cut takes away is that of a process that has ended, so none of its writes are durable.
+        if not self._files.put_if_absent(_path(part), claim.to_json(), durable=False):
             with self._lock:
                 del self._held[part]
             return False
@@ -132,16 +159,35 @@ class Claims:
     def is_live(self, part: str) -> bool:
         """Whether a claim of another process on `part` counts, as far as this process has seen."""
         try:
-            data = self._files.read(_path(part))
+            version = _version(self._files.stat(_path(part)))
         except FileNotFoundError:
-            self._observed.pop(part, None)
+            self._seen.pop(part, None)
             return False
+        return self._is_live(part, version, read_claim(self._files, part))
+
+    def others(self) -> set[str]:
+        """Parts that other processes claim, live or not, from a single listing."""
+        return set(claimed_parts(self._files)) - self._held.keys()
+
+    def stale(self) -> list[str]:
+        """Parts whose claims no longer seem to count, sorted, from a single listing: `acquire` looks at each again."""
+        stats = self._files.stats(_FOLDER)
+        names = {name.removesuffix(".json"): name for name in sorted(stats) if name.endswith(".json")}
+        others = [part for part in names if part not in self._held]
+        self._seen = {part: self._seen[part] for part in others if part in self._seen}
+        stale = []
+        for part in others:
+            claim = self._seen[part].claim if part in self._seen else read_claim(self._files, part)
+            if not self._is_live(part, _version(stats[names[part]]), claim):
+                stale.append(part)
+        return stale
+
+    def _is_live(self, part: str, version: str, claim: Claim | None) -> bool:
         now = time.monotonic()
-        last, since = self._observed.get(part, (None, now))
-        if data != last:
-            since = now
-            self._observed[part] = (data, since)
-        return now - since < self._timeout_s and not _is_gone(data)
+        seen = self._seen.get(part)
+        since = seen.since if seen is not None and seen.version == version else now
+        self._seen[part] = _Seen(version, since, claim)
+        return now - since < self._timeout_s and not (claim is not None and is_local_and_gone(claim))
 
     def _beat(self) -> None:
         while not self._stopped.wait(min(self._timeout_s / 6, _BEAT_SECONDS)):
@@ -160,7 +206,7 @@ class Claims:
                 with self._lock:
                     if self._held.get(claim.part) is not entry:
                         return  # released meanwhile, and perhaps claimed anew
-                self._files.put(_path(claim.part), beat.to_json())
+                self._files.put(_path(claim.part), beat.to_json(), durable=False)
                 entry.claim = beat
         except OSError:
             return  # a full disk ends the job where it writes its parts; a missed beat harms nobody
@@ -194,22 +240,20 @@ def is_local_and_gone(claim: Claim) -> bool:
     return (
         claim.host == socket.gethostname()
         and claim.boot_id == _boot_id() != ""
-        and claim.pid_namespace == _pid_namespace()
+        and claim.pid_namespace == _pid_namespace(os.getpid())
         and _process_start(claim.pid) != claim.pid_started
     )
 
 
-def _is_gone(data: bytes) -> bool:
-    try:
-        return is_local_and_gone(Claim.model_validate_json(data))
-    except ValidationError:
-        return False  # of a later version, perhaps: leave it to the timeout
+def _version(stat: Stat) -> str:
+    return f"{stat.bytes} {stat.version}"
 
 
 def _path(part: str) -> str:
     return f"{_FOLDER}/{part}.json"
 
 
+@cache
 def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -217,7 +261,9 @@ def _boot_id() -> str:
         return ""
 
 
-def _pid_namespace() -> str:
+@cache
+def _pid_namespace(pid: int) -> str:
+    """That of this process, whose number is `pid`: a forked one may be in another."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:

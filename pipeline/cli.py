@@ -144,7 +144,11 @@ def _tokenize(
     from pipeline.jobs import tokenize as job
 
     result = job.run(
-        config, wait=not no_wait, allow_execution_change=allow_execution_change, show_progress=not no_progress
+        config,
+        plan=plan,
+        wait=not no_wait,
+        allow_execution_change=allow_execution_change,
+        show_progress=not no_progress,
     )
     click.echo(result, err=not result.complete)
     return 0 if result.complete else 1

@@ -32,13 +32,19 @@ class World:
         return self.rank == 0
 
 
+def launched_rank() -> tuple[int, int]:
+    """Rank and number of the processes that were started together, as torchrun or `accelerate launch` set them."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 def current_world() -> World:
     """Read what torchrun, `accelerate launch` or nobody set, and let Accelerate choose the device."""
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    rank, size = launched_rank()
     return World(
-        rank=int(os.environ.get("RANK", 0)),
-        size=int(os.environ.get("WORLD_SIZE", 1)),
+        rank=rank,
+        size=size,
         local_rank=local_rank,
         local_size=local_size,
         device=_device(local_rank),

@@ -316,6 +316,75 @@ def test_a_part_claimed_anew_keeps_its_new_claim(files: LocalFiles) -> None:
             assert read_claims(files) == []
 
 
+def test_one_listing_tells_which_claims_stand_still(files: LocalFiles, another: Callable[..., Holder]) -> None:
+    """Each is read once: later looks go by the versions of the files."""
+    written_by_hand(files, host="elsewhere")
+    holder = another(0.6)
+    assert holder("acquire", "b") == "True"
+    with Claims(files, 0.6) as claims:
+        assert claims.acquire("c")
+        assert claims.others() == {"a", "b"}
+        assert claims.stale() == []
+        reads = count_reads(files)
+        assert eventually(lambda: claims.stale() != []) > 0.4
+        assert claims.stale() == ["a"]  # neither our own nor that of a living process
+        assert reads == []
+        holder.process.kill()
+        holder.process.wait()
+        assert claims.stale() == ["a", "b"]
+        assert claims.acquire("a")
+        assert claims.acquire("b")
+        assert (claims.stale(), claims.others()) == ([], set())
+
+
+def count_reads(files: LocalFiles) -> list[str]:
+    """Paths that are read from now on, but for those of heartbeats."""
+    paths: list[str] = []
+    read = files.read
+
+    def noted(path: str, *arguments: int) -> bytes:
+        if threading.current_thread().name != "heartbeat":
+            paths.append(path)
+        return read(path, *arguments)
+
+    files.read = noted  # type: ignore[assignment, method-assign]
+    return paths
+
+
+def test_a_claim_that_others_took_over_is_looked_at_anew_before_it_is_deleted(
+    files: LocalFiles, another: Callable[..., Holder]
+) -> None:
+    dead = written_by_hand(files, pid=2**22 + 1)
+    with Claims(files, FOREVER_S) as claims:
+        assert claims.stale() == ["a"]
+        holder = another(FOREVER_S)
+        assert holder("acquire", "a") == "True"
+        assert claims.acquire("a") is False
+        assert only(files).token != dead.token
+        assert claims.stale() == []
+    holder.end()
+
+
+def test_what_is_held_is_not_claimed_again(files: LocalFiles) -> None:
+    with Claims(files, FOREVER_S) as claims:
+        assert claims.acquire("a") is True
+        assert claims.acquire("a") is False
+        claims.release("a")
+        assert claims.acquire("a") is True
+    assert read_claims(files) == []
+
+
+def test_nothing_of_a_claim_waits_for_the_disk(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    with Claims(files, 0.1) as claims:
+        assert claims.acquire("a")
+        monkeypatch.setattr(os, "fsync", synced.append)
+        assert claims.acquire("b")
+        eventually(lambda: only_of(files, "b").beats > 1)
+        claims.release("b")
+    assert synced == []
+
+
 def test_a_claim_that_cannot_be_removed_fails_nobody(files: LocalFiles) -> None:
     with Claims(files, FOREVER_S) as claims:
         assert claims.acquire("a")

@@ -1,6 +1,7 @@
 """What a configuration asks for, and what of it is done. Imports neither torch nor Zarr."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipeline.config import Config
 from pipeline.errors import IdentityMismatch
@@ -10,7 +11,7 @@ from pipeline.records import JSON, SourceShard, differences
 from pipeline.source.shards import find_source_shards
 from pipeline.store.birth import read_birth
 from pipeline.store.commits import committed_parts
-from pipeline.store.manifest import is_current, read_manifest
+from pipeline.store.manifest import Manifest, is_current, read_manifest
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Plan:
     def planned(self) -> set[str]:
         """Parts of all planned source shards."""
         return {shard.part for shard in self.shards}
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """That of the store when it is first asked for. Raises CorruptStore for a damaged one."""
+        return read_manifest(self.store)
 
     def __str__(self) -> str:
         pending = self.pending
@@ -68,7 +74,7 @@ def is_finished(plan: Plan, config: Config) -> bool:
     identity = job_identity(config)
     return (
         not plan.pending
-        and is_current(read_manifest(plan.store), plan.committed, plan.planned)
+        and is_current(plan.manifest, plan.committed, plan.planned)
         and read_birth(plan.store).identity == identity
     )
 

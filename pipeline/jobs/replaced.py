@@ -10,7 +10,7 @@ from pipeline.records import SourceShard
 from pipeline.source.tar import HEAD_BYTES
 from pipeline.store import names
 from pipeline.store.commits import SourceRecord, read_commit
-from pipeline.store.manifest import read_manifest
+from pipeline.world import launched_rank
 
 _READS = 16
 _NAMED = 3
@@ -21,7 +21,7 @@ def refuse_replaced_sources(plan: Plan) -> None:
 
     A file of the same size and version (modification time or entity tag) is taken for the same, and of one
     whose version alone differs the first 64 KiB are read: copied collections pass. Whole digests are
-    compared by `vqtok verify`.
+    compared by `vqtok verify`. Processes that were launched together compare a share each.
     """
     recorded = _recorded(plan)
     present = [shard for shard in plan.shards if shard.part in recorded and shard.bytes is not None]
@@ -38,10 +38,10 @@ def refuse_replaced_sources(plan: Plan) -> None:
 
 
 def _recorded(plan: Plan) -> dict[str, SourceRecord]:
-    """What the planned source shards that are committed were then, by part."""
-    manifest = read_manifest(plan.store)
-    recorded = {part.part: part.sources[0] for part in manifest.parts} if manifest else {}
-    wanted = plan.committed & plan.planned
+    """What our share of the planned source shards that are committed were then, by part."""
+    recorded = {part.part: part.sources[0] for part in plan.manifest.parts} if plan.manifest else {}
+    rank, size = launched_rank()
+    wanted = sorted(plan.committed & plan.planned)[rank % size :: size]
     return {part: recorded.get(part) or read_commit(plan.store, part).sources[0] for part in wanted}
 
 

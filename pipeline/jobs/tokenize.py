@@ -5,7 +5,9 @@ share nothing but the store, join no process group, and may come and go at any t
 """
 
 import contextlib
+import random
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -16,13 +18,13 @@ from pipeline.files import is_url
 from pipeline.jobs.encoding import shard_encoder
 from pipeline.jobs.execution import refuse_other_execution
 from pipeline.jobs.failing import end_hung_process
+from pipeline.jobs.handout import Handout
 from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan
 from pipeline.jobs.progress import JobProgress
 from pipeline.jobs.replaced import refuse_replaced_sources
 from pipeline.jobs.worker import TokenizeResult, Worker
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.records import SourceShard
 from pipeline.store import names
 from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.commits import committed_parts, read_commits
@@ -32,10 +34,15 @@ from pipeline.store.snapshot import make_manifest
 from pipeline.threads import is_thread_shortage
 from pipeline.world import World, current_world
 
+# What is claimed while the manifest is made; no part is called so.
+_MANIFEST = "manifest"
+_POLL_SECONDS = 0.2
+
 
 def run(
     config: Config,
     *,
+    plan: Plan | None = None,
     wait: bool = True,
     allow_execution_change: bool = False,
     show_progress: bool = True,
@@ -43,6 +50,8 @@ def run(
     """Commit every pending source shard that nobody else is working on; finish with the manifest.
 
     Args:
+        plan: that of this configuration, where it was just made, compared with its sources and found unfinished: so
+            that nothing is listed and compared twice.
         wait: at the end wait for the claims of other processes, and take over those that die.
         allow_execution_change: go on with another precision, device, batch size or library version than
             the store's parts were made with.
@@ -50,10 +59,11 @@ def run(
     Raises VqtokError for what concerns the whole job; a source shard that cannot be tokenized is recorded,
     left pending and named in the result.
     """
-    plan = make_plan(config)
-    refuse_replaced_sources(plan)
-    if is_finished(plan, config):
-        return TokenizeResult(plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
+    if plan is None:
+        plan = make_plan(config)
+        refuse_replaced_sources(plan)
+        if is_finished(plan, config):
+            return TokenizeResult(plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
     try:
         return _work_on(plan, config, wait, allow_execution_change, show_progress)
     except OSError as error:  # full, read-only, gone: sources and tokenizers have errors of their own
@@ -88,9 +98,9 @@ def _work_on(
             refuse_other_execution(plan, encoder.execution)
         prepare_hierarchy(plan.store, birth, tokenizer.codebook.table)
         with JobProgress(plan, enabled=show_progress and world.is_main):
-            result = Worker(plan, birth, encoder, claims).work(_own_order(plan.shards, world), wait)
-    if result.complete:
-        write_manifest(plan, birth.codebook.vocab_size)
+            result = Worker(plan, birth, encoder, claims, _handout(plan, claims, world)).work(wait)
+        if result.complete:
+            _finish(plan, birth, claims, wait)
     return result
 
 
@@ -114,6 +124,22 @@ def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
     )
 
 
+def _handout(plan: Plan, claims: Claims, world: World) -> Handout:
+    draw = random.Random(f"{claims.owner} {world.rank}")
+    return Handout(plan.store, claims, plan.shards, plan.committed, world.rank % world.size / world.size, draw)
+
+
+def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:
+    """See to the manifest: one process reads all commits for it while the others wait, unless they may not."""
+    while wait and not claims.acquire(_MANIFEST):
+        while claims.is_live(_MANIFEST):
+            time.sleep(_POLL_SECONDS)
+        if is_current(read_manifest(plan.store), committed_parts(plan.store), plan.planned):
+            return
+    write_manifest(plan, birth.codebook.vocab_size)
+    claims.release(_MANIFEST)
+
+
 def write_manifest(plan: Plan, vocab_size: int) -> None:
     """Bring the manifest up to date with the commits. Harmless when several processes do it."""
     manifest = read_manifest(plan.store)
@@ -124,12 +150,6 @@ def write_manifest(plan: Plan, vocab_size: int) -> None:
     generation = manifest.generation + 1 if manifest else 1
     made = make_manifest(commits, sorted(plan.planned), vocab_size, generation, manifest)
     plan.store.put(names.MANIFEST, made.to_json())
-
-
-def _own_order(shards: list[SourceShard], world: World) -> list[SourceShard]:
-    """The same source shards for every process, each beginning elsewhere, so that they seldom collide."""
-    first = len(shards) * (world.rank % world.size) // world.size
-    return shards[first:] + shards[:first]
 
 
 @contextlib.contextmanager

@@ -13,16 +13,14 @@ from pipeline.errors import SourceError, VqtokError
 from pipeline.jobs.bounds import Bounds, Load, find_bounds
 from pipeline.jobs.encoding import ShardEncoder
 from pipeline.jobs.failing import note_failure
+from pipeline.jobs.handout import Handout
 from pipeline.jobs.plan import Plan
 from pipeline.records import SourceShard
-from pipeline.store import names
 from pipeline.store.birth import Birth
-from pipeline.store.commits import CommitRecord, committed_parts
+from pipeline.store.commits import CommitRecord, is_committed
 from pipeline.store.failures import clear_failure
 from pipeline.store.writer import EncodedShard, commit_part
 from pipeline.threads import is_thread_shortage
-
-_POLL_SECONDS = 0.5
 
 
 @dataclass
@@ -60,69 +58,53 @@ class TokenizeResult:
 class Worker:
     """The loop of one process over the pending source shards."""
 
-    def __init__(self, plan: Plan, birth: Birth, encoder: ShardEncoder, claims: Claims) -> None:
+    def __init__(self, plan: Plan, birth: Birth, encoder: ShardEncoder, claims: Claims, handout: Handout) -> None:
         self._plan = plan
         self._birth = birth
         self._encoder = encoder
         self._claims = claims
+        self._handout = handout
         self._failures: dict[str, str] = {}
-        self._failed_parts: set[str] = set()
+        self._failed: list[SourceShard] = []
         self._images = 0
         self._loads: list[Load] = []
         self._writing: tuple[SourceShard, Future[CommitRecord]] | None = None
 
-    def work(self, shards: list[SourceShard], wait: bool) -> TokenizeResult:
+    def work(self, wait: bool) -> TokenizeResult:
         started = time.monotonic()
         with ThreadPoolExecutor(1, "write") as writer:
             writer.submit(int).result()  # starts its thread, which may be impossible when memory is short later
-            while True:
-                looked = time.monotonic()
-                tried = self._encode(self._pending(shards), writer)
+            for shards in self._handout.rounds(wait):
+                self._encode(shards, writer)
                 self._finish_writing()
-                if not self._pending(shards) or (not tried and not wait):
-                    break
-                if not tried:
-                    # Looking costs many requests in a large store elsewhere.
-                    time.sleep(max(_POLL_SECONDS, 5 * (time.monotonic() - looked)))
-        committed = committed_parts(self._plan.store) & self._plan.planned
         return TokenizeResult(
             store=self._plan.store.root,
-            planned=len(shards),
-            committed=len(committed),
+            planned=len(self._plan.shards),
+            committed=self._count_committed(),
             failures=self._failures,
             images=self._images,
             seconds=time.monotonic() - started,
             bounds=find_bounds(self._loads),
         )
 
-    def _pending(self, shards: list[SourceShard]) -> list[SourceShard]:
-        done = committed_parts(self._plan.store) | self._failed_parts
-        return [shard for shard in shards if shard.part not in done]
+    def _count_committed(self) -> int:
+        if not self._handout.is_over:
+            return len(self._handout.list_commits() & self._plan.planned)
+        # All others have been handed out and are done, or were seen to be committed.
+        pending = [shard for shard in self._failed if not is_committed(self._plan.store, shard.part)]
+        return len(self._plan.shards) - len(pending)
 
-    def _encode(self, shards: list[SourceShard], writer: ThreadPoolExecutor) -> int:
-        """Encode the source shards that nobody else has, each written beside the next; returns how many they were."""
-        tried = 0
-        outcomes = self._encoder.encode_shards(self._claimed(shards), self._tell)
+    def _encode(self, shards: Iterator[SourceShard], writer: ThreadPoolExecutor) -> None:
+        """Encode source shards, each written beside the next."""
+        outcomes = self._encoder.encode_shards(shards, self._tell)
         with contextlib.closing(outcomes):
             for shard, outcome in outcomes:
-                tried += 1
                 self._finish_writing()
                 with self._recording_failure(shard):
                     if isinstance(outcome, Exception):
                         raise outcome
                     self._images += len(outcome.keys) + len(outcome.rejects)
                     self._writing = shard, writer.submit(self._commit, shard, outcome)
-        return tried
-
-    def _claimed(self, shards: list[SourceShard]) -> Iterator[SourceShard]:
-        """Those that nobody else has, each claimed when it is asked for."""
-        for shard in shards:
-            if not self._claims.acquire(shard.part):
-                continue
-            if self._is_committed(shard):
-                self._claims.release(shard.part)
-                continue
-            yield shard
 
     def _tell(self, shard: SourceShard, images: int, bytes_read: int) -> None:
         self._claims.progress(shard.part, images, bytes_read)
@@ -152,15 +134,8 @@ class Worker:
             kind = "" if isinstance(error, VqtokError) else f"{type(error).__name__}: "
             reason = kind + (str(error) or "it came without a message")
             self._failures[shard.path] = reason
-            self._failed_parts.add(shard.part)
+            self._failed.append(shard)
             note_failure(self._plan.store, shard, reason)
             self._claims.release(shard.part)
             if not isinstance(error, SourceError | MemoryError | torch.OutOfMemoryError):
                 raise
-
-    def _is_committed(self, shard: SourceShard) -> bool:
-        try:
-            self._plan.store.stat(names.commit(shard.part))
-        except FileNotFoundError:
-            return False
-        return True

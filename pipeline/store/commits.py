@@ -84,6 +84,15 @@ def committed_parts(files: Files) -> set[str]:
     return {name.removesuffix(".json") for name in files.list(names.COMMITS) if name.endswith(".json")}
 
 
+def is_committed(files: Files, part: str) -> bool:
+    """Whether a part is committed, now."""
+    try:
+        files.stat(names.commit(part))
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def read_commit(files: Files, part: str) -> CommitRecord:
     """The commit record of a part.
 

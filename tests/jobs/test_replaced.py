@@ -11,6 +11,8 @@ import pytest
 from fixtures_store import COLLECTION, Halt, Job, all_files, good_samples, make_job, vqtok, write_shard
 
 from pipeline.errors import SourceError
+from pipeline.jobs import replaced
+from pipeline.jobs.plan import make_plan
 from pipeline.source.shards import part_name
 from pipeline.source.tar import HEAD_BYTES
 from pipeline.store import TokenStore
@@ -88,6 +90,28 @@ def test_several_processes_refuse_before_they_start(resumed: Job) -> None:
     replace(resumed, 700)
     done = resumed.start("--processes", "2").wait()
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+
+
+def test_processes_launched_together_compare_a_share_each(resumed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand processes that each read all of a million commits would read for weeks."""
+    replace(resumed, 700)
+    found = []
+    compared: list[str] = []
+    read = replaced.files_at
+    monkeypatch.setattr(replaced, "files_at", lambda base: compared.append(base) or read(base))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for path in COLLECTION:
+        os.utime(resumed.source / path, (1, 1))
+    plan = make_plan(resumed.config())
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        try:
+            replaced.refuse_replaced_sources(plan)
+        except SourceError as error:
+            found.append(str(error))
+    assert len(found) == 1
+    assert f"{SHARD}: {OTHER_CONTENTS}" in found[0]
+    assert len(compared) == len(plan.committed)
 
 
 def test_only_the_first_of_many_are_named(resumed: Job) -> None:

@@ -8,13 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import webdataset
+from click.testing import CliRunner
 from fixtures_store import (
     BATCH_SIZE,
     COLLECTION,
@@ -34,10 +39,15 @@ from fixtures_store import (
 from support import ROOT, shared_data
 from tqdm import tqdm
 
+from pipeline.claims import Claims, read_claim
+from pipeline.cli import main
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, IdentityMismatch, StoreError, TokenizerError
-from pipeline.jobs import tokenize
+from pipeline.files import LocalFiles
+from pipeline.jobs import plan as plan_module
+from pipeline.jobs import replaced, tokenize
 from pipeline.jobs.contents import check_contents
+from pipeline.jobs.plan import make_plan
 from pipeline.jobs.reencoding import encode_again
 from pipeline.jobs.verify import check_commits
 from pipeline.models.pretrained import load_tokenizer
@@ -45,6 +55,8 @@ from pipeline.models.tokenizer import normalize_pixels
 from pipeline.source.images import ImageTransform
 from pipeline.source.shards import part_name
 from pipeline.store import TokenStore
+from pipeline.store.birth import read_birth
+from pipeline.store.commits import CommitRecord, read_commits
 from pipeline.store.parts import Part
 
 pytest_plugins = ["fixtures_store"]
@@ -183,6 +195,69 @@ def test_a_rank_of_a_launcher_waits_for_no_other(job: Job, finished: Job) -> Non
     child = job.start(environment={**variables, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
     done = child.wait(timeout_s=60)
     assert (done.status, job.digest) == (0, finished.digest)
+
+
+def test_of_processes_that_end_together_one_makes_the_manifest(
+    damageable: Job, finished: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a read of every commit, so that all would read processes x commits."""
+    (damageable.store / "manifest.json").unlink()
+    plan, birth = make_plan(damageable.config()), read_birth(LocalFiles(damageable.store))
+    reads: list[str] = []
+
+    def slowly(files: LocalFiles, parts: list[str]) -> list[CommitRecord]:
+        reads.extend(parts)
+        time.sleep(0.3)
+        return read_commits(files, parts)
+
+    monkeypatch.setattr(tokenize, "read_commits", slowly)
+
+    def finish() -> None:
+        with Claims(plan.store, 60) as claims:
+            tokenize._finish(plan, birth, claims, wait=True)
+            assert (damageable.store / "manifest.json").exists()
+
+    with ThreadPoolExecutor(4) as processes:
+        for ended in [processes.submit(finish) for _ in range(4)]:
+            ended.result()
+    assert len(reads) == len(COLLECTION)
+    assert damageable.digest == finished.digest
+    assert damageable.listing("claims") == []
+
+
+def test_who_was_to_make_the_manifest_and_died_is_stood_in_for(damageable: Job, finished: Job) -> None:
+    (damageable.store / "manifest.json").unlink()
+    with Claims(LocalFiles(damageable.store), 60) as claims:
+        assert claims.acquire("manifest")
+        claim = read_claim(LocalFiles(damageable.store), "manifest")
+    assert claim is not None
+    LocalFiles(damageable.store).put("claims/manifest.json", claim.model_copy(update={"pid_started": 1}).to_json())
+    assert damageable.run().complete
+    assert (damageable.digest, damageable.listing("claims")) == (finished.digest, [])
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["all to do", "nothing to do"])
+def test_a_run_lists_and_compares_once(job: Job, damageable: Job, done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def count(module: ModuleType, name: str) -> None:
+        function = getattr(module, name)
+
+        def counted(*arguments: Any) -> Any:
+            calls[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(plan_module, "find_source_shards")
+    count(plan_module, "committed_parts")
+    count(plan_module, "read_manifest")
+    count(replaced, "launched_rank")
+    command = ["tokenize", "--no-progress", "--config", str((damageable if done else job).file)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert ("nothing to do" in result.output) is done
+    assert calls == {"find_source_shards": 1, "committed_parts": 1, "read_manifest": 1, "launched_rank": 1}
 
 
 LAUNCHERS = {
