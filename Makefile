@@ -87,10 +87,12 @@ test-slow: setup ## the long tests too
 chaos: setup ## kill tokenizing processes a thousand times and look for what is lost (some 20 minutes)
 	@$(BIN)/python scripts/chaos.py $(ARGS)
 
-bench-costs: setup ## what exactness costs: resuming, claims and commits, memory, a billion rows (some 30 minutes)
+bench-costs: setup ## what exactness costs: resuming, claims and commits, handing out, memory, a billion rows (some 40 minutes)
 	@$(BIN)/python scripts/bench_costs.py resume
 	@$(BIN)/python scripts/bench_costs.py commits --side 64
 	@$(BIN)/python scripts/bench_costs.py commits --side 256 --shards 4
+	@$(BIN)/python scripts/bench_costs.py handout
+	@$(BIN)/python scripts/bench_costs.py requests
 	@$(BIN)/python scripts/bench_costs.py memory
 	@$(BIN)/python scripts/bench_costs.py rows
 

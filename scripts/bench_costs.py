@@ -2,6 +2,8 @@
 
     python scripts/bench_costs.py resume        a run that finds 10,000 parts committed
     python scripts/bench_costs.py commits       share of a run's time that goes to claims and commits
+    python scripts/bench_costs.py handout       system calls for each source shard, of 1, 8 and 64 processes
+    python scripts/bench_costs.py requests      requests that 1, 4 and 8 processes make of an object store
     python scripts/bench_costs.py memory        peak memory for 10,000 and for 1,000,000 images
     python scripts/bench_costs.py rows          reading and searching a store of a billion rows
 
@@ -26,7 +28,7 @@ import click
 import numpy as np
 import torch
 import yaml
-from costs import reading
+from costs import handing_out, reading
 from costs.linked import key_of, write_linked_store
 from measured import run_measured
 from PIL import Image
@@ -35,7 +37,7 @@ from webdataset import TarWriter
 from pipeline import claims
 from pipeline.config import Config, load_config
 from pipeline.files import Files, files_at
-from pipeline.jobs import tokenize, worker
+from pipeline.jobs import handout, tokenize, worker
 from pipeline.jobs.plan import make_plan
 from pipeline.models.pretrained import load_tokenizer, save_tokenizer
 from pipeline.models.vqvae import SimpleVQVAE
@@ -51,6 +53,10 @@ SIDE_AND_VOCAB = {32: 512, 64: 512, 256: 1024}
 @click.group()
 def main() -> None:
     """Measure what exactness costs."""
+
+
+main.add_command(handing_out.handout)
+main.add_command(handing_out.requests_)
 
 
 @main.command()
@@ -83,7 +89,7 @@ def commits(side: int, shards: int) -> None:
         _timed(claims.Claims, "acquire", spent, "claims")
         _timed(claims.Claims, "_beat_once", spent, "heartbeats")
         _timed(worker, "commit_part", spent, "commits")
-        _timed(worker, "committed_parts", spent, "listing")
+        _timed(handout.Handout, "_look", spent, "listing")
         _timed(worker.Worker, "_finish_writing", spent, "waiting for commits")
         started = time.monotonic()
         result = tokenize.run(load_config(config), show_progress=False)

@@ -1,0 +1,101 @@
+"""Processes that take source shards as tokenizing ones do, and commit a part of one row for each. Without torch.
+
+python -m costs.stub STORE SHARDS PROCESSES
+"""
+
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from costs.calls import MARKER
+from pipeline.claims import Claims
+from pipeline.files import Files, LocalFiles, files_at
+from pipeline.jobs.handout import Handout
+from pipeline.records import Geometry, SourceShard
+from pipeline.store.birth import Birth, CodebookRecord
+from pipeline.store.commits import SourceRecord, committed_parts
+from pipeline.store.failures import clear_failure
+from pipeline.store.writer import EncodedShard, commit_part
+
+_CLAIM_TIMEOUT_S = 60.0
+
+BIRTH = Birth(
+    identity={},
+    geometry=Geometry(image_size=(8, 8), grid=(2, 2), layout="raster", block_lengths=(4,), decodable=True),
+    codebook=CodebookRecord(kind="table", vocab_size=16, embedding_dim=4),
+    var_input="lookup",
+    token_dtype="uint8",
+    fields=(),
+    codec="lz4",
+)
+
+
+def main(store: str, shards: int, processes: int) -> None:
+    """Fork the processes, let all begin at once, and wait for them. Raises where one fails."""
+    planned = [
+        SourceShard(path=f"{number:06d}.tar", base="/", part=f"part-{number:06d}", bytes=1, version="")
+        for number in range(shards)
+    ]
+    with tempfile.TemporaryDirectory(prefix="vqtok-bench-") as folder:
+        _commit(LocalFiles(folder), planned[0])  # imports all that a commit needs
+    wait, begin = os.pipe()
+    children = [_fork(store, planned, rank, processes, wait, begin) for rank in range(processes)]
+    os.close(wait)
+    Path(MARKER).exists()
+    os.close(begin)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    if any(statuses):
+        raise ChildProcessError(f"exit statuses {statuses}")
+
+
+def _fork(store: str, planned: list[SourceShard], rank: int, size: int, wait: int, begin: int) -> int:
+    if child := os.fork():
+        return child
+    status = 1
+    try:
+        os.close(begin)
+        os.read(wait, 1)
+        _work(files_at(store), planned, rank, size)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _work(files: Files, planned: list[SourceShard], rank: int, size: int) -> None:
+    """From the first listing on."""
+    committed = committed_parts(files)
+    with Claims(files, _CLAIM_TIMEOUT_S) as claims:
+        handout = Handout(files, claims, planned, committed, rank / size, random.Random(rank))
+        for shards in handout.rounds(wait=True):
+            for shard in shards:
+                _commit(files, shard)
+                clear_failure(files, shard.part)
+                claims.release(shard.part)
+        assert handout.is_over
+
+
+def _commit(files: Files, shard: SourceShard) -> None:
+    """A part of one row."""
+    encoded = EncodedShard(
+        part=shard.part,
+        source=SourceRecord(path=shard.path, bytes=1, sha256="0" * 64),
+        tokens=np.zeros((1, BIRTH.geometry.num_tokens), np.uint8),
+        keys=["0"],
+        labels=[0],
+        fields={},
+        rejects=[],
+        ignored=[],
+        execution={},
+        seconds={},
+    )
+    commit_part(files, BIRTH, encoded)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    if "torch" in sys.modules:
+        raise AssertionError("torch was imported")
