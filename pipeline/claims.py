@@ -167,7 +167,7 @@ class Claims:
 
     def others(self) -> set[str]:
         """Parts that other processes claim, live or not, from a single listing."""
-        return set(claimed_parts(self._files)) - self._held.keys()
+        return {part for part in claimed_parts(self._files) if part not in self._held}
 
     def stale(self) -> list[str]:
         """Parts whose claims no longer seem to count, sorted, from a single listing: `acquire` looks at each again."""

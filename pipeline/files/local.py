@@ -13,6 +13,8 @@ from pipeline.errors import StoreError
 from pipeline.files.base import Stat
 
 _TEMPORARY = ".tmp-"
+# Far from what a process may have open.
+_OPEN_AT_ONCE = 64
 
 
 class LocalFiles:
@@ -154,6 +156,14 @@ def _write_tree(folder: Path, contents: Mapping[str, bytes]) -> None:
     folder.mkdir()
     for path in inside[1:]:
         (folder / path).mkdir()
+    names = list(contents)
+    for start in range(0, len(names), _OPEN_AT_ONCE):
+        _write_files(folder, {name: contents[name] for name in names[start : start + _OPEN_AT_ONCE]})
+    for path in reversed(inside):
+        sync_folder(folder / path)
+
+
+def _write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     with contextlib.ExitStack() as opened:
         descriptors = []
         for name, data in contents.items():
@@ -162,8 +172,6 @@ def _write_tree(folder: Path, contents: Mapping[str, bytes]) -> None:
         # Only now: a journal takes all of them to the disk at once.
         for descriptor in descriptors:
             os.fsync(descriptor)
-    for path in reversed(inside):
-        sync_folder(folder / path)
 
 
 def make_folder(folder: Path) -> None:

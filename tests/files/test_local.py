@@ -1,6 +1,7 @@
 """Files in a local folder: atomic, durable, without leftovers. What every place must do is in test_places.py."""
 
 import os
+import resource
 import stat
 import sys
 import threading
@@ -118,6 +119,17 @@ def test_a_folder_is_synced_once_for_each_file_and_each_name_that_lasts(
     assert sorted(synced[: len(contents)]) == sorted(f"staging/x/{path}" for path in contents)
     assert sorted(synced[len(contents) : -2]) == sorted(f"staging/x/{folder}" for folder in folders)
     assert synced[-2:] == ["staging/x", "parts"]  # and not `staging`, whose names may be lost
+
+
+def test_a_folder_of_more_files_than_a_process_may_open(files: LocalFiles) -> None:
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    contents = {f"{number % 7}/{number}": str(number).encode() for number in range(300)}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, allowed[1]))
+    try:
+        files.put_folder("parts/x", contents, "staging/x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+    assert {path: files.read(f"parts/x/{path}") for path in files.stats("parts/x")} == contents
 
 
 def test_a_short_write_is_gone_on_with(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
