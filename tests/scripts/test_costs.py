@@ -1,0 +1,50 @@
+"""What bench_costs.py counts of handing out source shards."""
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from costs.calls import MARKER, NoStrace, count_calls
+from costs.requests import Server
+from support import ROOT
+
+from pipeline.files import LocalFiles
+from pipeline.store.commits import committed_parts
+
+
+def test_the_stub_commits_every_part_and_its_calls_are_counted(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "costs.stub", str(tmp_path / "store"), "12", "3"]
+    try:
+        calls, elsewhere = count_calls(command, environment={**os.environ, "PYTHONPATH": str(ROOT / "scripts")})
+    except NoStrace:
+        pytest.skip("no strace here")
+    assert len(committed_parts(LocalFiles(tmp_path / "store"))) == 12
+    assert elsewhere == Counter()
+    assert calls["link"] >= 24  # a claim and a commit for each
+    assert 26 * 12 <= calls["fsync"] <= 28 * 12
+    assert calls.total() < 200 * 12  # imports and the warm-up come before the marker
+
+
+def test_calls_are_counted_from_the_marker_on_and_by_place(tmp_path: Path) -> None:
+    before, inside_and_out = "os.stat('/')", f"os.stat('{tmp_path}/.'); os.stat('/'); os.mkdir('{tmp_path}/x')"
+    code = f"import os; {before}; os.path.exists({MARKER!r}); {inside_and_out}"
+    try:
+        inside, elsewhere = count_calls([sys.executable, "-S", "-E", "-c", code], tmp_path)
+    except NoStrace:
+        pytest.skip("no strace here")
+    assert inside == {"stat": 1, "mkdir": 1}
+    assert elsewhere["stat"] >= 1
+
+
+def test_requests_are_told_apart_also_where_the_server_colours_them(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b'127.0.0.1 - - [x] "PUT /costs/before HTTP/1.1" 200 -\n')
+    with Server(0, log).counting() as counted, log.open("ab") as lines:
+        lines.write(b'127.0.0.1 - - [x] "GET /costs?list-type=2&prefix=a/ HTTP/1.1" 200 -\n')
+        lines.write(b'127.0.0.1 - - [x] "GET /costs/a/b HTTP/1.1" 200 -\n')
+        lines.write(b'127.0.0.1 - - [x] "\x1b[33mHEAD /costs/a/b HTTP/1.1\x1b[0m" 404 -\n')
+        lines.write(b'127.0.0.1 - - [x] "POST /costs?delete HTTP/1.1" 200 -\nsomething else\n')
+        lines.flush()
+    assert counted == {"LIST": 1, "GET": 1, "HEAD": 1, "DELETE": 1}
