@@ -14,6 +14,9 @@ BENCH  := .venv/bench
 # Without uv on the machine, pip puts one into .venv.
 UV   := PATH="$$PATH:.venv/uv/bin" uv
 
+# What torchrun hands on. It would die of SIGUSR1, by which Slurm and others announce the end.
+SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
+
 .DEFAULT_GOAL := help
 .PHONY: help setup lock sample train tokenize status verify report ar lint test test-slow chaos bench-costs bench-loader \
 	bench-tokenize bench-gpu bench-ar bench clean
@@ -49,7 +52,8 @@ train: setup $(DATA) ## train a tokenizer (in NPROC processes: make train NPROC=
 ifeq ($(origin NPROC),file)
 	@$(RUN) train --config $(CONFIG) $(ARGS)
 else
-	@$(BIN)/torchrun --standalone --nproc-per-node $(NPROC) -m pipeline train --config $(CONFIG) $(ARGS)
+	@$(BIN)/torchrun --standalone --nproc-per-node $(NPROC) --signals-to-handle $(SIGNALS) \
+		-m pipeline train --config $(CONFIG) $(ARGS)
 endif
 
 tokenize: setup $(DATA) ## train unless there is a tokenizer, tokenize in NPROC processes, report; run again to resume
@@ -106,7 +110,7 @@ $(BENCH)/installed: .venv/installed pyproject.toml
 	@touch $@
 
 bench-tokenize: setup ## how fast photographs become tokens, beside other ways (some 15 minutes): ARGS="--markdown docs/benchmarks.md"
-	@OMP_WAIT_POLICY=passive $(BIN)/python scripts/bench_tokenize.py $(ARGS)
+	@$(BIN)/python scripts/bench_tokenize.py $(ARGS)
 
 bench-gpu: setup ## the same on a GPU, with a large tokenizer too
 	@$(BIN)/python scripts/bench_gpu.py $(ARGS)

@@ -18,6 +18,7 @@ from pipeline import __version__
 from pipeline.config import Config, load_config
 from pipeline.errors import VqtokError
 from pipeline.malloc import keep_freed_memory
+from pipeline.openmp import let_waiting_threads_sleep
 
 
 class _Commands(click.Group):
@@ -48,6 +49,7 @@ class _Commands(click.Group):
 def main() -> None:
     """Turn image collections into VQ tokens for autoregressive training."""
     keep_freed_memory()
+    let_waiting_threads_sleep()
 
 
 def _with_config(command: Callable[..., None]) -> Callable[..., None]:
@@ -72,6 +74,11 @@ _processes = click.option(
 _allow_execution_change = click.option(
     "--allow-execution-change", is_flag=True, help="Go on with another precision, device or library version."
 )
+_allow_change = click.option(
+    "--allow-change",
+    is_flag=True,
+    help="Train on in the folder of another configuration or other images; train.json notes what changed.",
+)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -86,12 +93,21 @@ def sample(folder: Path) -> None:
 
 @main.command()
 @_with_config
-def train(config: Config) -> None:
-    """Train a tokenizer, or go on where training was interrupted."""
+@_allow_change
+def train(config: Config, allow_change: bool) -> None:
+    """Train a tokenizer, or go on where training was interrupted.
+
+    SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint after the step at hand.
+    """
     from pipeline.jobs import train as job
     from pipeline.world import end_process
 
-    result = job.run(config)
+    try:
+        result = job.run(config, allow_change=allow_change)
+    except SystemExit as stop:  # by a signal
+        if os.environ.get("WORLD_SIZE", "1") != "1" and isinstance(stop.code, int):
+            end_process(stop.code)
+        raise
     if os.environ.get("RANK", "0") == "0":  # all ranks have the same result
         click.echo(result)
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -156,17 +172,15 @@ def _tokenize(
 
 @main.command()
 @_with_config
+@_allow_change
 @_allow_execution_change
 @_processes
-def run(config: Config, allow_execution_change: bool, processes: int) -> None:
+def run(config: Config, allow_change: bool, allow_execution_change: bool, processes: int) -> None:
     """All in one: train a tokenizer unless there is one, tokenize, report."""
     from pipeline.jobs import train as train_job
-    from pipeline.models.folder import has_tokenizer
 
-    if has_tokenizer(config.tokenizer.path):
-        click.echo(f"{config.tokenizer.path}: a tokenizer is there")
-    else:
-        click.echo(train_job.run(config))
+    trained = train_job.ensure(config, allow_change=allow_change)
+    click.echo(trained or f"{config.tokenizer.path}: a tokenizer is there")
     status = _tokenize(config, processes, allow_execution_change=allow_execution_change)
     if status:
         sys.exit(status)

@@ -70,8 +70,8 @@ def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None
 
 
-def end_process() -> NoReturn:
-    """End this process with success, at once, after work in a process group.
+def end_process(status: int = 0) -> NoReturn:
+    """End this process at once, after work in a process group; with success unless told otherwise.
 
     gloo's threads may still be about to drop tensors of the last collectives, for which they need the
     interpreter; one that is being taken down aborts the process instead, and torchrun counts the run as failed
@@ -79,7 +79,7 @@ def end_process() -> NoReturn:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 def _device(local_rank: int) -> "torch.device":

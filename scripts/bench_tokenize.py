@@ -6,9 +6,14 @@
     python scripts/bench_tokenize.py --markdown docs/benchmarks.md  puts the tables into the page
 
 It takes 1 GB in TMPDIR, which should be the kind of disk that tokens are written to. Where other work wants the cores
-too, OMP_WAIT_POLICY=passive, as make sets it, keeps torch's threads from taking them while they wait for each other.
+too, OMP_WAIT_POLICY=passive, set unless the environment says otherwise, keeps torch's threads from taking them while
+they wait for each other.
 Exit status 1 when anything of it leaves a photograph out.
 """
+
+from pipeline.openmp import let_waiting_threads_sleep
+
+let_waiting_threads_sleep()  # before torch is imported
 
 import shutil
 import sys

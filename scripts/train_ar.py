@@ -20,6 +20,10 @@ For your own model change ar_model.py. Your own training loop needs three lines 
         x_BLC = store.idxBl_to_var_input(batch.idx_Bl)    # without the tokenizer
 """
 
+from pipeline.openmp import let_waiting_threads_sleep
+
+let_waiting_threads_sleep()  # before torch is imported
+
 import io
 import math
 import sys

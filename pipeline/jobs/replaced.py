@@ -1,13 +1,11 @@
 """Refuses to go on when committed source shards are no longer the files that were tokenized."""
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.errors import SourceError
-from pipeline.files import files_at
 from pipeline.jobs.plan import Plan
 from pipeline.records import SourceShard
-from pipeline.source.tar import HEAD_BYTES
+from pipeline.source.identity import is_same_file
 from pipeline.store import names
 from pipeline.store.commits import SourceRecord, read_commit
 from pipeline.world import launched_rank
@@ -48,7 +46,5 @@ def _recorded(plan: Plan) -> dict[str, SourceRecord]:
 def _difference(shard: SourceShard, record: SourceRecord) -> str | None:
     if shard.bytes != record.bytes:
         return f"{shard.bytes:,} bytes, {record.bytes:,} then"
-    if shard.version == record.version or not record.head:
-        return None
-    head = hashlib.sha256(files_at(shard.base).read(shard.path, 0, HEAD_BYTES)).hexdigest()
-    return None if head == record.head else "of the same size, with other contents"
+    same = is_same_file(shard, record.bytes, record.version, record.head)
+    return None if same else "of the same size, with other contents"

@@ -4,12 +4,8 @@ Any number of processes may run it on one store, started together or not, on one
 share nothing but the store, join no process group, and may come and go at any time.
 """
 
-import contextlib
 import random
-import signal
 import time
-from collections.abc import Iterator
-from types import FrameType
 
 from pipeline.claims import Claims
 from pipeline.config import Config
@@ -25,6 +21,7 @@ from pipeline.jobs.replaced import refuse_replaced_sources
 from pipeline.jobs.worker import TokenizeResult, Worker
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer
+from pipeline.signals import terminable
 from pipeline.store import names
 from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.commits import committed_parts, read_commits
@@ -90,7 +87,7 @@ def _work_on(
     birth = make_birth(config, tokenizer)
     create_or_compare(plan.store, birth)
     with (
-        _terminable(),
+        terminable(),
         Claims(plan.store, config.tokenize.claim_timeout) as claims,
         shard_encoder(config, tokenizer, world, lambda hang: end_hung_process(plan.store, claims, hang)) as encoder,
     ):
@@ -150,22 +147,3 @@ def write_manifest(plan: Plan, vocab_size: int) -> None:
     generation = manifest.generation + 1 if manifest else 1
     made = make_manifest(commits, sorted(plan.planned), vocab_size, generation, manifest)
     plan.store.put(names.MANIFEST, made.to_json())
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that claims are released on the way out."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the way out
-        raise SystemExit(128 + signum)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

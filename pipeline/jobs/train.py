@@ -2,7 +2,7 @@
 
 TOKENIZER/
   config.json, model.safetensors    the tokenizer, written last
-  train.json                        the configuration it belongs to, and the result once it is finished
+  train.json                        the configuration it belongs to, its changes, and the result once it is finished
   metrics.jsonl, tensorboard/       figures
   reconstructions.png               held-out originals above their reconstructions, the newest
   reconstructions/                  the same, of every evaluation
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.jobs.training.birth import TrainResult, find_result
+from pipeline.jobs.training.birth import FILE, TrainResult, accept, find_result
+from pipeline.models.folder import has_tokenizer
+from pipeline.signals import exit_status, stop_request
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,42 @@ class TrainSummary:
         return f"{self.folder}: {state}; {result.steps} steps; {quality}"
 
 
-def run(config: Config) -> TrainSummary:
+def run(config: Config, *, allow_change: bool = False, growing: bool = False) -> TrainSummary:
     """Train the tokenizer of `config`, resume its training, or find it finished.
 
     Under torchrun or `accelerate launch` every process calls this. A finished tokenizer is found without
-    importing torch.
+    importing torch. Told to stop by a signal it saves a checkpoint and raises SystemExit with 128 + the signal.
+
+    Args:
+        allow_change: go on in the folder of another configuration, and write down what changed.
+        growing: once training is finished, more source shards, and other ones, are no change: they are to be tokenized.
 
     Raises TokenizerError when the folder holds the work of another configuration, ConfigError and SourceError for
     a configuration or images that cannot be trained on.
     """
     folder = Path(config.tokenizer.path)
-    result = find_result(config)
-    if result is not None:
-        return TrainSummary(folder, result, trained=False)
-    # Importing torch takes seconds.
-    from pipeline.jobs.training.loop import Training
+    with stop_request("nothing was trained since the newest checkpoint; the same command goes on") as request:
+        result = find_result(config, allow_change=allow_change, growing=growing)
+        if result is not None:
+            if allow_change:
+                accept(config, result)
+            return TrainSummary(folder, result, trained=False)
+        # Importing torch takes seconds.
+        from pipeline.jobs.training.loop import Training
 
-    return TrainSummary(folder, Training(config).run(), trained=True)
+        result = Training(config).run(request, allow_change=allow_change)
+        if request.signum is not None:  # after the last step: nothing that comes next is begun
+            raise SystemExit(exit_status(request.signum))
+        return TrainSummary(folder, result, trained=True)
+
+
+def ensure(config: Config, *, allow_change: bool = False) -> TrainSummary | None:
+    """Have a tokenizer to tokenize with: train it like `run` unless it is there. None where nothing tells how it came.
+
+    That is so in a folder without `train.json`, imported or saved by hand, and for a configuration that sets nothing
+    in its `train` section. Raises what `run` does.
+    """
+    folder = Path(config.tokenizer.path)
+    if has_tokenizer(folder) and not (config.train.model_fields_set and (folder / FILE).exists()):
+        return None
+    return run(config, allow_change=allow_change, growing=True)

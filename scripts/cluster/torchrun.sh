@@ -16,4 +16,5 @@ BIN=${BIN:-.venv/bin}
 # c10d: the machines find their ranks themselves, so the command is the same everywhere.
 exec "$BIN/torchrun" --nnodes "$NODES" --nproc-per-node "$PROCESSES" --max-restarts "$MAX_RESTARTS" \
     --rdzv-backend c10d --rdzv-endpoint "$HEAD:$PORT" --rdzv-id "vqtok-$JOB" \
+    --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \
     -m pipeline "$JOB" --config "$CONFIG" "$@"

@@ -1,26 +1,26 @@
-"""`train.json`: which configuration a tokenizer folder belongs to, and what came of it.
+"""`train.json`: which configuration a tokenizer folder belongs to, how it changed, and what came of it.
 
-Written when training begins, so that no other configuration continues it, and once more, with the result,
-when the tokenizer is saved. Reading it needs no torch.
+Written when training begins or goes on, and once more, with the result, when the tokenizer is saved. Reading it
+needs no torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from pipeline.config import Config
-from pipeline.errors import TokenizerError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.files import LocalFiles
-from pipeline.records import JSON, Record, differences
+from pipeline.jobs.training.changes import FROM_NOW_ON, PATTERNS, Change, changed_values, configuration_of
+from pipeline.jobs.training.sources import Sources, changed_holdout, changed_shards, read_sources
+from pipeline.records import JSON, Record
 
 FILE = "train.json"
 _TOKENIZER_FILES = ("config.json", "model.safetensors")
-_REMEDY = "set another tokenizer.path, or delete the folder"
-_FREE = {
-    "source": {"base", "label", "keep", "allow_unterminated"},
-    "train": {"log_every", "evaluate_every"},
-}
-"""Keys that may change between two runs: they decide neither weights nor figures."""
+_ANOTHER = "set another tokenizer.path, or delete the folder"
+_LINES = 20
+"""Differences that a message names."""
 
 
 class TrainResult(Record):
@@ -40,13 +40,23 @@ class Birth(Record):
     """The content of `train.json`."""
 
     configuration: JSON
-    """All that decides weights and figures, by section."""
+    """The sections that decide weights and figures, as they are now."""
+    sources: Sources | None = None
+    """The files behind the patterns; None in folders of versions before this was written down."""
+    history: tuple[JSON, ...] = ()
+    """Each change of the configuration on the way: `step` it was made after, `field`, `from`, `to`."""
     result: TrainResult | None = None
     """None until the tokenizer is finished."""
 
 
-def find_result(config: Config) -> TrainResult | None:
+def find_result(config: Config, *, allow_change: bool = False, growing: bool = False) -> TrainResult | None:
     """What a finished training of this configuration came to; None when there is training left to do.
+
+    What changes nothing about what was done may differ; `allow_change` lets everything else differ too.
+
+    Args:
+        growing: look at nothing but the `train` section once training is finished, for other images are going to be
+            tokenized than were trained on.
 
     Raises TokenizerError when the folder holds the work of another configuration, or of unknown origin.
     """
@@ -55,42 +65,138 @@ def find_result(config: Config) -> TrainResult | None:
         raise TokenizerError(f"{folder}: is a file; set another tokenizer.path")
     if not _holds_work(folder):
         return None
-    found = _read(folder / FILE)
-    lines = differences(_of(config).configuration, found.configuration)
-    if lines:
+    birth = _read(folder / FILE)
+    done = _steps_done(folder, birth)
+    if config.train.steps < done:
         raise TokenizerError(
-            f"{folder}: holds the training of another configuration; {_REMEDY}\n"
-            + "\n".join(f"  {line}" for line in lines)
+            f"{folder}: train.steps: {config.train.steps} here, and {done} are done; ask for at least as many, or "
+            + _ANOTHER
         )
-    return found.result if all((folder / name).is_file() for name in _TOKENIZER_FILES) else None
+    finished = birth.result is not None and birth.result.steps == config.train.steps and _is_whole(folder)
+    changes = _changes(config, birth, finished)
+    if finished and growing:
+        changes = [change for change in changes if change.field.startswith("train.")]
+    if not finished:
+        _require_checkpoint(folder, birth, changes)
+        changes = [change for change in changes if change.field not in FROM_NOW_ON]
+    if changes and not allow_change:
+        raise TokenizerError(_refusal(folder, changes, done, finished))
+    return birth.result if finished else None
 
 
-def begin(config: Config) -> None:
-    """Bind the folder to this configuration. The caller holds it alone. Raises TokenizerError."""
-    find_result(config)
-    LocalFiles(config.tokenizer.path).put(FILE, _of(config).to_json())
+def begin(config: Config, step: int) -> None:
+    """Bind the folder to this configuration, and note what has changed since `step` was reached.
+
+    The caller holds the folder alone, and has called `find_result`.
+    """
+    path = Path(config.tokenizer.path, FILE)
+    birth = _read(path) if _holds_work(path.parent) else None
+    LocalFiles(path.parent).put(FILE, _rewritten(config, birth, step).to_json())
+
+
+def accept(config: Config, result: TrainResult) -> None:
+    """Note what has changed since training was finished. For those who have called `find_result`."""
+    path = Path(config.tokenizer.path, FILE)
+    birth = _read(path)
+    if _changes(config, birth, finished=True):
+        LocalFiles(path.parent).put(FILE, _rewritten(config, birth, result.steps, result).to_json())
 
 
 def record_result(config: Config, result: TrainResult) -> None:
     """Mark the tokenizer in the folder as finished."""
-    finished = _of(config).model_copy(update={"result": result})
-    LocalFiles(config.tokenizer.path).put(FILE, finished.to_json())
+    folder = Path(config.tokenizer.path)
+    finished = _read(folder / FILE).model_copy(update={"result": result})
+    LocalFiles(folder).put(FILE, finished.to_json())
 
 
-def _of(config: Config) -> Birth:
-    sections = {"source", "image", "train"}
-    return Birth(configuration=config.model_dump(mode="json", include=sections, exclude=_FREE))
+def checkpointed_steps(folder: Path) -> list[int]:
+    """The steps of which `folder`/checkpoints has a checkpoint, ascending."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*"))
+
+
+def _rewritten(config: Config, birth: Birth | None, step: int, result: TrainResult | None = None) -> Birth:
+    known = birth.sources if birth else None
+    changes = _changes(config, birth, finished=result is not None) if birth else []
+    try:
+        sources: Sources | None = read_sources(config, known)
+    except ConfigError:
+        if result is None:
+            raise
+        sources = known  # a finished training needs its images no more
+    return Birth(
+        configuration=configuration_of(config),
+        sources=sources,
+        history=(*(birth.history if birth else ()), *(_noted(change, step) for change in changes)),
+        result=result,
+    )
+
+
+def _changes(config: Config, birth: Birth, finished: bool) -> list[Change]:
+    """All fields and files that differ. Of a finished training, files that are no longer there are not missed."""
+    values = changed_values(config, birth.configuration)
+    if birth.sources is None:
+        return values
+    files = []
+    for changed in (changed_shards, changed_holdout):
+        try:
+            files += changed(config, birth.sources)
+        except ConfigError:
+            if not finished:
+                raise
+    return [change for change in values if change.field not in PATTERNS] + files
+
+
+def _refusal(folder: Path, changes: Sequence[Change], done: int, finished: bool) -> str:
+    lines = [f"  {change}" for change in changes[:_LINES]]
+    if len(changes) > _LINES:
+        lines.append(f"  and {len(changes) - _LINES:,} more")
+    tokenize = "`vqtok tokenize` uses the tokenizer as it is; " if finished else ""
+    longer = any(change.field in FROM_NOW_ON for change in changes)
+    more = "more train.steps go on with another train.learning_rate; " if longer else ""
+    allow = (
+        f"--allow-change {'accepts the tokenizer' if finished else f'goes on from step {done}'}"
+        f" and writes the change into {FILE}"
+    )
+    return "\n".join(
+        [
+            f"{folder}: holds the training of another configuration:",
+            *lines,
+            f"Set the values back, {_ANOTHER}; {tokenize}{more}{allow}",
+        ]
+    )
+
+
+def _require_checkpoint(folder: Path, birth: Birth, changes: Sequence[Change]) -> None:
+    """Refuse to begin anew, in silence, over a tokenizer that is finished."""
+    if birth.result is not None and changes and not checkpointed_steps(folder):
+        raise TokenizerError(
+            f"{folder}: holds a finished tokenizer and no checkpoint to go on from:\n"
+            + "\n".join(f"  {change}" for change in changes[:_LINES])
+            + f"\nSet the values back, {_ANOTHER}"
+        )
+
+
+def _noted(change: Change, step: int) -> JSON:
+    return {"step": step, "field": change.field, "from": change.there, "to": change.here}
+
+
+def _steps_done(folder: Path, birth: Birth) -> int:
+    return max(birth.result.steps if birth.result else 0, *checkpointed_steps(folder), 0)
+
+
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def _holds_work(folder: Path) -> bool:
     """Whether something would be lost if another configuration took the folder over."""
-    return any((folder / name).exists() for name in _TOKENIZER_FILES) or any(folder.glob("checkpoints/step-*"))
+    return any((folder / name).exists() for name in _TOKENIZER_FILES) or bool(checkpointed_steps(folder))
 
 
 def _read(path: Path) -> Birth:
     try:
         return Birth.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise TokenizerError(f"{path.parent}: holds a tokenizer that `vqtok train` did not make; {_REMEDY}") from None
+        raise TokenizerError(f"{path.parent}: holds a tokenizer that `vqtok train` did not make; {_ANOTHER}") from None
     except (ValidationError, OSError) as error:
-        raise TokenizerError(f"{path}: cannot be read as that of a training; {_REMEDY}") from error
+        raise TokenizerError(f"{path}: cannot be read as that of a training; {_ANOTHER}") from error

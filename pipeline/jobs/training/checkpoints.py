@@ -1,6 +1,7 @@
 """Checkpoints of the whole training state: weights, optimizer, schedule, gradient scaler, random states.
 
     checkpoints/step-000400/      complete, for it was renamed into place
+      contents.json               sizes and digests of the other files, written last
     checkpoints/.tmp-…            left by a killed run; removed by the next
 
 All processes share the folder. Accelerate loads the files with `weights_only`, which runs no pickled code.
@@ -8,69 +9,148 @@ Another number of processes may resume; only with the same number is the result 
 """
 
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from pipeline.errors import TokenizerError
 from pipeline.files import sync_folder, sync_tree
+from pipeline.jobs.training.birth import checkpointed_steps
+from pipeline.jobs.training.contents import damage, write_contents
+from pipeline.jobs.training.disk import in_words, room
 
 KEPT = 2
-_PREFIX = "step-"
 
 
 class Checkpoints:
-    """The checkpoints of one training, the newest `KEPT` of them on disk."""
+    """The checkpoints of one training, the newest `KEPT` of them on disk.
 
-    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
-        self._folder = folder
+    Args:
+        folder: the tokenizer folder.
+        size: bytes that a checkpoint will take, about.
+    """
+
+    def __init__(self, folder: Path, accelerator: Accelerator, size: Callable[[], int]) -> None:
+        self._tokenizer_folder = folder
+        self._folder = folder / "checkpoints"
         self._accelerator = accelerator
+        self._size = size
+        self._damaged: dict[int, str] = {}
+        """Why, by step."""
 
     def resume(self) -> int:
-        """Load the newest checkpoint into what the accelerator has prepared.
+        """Load the newest whole checkpoint into what the accelerator has prepared.
 
-        Returns the number of steps done, 0 without a checkpoint. Raises TokenizerError for a checkpoint
-        that cannot be loaded.
+        Returns the number of steps done, 0 without a checkpoint. Raises TokenizerError when none is whole, and for
+        one that cannot be loaded.
         """
         # One process looks, so that all of them agree.
-        newest = [max(self._steps(), default=0)]
-        broadcast_object_list(newest)
-        if newest[0]:
-            path = self._path(newest[0])
-            try:
-                self._accelerator.load_state(str(path))
-            except Exception as error:  # unpickling damaged files raises almost anything
-                raise TokenizerError(
-                    f"{path}: the checkpoint cannot be loaded ({type(error).__name__}); "
-                    "delete it to resume from the one before"
-                ) from error
-        return newest[0]
+        found: list[int | str] = [0]
+        if self._accelerator.is_main_process:
+            found = [self._newest_whole()]
+        broadcast_object_list(found)
+        step = found[0]
+        if isinstance(step, str):
+            raise TokenizerError(step)
+        if step:
+            self._load(self._path(step))
+        return step
 
     def save(self, step: int) -> None:
-        """Write the checkpoint of `step`: it appears whole or not at all."""
-        temporary = self._folder / f".tmp-{_PREFIX}{step:06d}"
+        """Write the checkpoint of `step`: it appears whole or not at all.
+
+        When one of the processes cannot write its part, on a full disk say, all of them end: the main one raises
+        TokenizerError, the others SystemExit.
+        """
+        temporary = self._folder / f".tmp-step-{step:06d}"
+        self._together(step, lambda: self._make(temporary))
+        self._together(step, lambda: self._accelerator.save_state(str(temporary)))
+        self._together(step, lambda: self._publish(temporary, step))
+
+    def _newest_whole(self) -> int | str:
+        """The step of the newest checkpoint that is not damaged, 0 without any, or why there is none."""
+        steps = checkpointed_steps(self._tokenizer_folder)
+        for step in reversed(steps):
+            reason = damage(self._path(step))
+            if reason is None:
+                break
+            self._damaged[step] = reason
+        whole = max(set(steps) - self._damaged.keys(), default=0)
+        if steps and not whole:
+            first, reason = next(iter(self._damaged.items()))
+            return (
+                f"{self._path(first)}: damaged ({reason}), and so is every other checkpoint; put one back from a copy, "
+                "or delete the folder to train from the start"
+            )
+        for step, reason in self._damaged.items():
+            print(f"{self._path(step)}: damaged ({reason}); goes on from step {whole}", file=sys.stderr, flush=True)
+        return whole
+
+    def _load(self, path: Path) -> None:
+        try:
+            self._accelerator.load_state(str(path))
+        except Exception as error:  # unpickling damaged files raises almost anything
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise TokenizerError(
+                f"{path}: the checkpoint cannot be loaded ({type(error).__name__}: {first}); if it is not one of "
+                "another model (train.model), delete it to resume from the one before"
+            ) from error
+
+    def _together(self, step: int, act: Callable[[], object]) -> None:
+        """Have all processes do their part; when one fails, all of them do."""
+        reason = None
+        try:
+            act()
+        except Exception as error:  # torch and safetensors have errors of their own for a full disk
+            reason = in_words(error)
+        reasons = [found for found in gather_object([reason]) if found is not None]
+        if not reasons:
+            return
+        if not self._accelerator.is_main_process:
+            raise SystemExit(TokenizerError.exit_status)  # one of them says why
+        self._remove_leftovers()
+        raise TokenizerError(self._refusal(step, reasons[0]))
+
+    def _refusal(self, step: int, reason: str) -> str:
+        whole = [done for done in checkpointed_steps(self._tokenizer_folder) if done not in self._damaged]
+        kept = f"goes on from the checkpoint of step {whole[-1]}" if whole else "begins again"
+        return (
+            f"{self._path(step)}: the checkpoint cannot be written: {reason}; "
+            f"{room(self._folder, self._size())}; make room, then the same command {kept}"
+        )
+
+    def _make(self, temporary: Path) -> None:
         if self._accelerator.is_main_process:
-            for leftover in self._folder.glob(".tmp-*"):
-                shutil.rmtree(leftover)
+            self._remove_leftovers()
             temporary.mkdir(parents=True)
-        self._accelerator.wait_for_everyone()
-        self._accelerator.save_state(str(temporary))
-        self._accelerator.wait_for_everyone()
-        if self._accelerator.is_main_process:
-            sync_tree(temporary)
-            temporary.rename(self._path(step))
-            sync_folder(self._folder)
-            for old in sorted(self._steps())[:-KEPT]:
-                self._discard(self._path(old))
 
-    def _discard(self, checkpoint: Path) -> None:
+    def _publish(self, temporary: Path, step: int) -> None:
+        if not self._accelerator.is_main_process:
+            return
+        write_contents(temporary)
+        sync_tree(temporary)
+        if self._path(step).exists():  # damaged, or of a training with other steps before
+            self._discard(step)
+        temporary.rename(self._path(step))
+        sync_folder(self._folder)
+        self._damaged.pop(step, None)
+        steps = checkpointed_steps(self._tokenizer_folder)
+        whole = [done for done in steps if done not in self._damaged]
+        for old in set(steps) - set(whole[-KEPT:]):
+            self._discard(old)
+
+    def _remove_leftovers(self) -> None:
+        for leftover in self._folder.glob(".tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _discard(self, step: int) -> None:
         # Renamed first: a kill half-way must not leave half a checkpoint under a complete one's name.
-        doomed = checkpoint.rename(checkpoint.with_name(f".tmp-{checkpoint.name}"))
-        shutil.rmtree(doomed)
-
-    def _steps(self) -> list[int]:
-        return [int(path.name.removeprefix(_PREFIX)) for path in self._folder.glob(f"{_PREFIX}*")]
+        checkpoint = self._path(step)
+        if checkpoint.exists():
+            shutil.rmtree(checkpoint.rename(checkpoint.with_name(f".tmp-{checkpoint.name}-old")))
 
     def _path(self, step: int) -> Path:
-        return self._folder / f"{_PREFIX}{step:06d}"
+        return self._folder / f"step-{step:06d}"

@@ -1,8 +1,10 @@
 """The training loop, on any number of processes."""
 
+import signal
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -12,9 +14,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.config import Config, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.jobs.training.birth import TrainResult, begin, record_result
+from pipeline.jobs.training.agreement import StopAgreement
+from pipeline.jobs.training.birth import TrainResult, begin, find_result, record_result
 from pipeline.jobs.training.checkpoints import Checkpoints
 from pipeline.jobs.training.collection import Ranks, count_samples
+from pipeline.jobs.training.disk import explaining_a_full_disk
 from pipeline.jobs.training.evaluation import evaluate, load_held_out
 from pipeline.jobs.training.index_cache import IndexCache
 from pipeline.jobs.training.lock import only_training
@@ -27,14 +31,14 @@ from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
 from pipeline.models import SimpleVQVAE
 from pipeline.models.pretrained import save_tokenizer
 from pipeline.records import Normalization
+from pipeline.signals import StopRequest, exit_status
 
 
 class Training:
     """One process of a training run.
 
-    The steps come in intervals of `train.checkpoint_every`. From one interval to the next nothing lives on but what a
-    checkpoint holds, and the stream of batches, which the position in a checkpoint makes again. So resuming and going
-    on are the same thing.
+    From one step to the next nothing lives on but what a checkpoint holds, and the stream of batches, which the position
+    in a checkpoint makes again. So resuming and going on are the same thing.
 
     Raises ConfigError and SourceError for a configuration or images that cannot be trained on.
     """
@@ -49,45 +53,47 @@ class Training:
         self._normalization = Normalization()
         set_seed(config.train.seed)
         self._model = SimpleVQVAE(**config.train.model.model_dump())
+        self._optimizer = AdamW(
+            self._model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
+        )
+        self._schedule = LambdaLR(self._optimizer, _factor(config.train))
         self._stepper = self._prepare()
-        self._checkpoints = Checkpoints(self._folder / "checkpoints", self._accelerator)
+        self._checkpoints = Checkpoints(self._folder, self._accelerator, self._state_bytes)
         batches = config.train.gradient_accumulation * self._accelerator.num_processes
         self._position = Position(self._accelerator, config.train.batch_size * batches)
 
-    def run(self) -> TrainResult:
+    def run(self, request: StopRequest, *, allow_change: bool = False) -> TrainResult:
         """Train from the newest checkpoint, or from the start, to the end, and save the tokenizer.
 
-        Raises TokenizerError while another process trains in the folder.
+        When `request` comes to any of the processes, all save a checkpoint after the same step and raise SystemExit.
+        Raises TokenizerError while another process trains in the folder, when it holds the work of another
+        configuration, and when the disk is full.
         """
-        if not self._accelerator.is_main_process:
-            return self._run()
-        with only_training(self._folder):
-            begin(self._config)
-            result = self._run()
-            record_result(self._config, result)
-            return result
+        with request.postponed(), explaining_a_full_disk(self._folder, self._state_bytes):
+            if not self._accelerator.is_main_process:
+                return self._run(request)
+            with only_training(self._folder):
+                find_result(self._config, allow_change=allow_change)  # as it is now that nobody else trains
+                result = self._run(request)
+                record_result(self._config, result)
+                return result
 
-    def _run(self) -> TrainResult:
+    def _run(self, request: StopRequest) -> TrainResult:
         train = self._config.train
         done = self._checkpoints.resume()
         self._position.begin(done)
-        with (
-            closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter,
-            closing(self._batches(train.steps - done)) as batches,
-        ):
-            while done < train.steps:
-                end = min(done - done % train.checkpoint_every + train.checkpoint_every, train.steps)
-                self._run_interval(done, end, batches, reporter)
-                self._checkpoints.save(end)
-                done = end
-        return self._finish(reporter)
+        _set_rates(self._optimizer, self._schedule, train)
+        if self._accelerator.is_main_process:
+            begin(self._config, done)
+        with closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter:
+            if done:
+                self._evaluate(done, reporter)  # when the run before was stopped or killed at this step
+            self._train(done, reporter, StopAgreement(request))
+            return self._finish(reporter)
 
     def _prepare(self) -> Stepper:
-        train = self._config.train
-        optimizer = AdamW(self._model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
-        schedule = LambdaLR(optimizer, WarmupThenCosine(train.warmup_steps, train.steps))
-        model, prepared_optimizer, scheduler = self._accelerator.prepare(self._model, optimizer, schedule)
-        return Stepper(self._accelerator, model, prepared_optimizer, scheduler, self._normalization, train)
+        model, optimizer, scheduler = self._accelerator.prepare(self._model, self._optimizer, self._schedule)
+        return Stepper(self._accelerator, model, optimizer, scheduler, self._normalization, self._config.train)
 
     def _batches(self, steps: int) -> Generator[TrainBatch, None, None]:
         """The batches of the next `steps` steps."""
@@ -99,28 +105,45 @@ class Training:
         place = Place(self._position.samples, rank, size)
         yield from training_batches(self._config, collection, place, pin_memory=accelerator.device.type == "cuda")
 
-    def _run_interval(
-        self, done: int, end: int, batches: Generator[TrainBatch, None, None], reporter: Reporter
-    ) -> None:
-        """Steps done + 1 to end."""
+    def _train(self, done: int, reporter: Reporter, agreement: StopAgreement) -> None:
+        """Steps done + 1 to the last. Raises SystemExit when a process was asked to stop."""
         train = self._config.train
         window = Window()
-        for step in range(done + 1, end + 1):
-            self._stepper.step(batches, window)
-            self._position.advance()
-            reporter.advance()
-            if step % train.log_every == 0 or step == end:
-                reporter.train(step, self._stepper.summarize(window, train.model.vocab_size))
-                window = Window()
-            if step % train.evaluate_every == 0 or step == train.steps:
+        with closing(self._batches(train.steps - done)) as batches:
+            for step in range(done + 1, train.steps + 1):
+                self._stepper.step(batches, window)
+                self._position.advance()
+                reporter.advance()
+                signum = agreement.signum()
+                saves = signum is not None or step % train.checkpoint_every == 0 or step == train.steps
+                if saves or step % train.log_every == 0:
+                    reporter.train(step, self._stepper.summarize(window, train.model.vocab_size))
+                    window = Window()
+                if saves:
+                    reporter.sync()
+                    self._checkpoints.save(step)
+                if signum is not None:
+                    agreement.settle()
+                    self._stop(signum, step, reporter)
                 self._evaluate(step, reporter)
+        agreement.settle()
+
+    def _stop(self, signum: int, step: int, reporter: Reporter) -> NoReturn:
+        name = signal.Signals(signum).name
+        reporter.say(f"vqtok: {name}: stopped after step {step}, which is saved; the same command goes on from there")
+        self._accelerator.end_training()
+        raise SystemExit(exit_status(signum))
 
     def _evaluate(self, step: int, reporter: Reporter) -> None:
-        if self._held_out is None:
+        """Take the figures of the held-out images when it is time for them and they are not there."""
+        train = self._config.train
+        if self._held_out is None or (step % train.evaluate_every and step != train.steps):
             return
-        batch_size = self._config.train.batch_size
-        evaluation = evaluate(self._accelerator, self._model, self._held_out, self._normalization, batch_size)
-        reporter.held_out(step, evaluation)
+        missing = [reporter.latest_held_out().get("step") != step]
+        broadcast_object_list(missing)
+        if missing[0]:
+            evaluation = evaluate(self._accelerator, self._model, self._held_out, self._normalization, train.batch_size)
+            reporter.held_out(step, evaluation)
 
     def _finish(self, reporter: Reporter) -> TrainResult:
         """Save the tokenizer; the same result on every process."""
@@ -138,6 +161,26 @@ class Training:
         broadcast_object_list(results)
         self._accelerator.end_training()
         return results[0]
+
+    def _state_bytes(self) -> int:
+        """Bytes of a checkpoint, about: the weights, and the two moments that AdamW keeps of each."""
+        state = [*self._model.state_dict().values(), *self._model.parameters(), *self._model.parameters()]
+        return sum(int(value.nbytes) for value in state)
+
+
+def _factor(train: TrainConfig) -> WarmupThenCosine:
+    return WarmupThenCosine(train.warmup_steps, train.steps)
+
+
+def _set_rates(optimizer: AdamW, schedule: LambdaLR, train: TrainConfig) -> None:
+    """Have a resumed training follow the configuration, where the checkpoint holds the rates that it was saved with."""
+    factor = _factor(train)
+    schedule.lr_lambdas = [factor]
+    schedule.base_lrs = [train.learning_rate]
+    rate = train.learning_rate * factor(schedule.last_epoch)
+    schedule._last_lr = [rate]
+    for group in optimizer.param_groups:
+        group.update(initial_lr=train.learning_rate, lr=rate, weight_decay=train.weight_decay)
 
 
 def _accelerator(train: TrainConfig, folder: Path) -> Accelerator:

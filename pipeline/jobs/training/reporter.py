@@ -31,8 +31,10 @@ class Reporter:
             mininterval=0.2 if sys.stderr.isatty() else 10,
             dynamic_ncols=True,
         )
+        if self._log is not None and self._log.damaged:
+            self.say(f"metrics.jsonl: cut off {self._log.damaged} damaged lines, as a kill or a power cut leaves them")
         if resumed_from:
-            self._say(f"resumed from the checkpoint of step {resumed_from}")
+            self.say(f"resumed from the checkpoint of step {resumed_from}")
         # What a killed run logged after the checkpoint comes again.
         accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": resumed_from + 1}})
 
@@ -55,7 +57,7 @@ class Reporter:
             self._files.put(f"reconstructions/step-{step:06d}.png", evaluation.png)
             self._files.put("reconstructions.png", evaluation.png)
         tally = evaluation.tally
-        self._say(
+        self.say(
             f"step {step}: held-out PSNR {tally.psnr:.2f} dB, {tally.codes_used} of {tally.vocab_size} codes"
             f" used, perplexity {tally.perplexity:.0f}"
         )
@@ -63,6 +65,16 @@ class Reporter:
     def latest_held_out(self) -> JSON:
         """The newest held-out figures, from before a resume too; empty without any, and off the main process."""
         return self._log.latest.get(HELD_OUT, {}) if self._log is not None else {}
+
+    def sync(self) -> None:
+        """Make what was logged durable."""
+        if self._log is not None:
+            self._log.sync()
+
+    def say(self, line: str) -> None:
+        """Show a line above the progress bar."""
+        if self._log is not None:
+            self._bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
         """End the progress bar where it stands."""
@@ -72,7 +84,3 @@ class Reporter:
         if self._log is not None:
             self._log.write(kind, step, values)
         self._accelerator.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
-
-    def _say(self, line: str) -> None:
-        if self._log is not None:
-            self._bar.write(line, file=sys.stderr)

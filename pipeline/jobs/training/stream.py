@@ -21,6 +21,7 @@ from pipeline.errors import BadImage, VqtokError
 from pipeline.files import is_url
 from pipeline.jobs.training.collection import Collection
 from pipeline.jobs.training.reading import Drawn, WindowReader
+from pipeline.signals import leave_signals_to_parent
 from pipeline.source.images import ImageTransform
 
 
@@ -63,6 +64,7 @@ def training_batches(
             num_workers=config.train.workers,
             pin_memory=pin_memory,
             multiprocessing_context="forkserver" if remote else None,
+            worker_init_fn=leave_signals_to_parent,
             # Without one of its own it would draw from the generator whose state a checkpoint holds.
             generator=torch.Generator(),
         )

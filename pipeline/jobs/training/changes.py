@@ -1,0 +1,86 @@
+"""In what two configurations of a training differ, and which of it may change between two runs. Needs no torch."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.config import Config
+from pipeline.records import JSON
+
+_SECTIONS = ("source", "image", "train")
+_NEVER_COMPARED = {
+    "source.base",
+    "source.label",
+    "source.keep",
+    "source.allow_unterminated",
+    "source.allow_pipe",
+    "train.workers",
+    "train.log_every",
+    "train.evaluate_every",
+    "train.checkpoint_every",
+}
+"""Keys that decide no weights."""
+PATTERNS = frozenset({"source.shards", "source.exclude", "train.holdout"})
+"""Keys that name files: what the files are counts, and not what they are called here."""
+FROM_NOW_ON = frozenset({"train.steps", "train.learning_rate"})
+"""Keys that decide what is still to come, and change nothing about what was done."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field with two values, of which None is absence."""
+
+    field: str
+    here: Any
+    there: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: {_shown(self.here)} here, {_shown(self.there)} there"
+
+
+def configuration_of(config: Config) -> JSON:
+    """The sections that decide the weights, for `train.json`."""
+    return config.model_dump(mode="json", include=set(_SECTIONS))
+
+
+def changed_values(config: Config, then: JSON) -> list[Change]:
+    """The fields in which a configuration differs from that of a `train.json`, patterns of files among them.
+
+    A key that was not there then has the value that did then what was done: its default.
+    """
+    now, before = (dict(_leaves(tree)) for tree in (configuration_of(config), with_defaults(Config, then)))
+    compared = sorted((now.keys() | before.keys()) - _NEVER_COMPARED)
+    changes = [Change(field, now.get(field), before.get(field)) for field in compared]
+    return [change for change in changes if change.here != change.there]
+
+
+def with_defaults(section: type[BaseModel], tree: Mapping[str, Any]) -> JSON:
+    """`tree` with the defaults of the keys that its sections lack."""
+    filled = dict(tree)
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if isinstance(tree.get(name, {}), Mapping):
+                filled[name] = with_defaults(kind, tree.get(name, {}))
+        elif name not in tree and not field.is_required():
+            default = field.get_default(call_default_factory=True)
+            filled[name] = list(default) if isinstance(default, tuple) else default
+    return filled
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of the sections that decide the weights, by dotted name."""
+    for key, value in tree.items():
+        if not path and key not in _SECTIONS:
+            continue
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,83 @@
+"""Which files a training reads, by what they are and not by where they lie. Needs no torch."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.jobs.training.changes import Change
+from pipeline.records import Record, SourceShard
+from pipeline.source.identity import SourceFile, is_same_file, source_file
+from pipeline.source.shards import find_source_shards
+
+_READS = 16
+
+
+class Sources(Record):
+    """The files of `source.shards` and of `train.holdout`, by their paths relative to the base."""
+
+    shards: dict[str, SourceFile]
+    holdout: dict[str, SourceFile]
+
+
+def held_out_shards(config: Config) -> list[SourceShard]:
+    """The source shards that `train.holdout` names; none when it is empty. Raises ConfigError."""
+    if not config.train.holdout:
+        return []
+    patterns = {"shards": config.train.holdout, "base": None, "exclude": ()}
+    try:
+        return find_source_shards(config.source.model_copy(update=patterns))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("source.shards", "train.holdout")) from error
+
+
+def read_sources(config: Config, known: Sources | None) -> Sources:
+    """What the files are now; of those that are `known` nothing is read. Raises ConfigError."""
+    return Sources(
+        shards=_describe(find_source_shards(config.source), known.shards if known else {}),
+        holdout=_describe(held_out_shards(config), known.holdout if known else {}),
+    )
+
+
+def changed_shards(config: Config, then: Sources) -> list[Change]:
+    """Source shards that have come, gone, or are other files than then. Raises ConfigError."""
+    return _changes("source.shards", find_source_shards(config.source), then.shards)
+
+
+def changed_holdout(config: Config, then: Sources) -> list[Change]:
+    """The same of held-out source shards."""
+    return _changes("train.holdout", held_out_shards(config), then.holdout)
+
+
+def _describe(shards: Iterable[SourceShard], known: Mapping[str, SourceFile]) -> dict[str, SourceFile]:
+    def describe(shard: SourceShard) -> SourceFile:
+        file = known.get(shard.path)
+        unchanged = file is not None and (file.bytes, file.version) == (shard.bytes, shard.version)
+        return file if file is not None and unchanged else source_file(shard)
+
+    shards = list(shards)
+    with ThreadPoolExecutor(_READS) as reads:
+        files = list(reads.map(describe, shards))
+    return {shard.path: file for shard, file in zip(shards, files, strict=True)}
+
+
+def _changes(field: str, shards: Iterable[SourceShard], then: Mapping[str, SourceFile]) -> list[Change]:
+    now = {shard.path: shard for shard in shards}
+    both = sorted(now.keys() & then.keys())
+    with ThreadPoolExecutor(_READS) as reads:
+        same = list(reads.map(lambda path: is_same_file(now[path], **then[path].model_dump()), both))
+    changed = {path for path, is_same in zip(both, same, strict=True) if not is_same} | (now.keys() ^ then.keys())
+    return [
+        Change(
+            f"{field}[{path}]",
+            here=_in_words(source_file(now[path])) if path in now else None,
+            there=_in_words(then[path]) if path in then else None,
+        )
+        for path in sorted(changed)
+    ]
+
+
+def _in_words(file: SourceFile) -> str:
+    if file.bytes is None:
+        return "the output of a command"
+    return f"{file.bytes:,} bytes, sha256 of the first 64 KiB {file.head[:12]}"

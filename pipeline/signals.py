@@ -1,0 +1,151 @@
+"""Signals that ask a process to end: what it does then is a setting of the whole process."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+TERMINATING = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
+)
+"""What schedulers, launchers, terminals and people send."""
+
+# One request may come twice, from the terminal and through a launcher that hands it on.
+_ECHO_SECONDS = 5.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.5
+# What torchrun and Slurm leave a process between asking it to end and ending it.
+_GRACE_SECONDS = 30
+
+
+def exit_status(signum: int) -> int:
+    """What a shell says of a process that a signal ended."""
+    return 128 + signum
+
+
+@contextlib.contextmanager
+def handling(signums: Sequence[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
+    """Call `handler` for signals, and put back afterwards what was there before.
+
+    What the process was started to ignore, as under `nohup`, it goes on to ignore. Gives False, and does nothing,
+    outside the main thread: whoever runs us there handles signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield False
+        return
+    before = {signum: signal.getsignal(signum) for signum in signums}
+    ours = {signum: old for signum, old in before.items() if old is not signal.SIG_IGN}
+    try:
+        for signum in ours:
+            signal.signal(signum, handler)
+        yield True
+    finally:
+        for signum, old in ours.items():
+            signal.signal(signum, signal.SIG_DFL if old is None else old)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what is held is released on the way out."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_IGN)  # a second one must not interrupt the way out
+        raise SystemExit(exit_status(signum))
+
+    with handling([signal.SIGTERM], stop):
+        yield
+
+
+class StopRequest:
+    """Whether this process has been asked to end, for work that ends only between two steps.
+
+    A thread is told of each signal: the main one may be waiting for an accelerator or for other processes, and would
+    hear of it when that is over. Outside `postponed` the first signal ends the process at once, with one line that
+    says so; inside, the first is remembered and the second ends it at once.
+    """
+
+    def __init__(self, at_once: str) -> None:
+        self.signum: int | None = None
+        """The signal that asked first."""
+        self._at_once = at_once
+        self._first = 0.0
+        self._postponed = False
+
+    @contextlib.contextmanager
+    def postponed(self) -> Iterator[None]:
+        """Remember the first signal."""
+        self._postponed = True
+        try:
+            yield
+        finally:
+            self._postponed = False
+
+    def note(self, signum: int) -> None:
+        """One more signal has come."""
+        first, now = self.signum is None, time.monotonic()
+        if first:
+            self.signum, self._first = signum, now
+        if not self._postponed or not (first or now < self._first + _ECHO_SECONDS):
+            self._end(signum)
+
+    def _end(self, signum: int) -> None:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\nvqtok: {signal.Signals(signum).name}: {self._at_once}", file=sys.stderr, flush=True)
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(exit_status(signum))
+
+
+@contextlib.contextmanager
+def stop_request(at_once: str) -> Iterator[StopRequest]:
+    """Take signals as requests to end, in the main thread.
+
+    Args:
+        at_once: what to say when one ends the process at once.
+    """
+    request = StopRequest(at_once)
+    # Python's handlers do nothing: signals that have one are written to the wakeup descriptor, even while the main
+    # thread does not run Python.
+    with handling(TERMINATING, lambda signum, frame: None) as handled:
+        if not handled:
+            yield request
+            return
+        reading, writing = socket.socketpair()
+        writing.setblocking(False)
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        watcher = threading.Thread(target=_watch, args=(reading, request), name="signals", daemon=True)
+        watcher.start()
+        try:
+            yield request
+        finally:
+            signal.set_wakeup_fd(before)
+            writing.shutdown(socket.SHUT_WR)  # the watcher ends, even where forked processes have the descriptor too
+            watcher.join()
+            writing.close()
+            reading.close()
+
+
+def _watch(reading: socket.socket, request: StopRequest) -> None:
+    while numbers := reading.recv(64):
+        for signum in numbers:
+            if signum in TERMINATING:
+                request.note(signum)
+
+
+def leave_signals_to_parent(_worker: int = 0) -> None:
+    """For worker processes: the parent is told too, and still needs them for what it does then.
+
+    SIGTERM ends them with a delay, for it is how a parent ends workers that do not end by themselves.
+    """
+    signal.set_wakeup_fd(-1)  # the parent's, after a fork
+    for signum in TERMINATING:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(signum: int, frame: FrameType | None) -> None:
+    signal.alarm(_GRACE_SECONDS)
