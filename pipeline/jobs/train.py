@@ -54,7 +54,7 @@ def run(config: Config, *, allow_change: bool = False, growing: bool = False) ->
     a configuration or images that cannot be trained on.
     """
     folder = Path(config.tokenizer.path)
-    with stop_request("nothing was trained since the newest checkpoint; the same command goes on") as request:
+    with stop_request("ended at once; the same command goes on from the newest checkpoint, if there is one") as request:
         result = find_result(config, allow_change=allow_change, growing=growing)
         if result is not None:
             if allow_change:
