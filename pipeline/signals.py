@@ -86,10 +86,13 @@ class StopRequest:
 
     def note(self, signum: int) -> None:
         """One more signal has come."""
-        first, now = self.signum is None, time.monotonic()
-        if first:
+        now = time.monotonic()
+        if self.signum is not None:
+            ends = now > self._first + _ECHO_SECONDS
+        else:
             self.signum, self._first = signum, now
-        if not self._postponed or not (first or now < self._first + _ECHO_SECONDS):
+            ends = not self._postponed
+        if ends:
             self._end(signum)
 
     def _end(self, signum: int) -> None:

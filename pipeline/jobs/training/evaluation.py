@@ -9,7 +9,8 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.errors import BadSample, SourceError
 from pipeline.jobs.training.pictures import PICTURED, comparison_png, evenly_spaced
-from pipeline.jobs.training.shards import held_out_shards, read_all
+from pipeline.jobs.training.shards import read_all
+from pipeline.jobs.training.sources import held_out_shards
 from pipeline.jobs.training.tally import Tally
 from pipeline.models import SimpleVQVAE
 from pipeline.models.tokenizer import normalize_pixels, to_pixels

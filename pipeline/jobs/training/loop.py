@@ -1,7 +1,8 @@
 """The training loop, on any number of processes."""
 
+import itertools
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
@@ -37,8 +38,8 @@ from pipeline.signals import StopRequest, exit_status
 class Training:
     """One process of a training run.
 
-    From one step to the next nothing lives on but what a checkpoint holds, and the stream of batches, which the position
-    in a checkpoint makes again. So resuming and going on are the same thing.
+    From one step to the next nothing lives on but what a checkpoint holds, and the stream of batches, which the
+    position in a checkpoint makes again. So resuming and going on are the same thing.
 
     Raises ConfigError and SourceError for a configuration or images that cannot be trained on.
     """
@@ -69,14 +70,12 @@ class Training:
         Raises TokenizerError while another process trains in the folder, when it holds the work of another
         configuration, and when the disk is full.
         """
-        with request.postponed(), explaining_a_full_disk(self._folder, self._state_bytes):
+        with explaining_a_full_disk(self._folder, self._state_bytes):
             if not self._accelerator.is_main_process:
                 return self._run(request)
             with only_training(self._folder):
                 find_result(self._config, allow_change=allow_change)  # as it is now that nobody else trains
-                result = self._run(request)
-                record_result(self._config, result)
-                return result
+                return self._run(request)
 
     def _run(self, request: StopRequest) -> TrainResult:
         train = self._config.train
@@ -85,11 +84,17 @@ class Training:
         _set_rates(self._optimizer, self._schedule, train)
         if self._accelerator.is_main_process:
             begin(self._config, done)
-        with closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter:
+        with (
+            closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter,
+            closing(self._batches(train.steps - done)) as batches,
+        ):
             if done:
                 self._evaluate(done, reporter)  # when the run before was stopped or killed at this step
-            self._train(done, reporter, StopAgreement(request))
-            return self._finish(reporter)
+            # Which takes its time in a large collection; until then there is nothing to save.
+            first = list(itertools.islice(batches, int(done < train.steps)))
+            with request.postponed():
+                self._train(done, itertools.chain(first, batches), reporter, StopAgreement(request))
+                return self._finish(reporter)
 
     def _prepare(self) -> Stepper:
         model, optimizer, scheduler = self._accelerator.prepare(self._model, self._optimizer, self._schedule)
@@ -105,27 +110,26 @@ class Training:
         place = Place(self._position.samples, rank, size)
         yield from training_batches(self._config, collection, place, pin_memory=accelerator.device.type == "cuda")
 
-    def _train(self, done: int, reporter: Reporter, agreement: StopAgreement) -> None:
+    def _train(self, done: int, batches: Iterator[TrainBatch], reporter: Reporter, agreement: StopAgreement) -> None:
         """Steps done + 1 to the last. Raises SystemExit when a process was asked to stop."""
         train = self._config.train
         window = Window()
-        with closing(self._batches(train.steps - done)) as batches:
-            for step in range(done + 1, train.steps + 1):
-                self._stepper.step(batches, window)
-                self._position.advance()
-                reporter.advance()
-                signum = agreement.signum()
-                saves = signum is not None or step % train.checkpoint_every == 0 or step == train.steps
-                if saves or step % train.log_every == 0:
-                    reporter.train(step, self._stepper.summarize(window, train.model.vocab_size))
-                    window = Window()
-                if saves:
-                    reporter.sync()
-                    self._checkpoints.save(step)
-                if signum is not None:
-                    agreement.settle()
-                    self._stop(signum, step, reporter)
-                self._evaluate(step, reporter)
+        for step in range(done + 1, train.steps + 1):
+            self._stepper.step(batches, window)
+            self._position.advance()
+            reporter.advance()
+            signum = agreement.signum()
+            saves = signum is not None or step % train.checkpoint_every == 0 or step == train.steps
+            if saves or step % train.log_every == 0:
+                reporter.train(step, self._stepper.summarize(window, train.model.vocab_size))
+                window = Window()
+            if saves:
+                reporter.sync()
+                self._checkpoints.save(step)
+            if signum is not None:
+                agreement.settle()
+                self._stop(signum, step, reporter)
+            self._evaluate(step, reporter)
         agreement.settle()
 
     def _stop(self, signum: int, step: int, reporter: Reporter) -> NoReturn:
@@ -157,6 +161,7 @@ class Training:
             summary = {**self._config.train.model_dump(mode="json"), "result": result.model_dump()}
             size = self._config.image.size
             save_tokenizer(self._folder, self._model, self._normalization, summary, image_size=size)
+            record_result(self._config, result)
         results = [result]
         broadcast_object_list(results)
         self._accelerator.end_training()

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.config import Config, SourceConfig
 from pipeline.errors import BadSample, ConfigError, SourceError
 from pipeline.files import is_url
+from pipeline.jobs.training.sources import held_out_shards
 from pipeline.records import SourceShard
 from pipeline.source.images import ImageTransform
 from pipeline.source.opening import PIPE, shard_name, source_at
@@ -34,17 +35,6 @@ def training_shards(config: Config) -> list[SourceShard]:
         raise ConfigError("train.holdout: names every source shard; leave some of source.shards to train on")
     _refuse_copies(shards, held_out)
     return shards
-
-
-def held_out_shards(config: Config) -> list[SourceShard]:
-    """The source shards that `train.holdout` names; none when it is empty. Raises ConfigError."""
-    if not config.train.holdout:
-        return []
-    patterns = {"shards": config.train.holdout, "base": None, "exclude": ()}
-    try:
-        return find_source_shards(config.source.model_copy(update=patterns))
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("source.shards", "train.holdout")) from error
 
 
 def require_usable_image(config: Config, shards: Iterable[SourceShard]) -> None:
