@@ -20,7 +20,7 @@ from pipeline.errors import TokenizerError
 from pipeline.files import sync_folder, sync_tree
 from pipeline.jobs.training.birth import checkpointed_steps
 from pipeline.jobs.training.contents import damage, write_contents
-from pipeline.jobs.training.disk import in_words, room
+from pipeline.jobs.training.disk import free_bytes, in_words, room, used_bytes
 
 KEPT = 2
 
@@ -117,9 +117,12 @@ class Checkpoints:
     def _refusal(self, step: int, reason: str) -> str:
         whole = [done for done in checkpointed_steps(self._tokenizer_folder) if done not in self._damaged]
         kept = f"goes on from the checkpoint of step {whole[-1]}" if whole else "begins again"
+        needed = max(self._size(), used_bytes(self._path(whole[-1])) if whole else 0)
+        if free_bytes(self._folder) < needed:  # torch does not say why it could not write
+            reason = f"no space is left ({reason})"
         return (
             f"{self._path(step)}: the checkpoint cannot be written: {reason}; "
-            f"{room(self._folder, self._size())}; make room, then the same command {kept}"
+            f"{room(self._folder, needed)}; make room, then the same command {kept}"
         )
 
     def _make(self, temporary: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from pipeline.errors import TokenizerError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_GIB = 1 << 30
-_MIB = 1 << 20
+_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 
 def in_words(error: BaseException) -> str:
@@ -28,10 +27,20 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}"
 
 
+def free_bytes(folder: Path) -> int:
+    """What is free where `folder` is, or will be."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def used_bytes(folder: Path) -> int:
+    """What the files in `folder` take on the disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+
+
 def room(folder: Path, needed: int) -> str:
     """What is free where `folder` is, and what is needed."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return f"{_size(shutil.disk_usage(there).free)} are free there, about {_size(needed)} are needed"
+    return f"{_size(free_bytes(folder))} are free there, about {_size(needed)} are needed"
 
 
 @contextlib.contextmanager
@@ -49,4 +58,5 @@ def explaining_a_full_disk(folder: Path, needed: Callable[[], int]) -> Iterator[
 
 
 def _size(count: int) -> str:
-    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / _MIB:.1f} MiB"
+    unit, size = next(((unit, size) for unit, size in _UNITS if count >= size), _UNITS[-1])
+    return f"{count / size:.1f} {unit}"
