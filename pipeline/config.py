@@ -112,9 +112,9 @@ class ModelConfig(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Learn the codebook as an exponential moving average of what falls to each code."""
     kmeans_init: bool = False
-    """Start the codebook from k-means over the first training batch."""
+    """Start the codebook from k-means over the images of the first optimizer step."""
     revive_after: Annotated[int, Field(ge=1)] | None = None
-    """Replace a code that no vector fell to for this many training steps."""
+    """Replace a code that no vector fell to for this many optimizer steps."""
     cosine: bool = False
     """Compare by cosine similarity: vectors and codes are l2-normalised."""
 
@@ -134,13 +134,13 @@ class TrainConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak of the schedule, reached after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps of linear warm-up; a cosine to zero follows."""
+    """Steps of linear warm-up, fewer than `steps`; a cosine to zero follows."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Of AdamW."""
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Mixed precision of encoder and decoder; the code search is always float32."""
+    """Mixed precision of encoder and decoder, `fp16` on GPUs only; the code search is always float32."""
     shuffle_buffer: Annotated[int, Field(ge=1)] = 1000
     """Samples shuffled among each other, from many places of the collection. Twice as many are held, encoded."""
     workers: Annotated[int, Field(ge=0)] = 0

@@ -43,6 +43,10 @@ class TokenizerError(VqtokError):
     """A tokenizer folder cannot be used, or the tokenizer cannot do what is asked of it."""
 
 
+class TrainingDiverged(TokenizerError):
+    """A training has gone wrong, and left no tokenizer."""
+
+
 class StoreError(VqtokError):
     """A token store cannot be used as it is."""
 

@@ -5,6 +5,7 @@ share nothing but the store, join no process group, and may come and go at any t
 """
 
 import random
+import sys
 import time
 
 from pipeline.claims import Claims
@@ -19,6 +20,7 @@ from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan
 from pipeline.jobs.progress import JobProgress
 from pipeline.jobs.replaced import refuse_replaced_sources
 from pipeline.jobs.worker import TokenizeResult, Worker
+from pipeline.models.folder import trained_image_size
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.signals import terminable
@@ -86,6 +88,8 @@ def _work_on(
     )
     birth = make_birth(config, tokenizer)
     create_or_compare(plan.store, birth)
+    if world.is_main:
+        _warn_of_another_size(config)
     with (
         terminable(),
         Claims(plan.store, config.tokenize.claim_timeout) as claims,
@@ -99,6 +103,19 @@ def _work_on(
         if result.complete:
             _finish(plan, birth, claims, wait)
     return result
+
+
+def _warn_of_another_size(config: Config) -> None:
+    """Say on one line when images of another size are tokenized than the tokenizer was trained on."""
+    path, here = config.tokenizer.path, config.image.size
+    there = trained_image_size(path)
+    if there is not None and there != here:
+        print(
+            f"vqtok: {path}: was trained at an image.size of {there[0]} x {there[1]} pixels, and these images have "
+            f"{here[0]} x {here[1]}: its codes may fit them less well",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.jobs.training.birth import FILE, TrainResult, accept, find_result
+from pipeline.jobs.training.schedule import require_peak
 from pipeline.models.folder import has_tokenizer
 from pipeline.signals import exit_status, stop_request
 
@@ -50,8 +51,8 @@ def run(config: Config, *, allow_change: bool = False, growing: bool = False) ->
         allow_change: go on in the folder of another configuration, and write down what changed.
         growing: once training is finished, more source shards, and other ones, are no change: they are to be tokenized.
 
-    Raises TokenizerError when the folder holds the work of another configuration, ConfigError and SourceError for
-    a configuration or images that cannot be trained on.
+    Raises TokenizerError when the folder holds the work of another configuration, TrainingDiverged when the training
+    goes wrong, ConfigError and SourceError for a configuration or images that cannot be trained on.
     """
     folder = Path(config.tokenizer.path)
     with stop_request("ended at once; the same command goes on from the newest checkpoint, if there is one") as request:
@@ -60,6 +61,7 @@ def run(config: Config, *, allow_change: bool = False, growing: bool = False) ->
             if allow_change:
                 accept(config, result)
             return TrainSummary(folder, result, trained=False)
+        require_peak(config.train)
         # Importing torch takes seconds.
         from pipeline.jobs.training.loop import Training
 

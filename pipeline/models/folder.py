@@ -55,7 +55,7 @@ class FolderConfig(Record):
     version: int = VERSION
     identity: TokenizerIdentity
     image_size: tuple[Count, Count] | None = None
-    """Height and width of the training images; other sizes work too."""
+    """Height and width of the training images; other sizes work too, and `vqtok tokenize` warns of them."""
     train: JSON | None = None
     """How it was trained, for people to read."""
 
@@ -67,6 +67,14 @@ _identities: dict[tuple[Path, _Versions], TokenizerIdentity] = {}
 def has_tokenizer(folder: str | os.PathLike[str]) -> bool:
     """Whether a whole tokenizer is there: config.json is written last."""
     return (Path(folder) / CONFIG).is_file()
+
+
+def trained_image_size(folder: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Height and width in pixels of the images that the tokenizer was trained on; None where the folder does not say.
+
+    Raises TokenizerError naming the file and the remedy.
+    """
+    return _read_config(Path(folder) / CONFIG).image_size
 
 
 def read_folder(folder: str | os.PathLike[str]) -> tuple[FolderConfig, bytes]:

@@ -12,7 +12,7 @@ _VECTORS_PER_CODE = 64  # more do not move the centres enough to pay for the tim
 
 
 def draw_vectors(vectors_NC: Tensor, count: int) -> Tensor:
-    """`count` random rows, [count, C]: distinct ones while they last, then repeats with a little noise.
+    """`count` random rows of at least one, [count, C]: distinct ones while they last, then repeats with a little noise.
 
     Equal codes would never part: the lowest index wins every tie, so the others are never chosen.
     """
@@ -20,7 +20,9 @@ def draw_vectors(vectors_NC: Tensor, count: int) -> Tensor:
     order_N = torch.randperm(N, device=vectors_NC.device)
     drawn = vectors_NC[order_N[torch.arange(count, device=vectors_NC.device) % N]]
     if count > N:
-        drawn[N:] += 0.01 * vectors_NC.square().mean().sqrt() * torch.randn_like(drawn[N:])
+        # In float64, for the sum of many finite squares can be too large for float32.
+        scale = vectors_NC.double().square().mean().sqrt().to(drawn.dtype)
+        drawn[N:] += 0.01 * scale * torch.randn_like(drawn[N:])
     return drawn
 
 

@@ -3,6 +3,8 @@
 Shape letters: B images, C embedding_dim, h and w grid sides, N = B*h*w vectors, K codes, D dead codes.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 from pipeline.errors import TokenizerError
 from pipeline.models.kmeans import draw_vectors, kmeans
 from pipeline.models.lookup import lookup
-from pipeline.models.ranks import from_first_rank, sum_over_ranks
+from pipeline.models.ranks import first_rank_where, from_rank, sum_over_ranks
 from pipeline.models.search import check_same_device, nearest_codes
 
 _LAPLACE = 1e-5  # keeps the mean finite of a code that no vector chose for long
@@ -30,8 +32,11 @@ class VectorQuantizer(nn.Module):
 
     The options keep what they count in buffers, so that a checkpoint resumes exactly; a buffer exists only
     while its option is on. A training step is a forward pass in training mode with gradients enabled; no other
-    pass changes anything. In a process group the ranks add up what they count and take the random choices of
-    rank 0, so that they keep equal codebooks.
+    pass changes anything. With gradient accumulation it is several of them: see `accumulates`. In a process group
+    the ranks add up what they count and share the random choices of one, so that they keep equal codebooks.
+
+    Vectors that are not finite, or too long for a finite distance in float32, get some code, but are not counted, and
+    no code follows them or moves to one: the codebook stays finite. A step without any other vector changes nothing.
     """
 
     ema_count: Tensor
@@ -62,6 +67,12 @@ class VectorQuantizer(nn.Module):
         self.kmeans_init = kmeans_init
         self.revive_after = revive_after
         self.cosine = cosine
+        self.accumulates = False
+        """Set it before each forward pass that is not the last of its training step. Such passes only gather what the
+        last one counts. With `place_codes` at its start, a step is the same in one batch or in several."""
+        # No buffers: DistributedDataParallel would overwrite each rank's own with those of rank 0.
+        self._gathered_K: Tensor | None = None
+        self._gathered_KC: Tensor | None = None
         self.embedding = nn.Embedding(num_embeddings, embedding_dim)
         nn.init.uniform_(self.embedding.weight, -1 / num_embeddings, 1 / num_embeddings)
         if ema_decay is not None:
@@ -78,7 +89,7 @@ class VectorQuantizer(nn.Module):
 
         Returns the codes in z's place and dtype [B, C, h, w], with the gradient of z passed straight through
         (https://arxiv.org/abs/1308.3432); the loss mean((q − sg[z])²) + beta mean((sg[q] − z)²), a float32
-        scalar; and the indices, int64 [B*h*w].
+        scalar, 0 for no vectors; and the indices, int64 [B*h*w].
 
         Raises TokenizerError for a z of another shape, of integers, or on another device.
         """
@@ -86,7 +97,7 @@ class VectorQuantizer(nn.Module):
         B, _, h, w = z_BChw.shape
         with torch.autocast(z_BChw.device.type, enabled=False):
             z_NC = self._vectors(z_BChw)
-            learns = self.training and torch.is_grad_enabled()
+            learns = self.training and torch.is_grad_enabled() and self._keeps_up
             if learns:
                 self._place_codes(z_NC.detach())
             codebook_KC = self.get_codebook().to(z_NC.dtype)
@@ -97,7 +108,7 @@ class VectorQuantizer(nn.Module):
                 self._count_use(z_NC.detach(), indices_N)
             # z − sg[z] is exactly 0, so the values are those of the codebook to the last bit.
             straight_NC = q_NC.detach() + (z_NC - z_NC.detach())
-            straight_BChw = straight_NC.reshape(B, h, w, -1).permute(0, 3, 1, 2).contiguous()
+            straight_BChw = straight_NC.reshape(B, h, w, self.embedding_dim).permute(0, 3, 1, 2).contiguous()
         return straight_BChw.to(z_BChw.dtype), loss, indices_N
 
     def get_codebook(self) -> Tensor:
@@ -117,6 +128,24 @@ class VectorQuantizer(nn.Module):
         B, _, h, w = z_BChw.shape
         with torch.no_grad(), torch.autocast(z_BChw.device.type, enabled=False):
             return nearest_codes(self._vectors(z_BChw), self.get_codebook()).reshape(B, h, w)
+
+    @property
+    def codes_wait(self) -> bool:
+        """Whether the next training step begins with moving codes. Waits for the device."""
+        if self.kmeans_init and not self.kmeans_done:
+            return True
+        return self.revive_after is not None and bool((self.steps_unused >= self.revive_after).any())
+
+    @torch.no_grad()
+    def place_codes(self, z_BChw: Tensor) -> None:
+        """Move the codes that wait for a place to vectors of z [B, C, h, w], as the first pass of a step else does.
+
+        For a step in several batches: the pass would know the vectors of the first batch only. All ranks call it.
+        Raises TokenizerError as `forward` does.
+        """
+        self._check(z_BChw)
+        with torch.autocast(z_BChw.device.type, enabled=False):
+            self._place_codes(self._vectors(z_BChw))
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The codes [..., C] of indices [...] of any integer dtype; see `pipeline.models.lookup.lookup`."""
@@ -138,52 +167,97 @@ class VectorQuantizer(nn.Module):
         return F.normalize(z_NC, dim=1) if self.cosine else z_NC
 
     def _loss(self, z_NC: Tensor, q_NC: Tensor) -> Tensor:
-        commitment = self.beta * F.mse_loss(z_NC, q_NC.detach())
+        commitment = self.beta * _mean_squared(z_NC, q_NC.detach())
         if self.ema_decay is not None:
             return commitment
-        return F.mse_loss(q_NC, z_NC.detach()) + commitment
+        return _mean_squared(q_NC, z_NC.detach()) + commitment
+
+    @property
+    def _keeps_up(self) -> bool:
+        """Whether an option is on that places or counts."""
+        return self.ema_decay is not None or self.kmeans_init or self.revive_after is not None
 
     @torch.no_grad()
     def _place_codes(self, z_NC: Tensor) -> None:
         """Move codes that wait for a place. Runs before the codebook takes part in this step's graph."""
         if self.kmeans_init and not self.kmeans_done:
-            self._move(torch.arange(self.num_embeddings, device=z_NC.device), kmeans(z_NC, self.num_embeddings))
-            self.kmeans_done.fill_(True)
+            everything_K = torch.arange(self.num_embeddings, device=z_NC.device)
+            if self._move(everything_K, z_NC[_countable(z_NC)], kmeans):
+                self.kmeans_done.fill_(True)
         if self.revive_after is not None:
             dead_D = torch.nonzero(self.steps_unused >= self.revive_after).squeeze(1)
             if len(dead_D) > 0:
-                self._move(dead_D, draw_vectors(z_NC, len(dead_D)))
+                self._move(dead_D, z_NC[_countable(z_NC)], draw_vectors)
 
-    def _move(self, codes_D: Tensor, vectors_DC: Tensor) -> None:
-        """Put the codes where rank 0 says, with the statistics of a new code."""
-        vectors_DC = from_first_rank(vectors_DC.to(self.embedding.weight.dtype))
-        self.embedding.weight[codes_D] = vectors_DC
+    def _move(self, codes_D: Tensor, vectors_NC: Tensor, choose: Callable[[Tensor, int], Tensor]) -> bool:
+        """Put the codes where the first rank that has vectors chooses, with the statistics of a new code.
+
+        False when no rank has any: the codes wait on.
+        """
+        rank = first_rank_where(len(vectors_NC) > 0, vectors_NC.device)
+        if rank is None:
+            return False
+        D = len(codes_D)
+        places_DC = choose(vectors_NC, D) if len(vectors_NC) > 0 else vectors_NC.new_empty(D, self.embedding_dim)
+        places_DC = from_rank(rank, places_DC.to(self.embedding.weight.dtype))
+        self.embedding.weight[codes_D] = places_DC
         if self.ema_decay is not None:
             self.ema_count[codes_D] = 1
-            self.ema_sum[codes_D] = vectors_DC
+            self.ema_sum[codes_D] = places_DC
         if self.revive_after is not None:
             self.steps_unused[codes_D] = 0
+        return True
 
     @torch.no_grad()
     def _count_use(self, z_NC: Tensor, indices_N: Tensor) -> None:
-        """Bring the statistics, and with `ema_decay` the codebook, up to date with this step."""
+        """Gather the use of this pass; the last pass of a step brings statistics and codebook up to date."""
         if self.ema_decay is None and self.revive_after is None:
             return
-        count_K = sum_over_ranks(torch.bincount(indices_N, minlength=self.num_embeddings))
-        if self.revive_after is not None:
-            self.steps_unused.add_(1).masked_fill_(count_K > 0, 0)
+        K = self.num_embeddings
+        # Row K takes what does not count: no copy of the vectors, and no wait for the device.
+        codes_N = indices_N.masked_fill(~_countable(z_NC), K)
+        self._gathered_K = _added(self._gathered_K, torch.bincount(codes_N, minlength=K + 1)[:K])
         if self.ema_decay is not None:
-            self._follow(z_NC, indices_N, count_K, 1 - self.ema_decay)
+            sum_KC = z_NC.new_zeros(K + 1, self.embedding_dim).index_add_(0, codes_N, z_NC)[:K]
+            self._gathered_KC = _added(self._gathered_KC, sum_KC)
+        if not self.accumulates:
+            self._end_step()
 
-    def _follow(self, z_NC: Tensor, indices_N: Tensor, count_K: Tensor, share: float) -> None:
+    def _end_step(self) -> None:
+        """Count one training step, with all that was gathered in it on all ranks."""
+        assert self._gathered_K is not None
+        count_K = sum_over_ranks(self._gathered_K)
+        seen = count_K.sum() > 0
+        if self.revive_after is not None:
+            self.steps_unused.add_(seen.long()).masked_fill_(count_K > 0, 0)
+        if self.ema_decay is not None:
+            assert self._gathered_KC is not None
+            self._follow(count_K, sum_over_ranks(self._gathered_KC), (1 - self.ema_decay) * seen)
+        self._gathered_K = self._gathered_KC = None
+
+    def _follow(self, count_K: Tensor, sum_KC: Tensor, share: Tensor) -> None:
         """The codebook update of appendix A.1, `share` being 1 − γ.
 
         N_i ← γ N_i + (1 − γ) n_i,  m_i ← γ m_i + (1 − γ) Σ z,  e_i ← m_i / N_i, with Laplace smoothing of
         N_i as in the authors' implementation (https://github.com/google-deepmind/sonnet, nets/vqvae.py).
         """
-        sum_KC = sum_over_ranks(z_NC.new_zeros(self.ema_sum.shape).index_add_(0, indices_N, z_NC))
+        share = share.to(self.ema_count.dtype)
         self.ema_count.lerp_(count_K.to(self.ema_count.dtype), share)
         self.ema_sum.lerp_(sum_KC.to(self.ema_sum.dtype), share)
         total = self.ema_count.sum()
         smoothed_K = (self.ema_count + _LAPLACE) / (total + self.num_embeddings * _LAPLACE) * total
         self.embedding.weight.copy_(self.ema_sum / smoothed_K[:, None])
+
+
+def _countable(z_NC: Tensor) -> Tensor:
+    """Which vectors have a finite distance to anything near them, bool [N]; sums over them are finite, too."""
+    return z_NC.float().square().sum(dim=1).isfinite()
+
+
+def _added(gathered: Tensor | None, values: Tensor) -> Tensor:
+    return values if gathered is None else gathered + values
+
+
+def _mean_squared(a_NC: Tensor, b_NC: Tensor) -> Tensor:
+    """The mean squared difference: 0, with a gradient of nothing, where the mean over no vectors would be NaN."""
+    return F.mse_loss(a_NC, b_NC) if a_NC.numel() > 0 else (a_NC - b_NC).square().sum()

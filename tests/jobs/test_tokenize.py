@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from click.testing import CliRunner
 from fixtures_store import (
     BATCH_SIZE,
     COLLECTION,
+    IMAGE_SIZE,
     MIXED,
     REJECTED,
     ROWS,
@@ -437,6 +439,31 @@ def test_progress_counts_the_images_of_all_processes(job: Job) -> None:
     done = vqtok("tokenize", "--config", job.file, folder=job.output).wait()
     assert done.status == 0
     assert re.search(r"tokenize: 100%.*6/6 source shards, 69 images, \d+ images/s", done.err)
+
+
+def test_another_image_size_than_trained_is_said_once(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(job.tokenizer, tmp_path / "trained")
+    told = []
+    for size, rank, excluded in (
+        ([32, 48], "0", "more/*"),
+        ([32, 48], "1", "more/*4.tar"),
+        (list(IMAGE_SIZE), "0", "[]"),
+    ):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "image_size": size}))
+        monkeypatch.setenv("RANK", rank)
+        before = len(job.commits) if job.store.exists() else 0
+        assert job.run(f"tokenizer.path={folder}", f"source.exclude={excluded}").complete
+        assert len(job.commits) > before
+        told.append(capsys.readouterr().err)
+    assert told == [
+        f"vqtok: {folder}: was trained at an image.size of 32 x 48 pixels, and these images have 16 x 24: "
+        "its codes may fit them less well\n",
+        "",
+        "",
+    ]
 
 
 # --- what is refused --------------------------------------------------------------------------------------

@@ -20,14 +20,15 @@ import torch
 import webdataset as wds
 from PIL import Image
 from safetensors.torch import load_file
+from support import encoded
 
-from pipeline.config import Config, ImageConfig
-from pipeline.errors import SourceError, TokenizerError
+from pipeline.config import Config, ImageConfig, TrainConfig
+from pipeline.errors import ConfigError, SourceError, TokenizerError, TrainingDiverged
 from pipeline.jobs import train
 from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.metrics import MetricsLog
 from pipeline.jobs.training.pictures import comparison_png
-from pipeline.jobs.training.schedule import WarmupThenCosine
+from pipeline.jobs.training.schedule import WarmupThenCosine, require_peak
 from pipeline.jobs.training.tally import Tally
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import JSON
@@ -85,7 +86,7 @@ def configuration(data: Path, folder: Path, **train: Any) -> Config:
         "steps": 24,
         "batch_size": 4,
         "learning_rate": 0.01,
-        "warmup_steps": 2,
+        "warmup_steps": min(2, train.get("steps", 24) - 1),
         "shuffle_buffer": 6,
         "log_every": 4,
         "evaluate_every": 12,
@@ -306,6 +307,91 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     assert log.latest["held-out"] == {"step": 2, "kind": "held-out"}
     log.write("train", 3, {"loss": 1 / 3})
     assert metrics_of(tmp_path)[4:] == [{"step": 3, "kind": "train", "loss": 0.333333}]
+
+
+# --- nothing goes wrong quietly ---------------------------------------------------------------------------------
+
+
+def nothing_finished(folder: Path) -> bool:
+    """Whether no tokenizer is there that could be taken for a finished one."""
+    result = json.loads((folder / "train.json").read_text())["result"]
+    return result is None and not any((folder / name).exists() for name in ("config.json", "model.safetensors"))
+
+
+def test_an_exploding_training_ends_and_ends_again(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path, steps=60, learning_rate=30, warmup_steps=0)
+    for _ in range(2):
+        with pytest.raises(TrainingDiverged, match=r"at step \d+ the reconstruction loss was .*e\+") as caught:
+            train.run(config)
+        assert caught.value.exit_status == 1
+        assert "lower train.learning_rate (30) or raise train.warmup_steps (0)" in str(caught.value)
+        assert str(caught.value).endswith("there is no checkpoint before it")
+        assert nothing_finished(tmp_path)
+        assert not any(tmp_path.glob("checkpoints/step-*"))
+        assert metrics_of(tmp_path)[-1]["step"] < 60
+
+
+@pytest.mark.slow
+def test_all_processes_end_together_when_a_training_explodes(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path, steps=60, learning_rate=30, warmup_steps=0)
+    with training(config, ranks=2) as processes:
+        outputs = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert all("TrainingDiverged" in err and "training went wrong" in err for _, err in outputs)
+    assert nothing_finished(tmp_path)
+
+
+@pytest.mark.parametrize(("holdout", "images"), [(True, "held-out"), (False, "training")])
+def test_an_outcome_worse_than_the_mean_image_is_refused(tmp_path: Path, holdout: bool, images: str) -> None:
+    dark = np.random.default_rng(0).integers(0, 40, (12, SIDE, SIDE, 3), dtype=np.uint8)
+    for name in ("train-0", "heldout"):
+        write_tar(tmp_path / f"{name}.tar", [encoded(Image.fromarray(pixels), "PNG") for pixels in dark])
+    options: dict[str, Any] = {} if holdout else {"holdout": []}
+    config = configuration(tmp_path, tmp_path / "tokenizer", steps=8, learning_rate=1e-9, **options)
+    for _ in range(2):  # it goes on from the checkpoint before, to the same end
+        message = (
+            rf"after 8 steps the reconstructions of {images} images, with a PSNR of 7\.\d+ dB, are worse than their"
+        )
+        with pytest.raises(TrainingDiverged, match=message) as caught:
+            train.run(config)
+        assert "train for more steps" in str(caught.value)
+        assert str(caught.value).endswith("step-000006")
+        assert nothing_finished(tmp_path / "tokenizer")
+        assert [path.name for path in (tmp_path / "tokenizer/checkpoints").glob("step-*")] == ["step-000006"]
+
+
+def test_a_step_in_one_batch_or_in_four_trains_the_same_model(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")  # Accelerate would take it for the truth
+    for pieces in (1, 4):
+        options = {"batch_size": 8 // pieces, "gradient_accumulation": pieces}
+        train.run(configuration(data, tmp_path / str(pieces), steps=8, **options))
+    whole, pieced = (load_file(tmp_path / str(pieces) / "model.safetensors") for pieces in (1, 4))
+    for name, value in whole.items():
+        torch.testing.assert_close(pieced[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    for line, other in zip(metrics_of(tmp_path / "1"), metrics_of(tmp_path / "4"), strict=True):
+        for key in ("loss", "reconstruction_loss", "learning_rate"):
+            assert line.get(key, 0) == pytest.approx(other.get(key, 0), rel=1e-4)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="an accelerator can train in fp16")
+def test_fp16_on_a_cpu_is_refused_before_work_begins(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train\.precision: fp16 is for GPUs, and this device is cpu; set fp32, or bf16"
+    ):
+        train.run(configuration(data, tmp_path / "tokenizer", precision="fp16"))
+    assert not (tmp_path / "tokenizer").exists()
+
+
+def test_a_warmup_that_never_ends_is_refused_before_work_begins(data: Path, tmp_path: Path) -> None:
+    for warmup in (24, 25):
+        with pytest.raises(
+            ConfigError, match=rf"train\.warmup_steps: a warm-up of {warmup} steps .* the 24 of train.steps"
+        ):
+            train.run(configuration(data, tmp_path / "tokenizer", warmup_steps=warmup))
+    assert not (tmp_path / "tokenizer").exists()
+    require_peak(TrainConfig(warmup_steps=23, steps=24))
 
 
 # --- bad input -----------------------------------------------------------------------------------------------

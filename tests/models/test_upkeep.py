@@ -1,6 +1,7 @@
 """The options of VectorQuantizer that keep its codebook in use."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -194,3 +195,102 @@ def test_moving_codes_leaves_the_gradient_of_the_step_whole(options: dict[str, f
     for _ in range(3):
         _, loss, _ = vq(clusters())
         loss.backward()  # torch raises if a saved tensor was changed in place
+
+
+@pytest.mark.parametrize("options", [{"ema_decay": 0.9}, {"revive_after": 50}, {"ema_decay": 0.9, "revive_after": 50}])
+def test_a_step_is_the_same_in_one_batch_or_in_four(options: dict[str, float]) -> None:
+    states = []
+    for pieces in (1, 4):
+        torch.manual_seed(0)
+        vq = VectorQuantizer(16, 2, **options)
+        torch.nn.init.normal_(vq.embedding.weight, std=5)
+        with torch.no_grad():
+            vq.embedding.weight[0] = 1000  # never chosen
+            if "ema_decay" in options:
+                vq.ema_sum.copy_(vq.embedding.weight)
+        for _ in range(5):
+            for number, z_BChw in enumerate(torch.randn(16, 2, 4, 4).mul(5).chunk(pieces), start=1):
+                vq.accumulates = number < pieces
+                vq(z_BChw)
+        states.append(vq.state_dict())
+    assert states[0]["embedding.weight"].isfinite().all()
+    assert all(state["steps_unused"].max() == 5 for state in states if "steps_unused" in state)
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, msg=name)
+
+
+def test_what_was_gathered_waits_for_the_last_pass_of_the_step() -> None:
+    vq = VectorQuantizer(16, 2, ema_decay=0.9, revive_after=50)
+    before = copy.deepcopy(vq.state_dict())
+    vq.accumulates = True
+    vq(clusters())
+    assert all(torch.equal(before[name], value) for name, value in vq.state_dict().items())
+    vq.accumulates = False
+    vq(clusters()[:0])  # even without a vector of its own
+    assert vq.ema_count.sum() > before["ema_count"].sum()
+    assert set(vq.steps_unused.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3e38])
+@pytest.mark.parametrize(
+    "options", [{"ema_decay": 0.9}, {"revive_after": 9}, {"kmeans_init": True}, {"ema_decay": 0.9, "kmeans_init": True}]
+)
+def test_a_vector_that_is_not_finite_leaves_no_trace(options: dict[str, float], bad: float) -> None:
+    states = []
+    for spoilt in (False, True):
+        torch.manual_seed(0)
+        vq = VectorQuantizer(16, 2, **options)
+        for step in range(3):
+            z_BChw = clusters()
+            if spoilt and step != 1:
+                bad_BChw = torch.ones(1, 2, 8, 1)
+                bad_BChw[:, step // 2] = bad
+                z_BChw = torch.cat([z_BChw, bad_BChw], dim=3)
+            _, loss, _ = vq(z_BChw)
+            assert bool(loss.isfinite()) == (not spoilt or step == 1)
+        states.append(vq.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, msg=name)
+
+
+def test_no_code_is_revived_at_a_vector_that_is_not_finite() -> None:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(64, 2, ema_decay=0.9, revive_after=1)
+    for _ in range(5):
+        z_BChw = clusters()
+        z_BChw[0, :, 1:] = 1.8e19 * torch.tensor([1.0, math.nan])[:, None, None]
+        z_BChw[0, :, 1] = 1e19  # countable, and too long to be squared and added up in float32
+        vq(z_BChw)
+        assert all(value.isfinite().all() for value in vq.state_dict().values())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, {"cosine": True}, EVERYTHING])
+@pytest.mark.parametrize("shape", [(0, 2, 4, 4), (3, 2, 0, 4)])
+def test_no_vectors_have_no_loss_and_change_nothing(
+    options: dict[str, float], training: bool, shape: tuple[int, ...]
+) -> None:
+    vq = VectorQuantizer(16, 2, **options).train(training)
+    if vq.revive_after is not None:
+        vq.steps_unused.fill_(100)
+    before = copy.deepcopy(vq.state_dict())
+    z_BChw = torch.randn(shape, requires_grad=True)
+    quantized, loss, indices = vq(z_BChw)
+    (quantized.sum() + loss).backward()
+    assert (quantized.shape, loss.shape, indices.shape) == (shape, (), (0,))
+    assert (loss.item(), loss.dtype, indices.dtype) == (0, torch.float32, torch.int64)
+    assert z_BChw.grad is not None
+    assert vq.search(z_BChw).shape == (shape[0], *shape[2:])
+    for name, value in vq.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=1e-6, atol=0, msg=name)
+
+
+def test_a_step_of_vectors_that_are_not_finite_is_no_step() -> None:
+    torch.manual_seed(0)
+    vq = VectorQuantizer(16, 2, **EVERYTHING)
+    vq(torch.full((1, 2, 4, 4), math.nan))
+    assert not vq.kmeans_done
+    assert vq.steps_unused.tolist() == [0] * 16
+    vq(clusters())
+    assert vq.kmeans_done
+    assert vq.get_codebook().isfinite().all()

@@ -153,6 +153,23 @@ def test_tokens_decode_to_the_reconstruction(name: str, options: dict[str, Any])
     torch.testing.assert_close(vqvae.idxBl_to_img(idx_Bl, name, (3, 5)), vqvae(img)[0])
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_batch_of_no_images(options: dict[str, Any], training: bool) -> None:
+    vqvae = SimpleVQVAE(vocab_size=16, embedding_dim=8, hidden_dim=12, **options).train(training)
+    reconstruction, vq_loss, indices = vqvae(torch.empty(0, 3, 12, 20))
+    (reconstruction.sum() + vq_loss).backward()
+    assert (reconstruction.shape, vq_loss.item(), indices.shape) == ((0, 3, 12, 20), 0, (0,))
+    assert all(value.isfinite().all() for value in vqvae.state_dict().values())
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in vqvae.parameters())
+    for name in ("raster", "quadrants"):
+        idx_Bl = vqvae.img_to_idxBl(torch.empty(0, 3, 12, 20), name)
+        lengths = layout_named(name).block_lengths((3, 5))
+        assert [tuple(block.shape) for block in idx_Bl] == [(0, length) for length in lengths]
+        assert vqvae.idxBl_to_var_input(idx_Bl).shape == (0, 15, 8)
+        assert vqvae.idxBl_to_img(idx_Bl, name, (3, 5)).shape == (0, 3, 12, 20)
+
+
 def test_without_a_grid_tokens_are_decoded_as_a_square() -> None:
     vqvae = model()
     idx_Bl = vqvae.img_to_idxBl(images(2, 12, 12), "quadrants")

@@ -11,7 +11,7 @@ from pipeline.errors import BadSample, SourceError
 from pipeline.jobs.training.pictures import PICTURED, comparison_png, evenly_spaced
 from pipeline.jobs.training.shards import read_all
 from pipeline.jobs.training.sources import held_out_shards
-from pipeline.jobs.training.tally import Tally
+from pipeline.jobs.training.tally import MeanImage, Tally
 from pipeline.models import SimpleVQVAE
 from pipeline.models.tokenizer import normalize_pixels, to_pixels
 from pipeline.records import JSON, Normalization
@@ -104,3 +104,9 @@ def evaluate(
     }
     png = comparison_png(held_out.img_B3HW[pictured], torch.cat(rebuilt)[pictured])
     return Evaluation(tally, values, png)
+
+
+def mean_image_psnr(accelerator: Accelerator, img_B3HW: Tensor) -> float | None:
+    """PSNR in dB of predicting each of all processes' uint8 images by the mean of the others; see `MeanImage`."""
+    own = MeanImage.of(img_B3HW).sums.to(accelerator.device)
+    return MeanImage(accelerator.reduce(own, "sum")).psnr

@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object, set_seed
+from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list, gather_object, set_seed
+from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -20,7 +21,8 @@ from pipeline.jobs.training.birth import TrainResult, begin, find_result, record
 from pipeline.jobs.training.checkpoints import Checkpoints
 from pipeline.jobs.training.collection import Ranks, count_samples
 from pipeline.jobs.training.disk import explaining_a_full_disk
-from pipeline.jobs.training.evaluation import evaluate, load_held_out
+from pipeline.jobs.training.divergence import Verdict
+from pipeline.jobs.training.evaluation import evaluate, load_held_out, mean_image_psnr
 from pipeline.jobs.training.index_cache import IndexCache
 from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.position import Position
@@ -68,7 +70,8 @@ class Training:
 
         When `request` comes to any of the processes, all save a checkpoint after the same step and raise SystemExit.
         Raises TokenizerError while another process trains in the folder, when it holds the work of another
-        configuration, and when the disk is full.
+        configuration, and when the disk is full; TrainingDiverged when the training goes wrong: then no tokenizer is
+        there, and no checkpoint of what went wrong.
         """
         with explaining_a_full_disk(self._folder, self._state_bytes):
             if not self._accelerator.is_main_process:
@@ -88,12 +91,13 @@ class Training:
             closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter,
             closing(self._batches(train.steps - done)) as batches,
         ):
+            verdict = Verdict(self._accelerator, self._folder, self._model, train, reporter.earlier_figures())
             if done:
                 self._evaluate(done, reporter)  # when the run before was stopped or killed at this step
             # Which takes its time in a large collection; until then there is nothing to save.
             first = list(itertools.islice(batches, int(done < train.steps)))
             with request.postponed():
-                self._train(done, itertools.chain(first, batches), reporter, StopAgreement(request))
+                self._train(done, itertools.chain(first, batches), reporter, verdict, StopAgreement(request))
                 return self._finish(reporter)
 
     def _prepare(self) -> Stepper:
@@ -110,8 +114,18 @@ class Training:
         place = Place(self._position.samples, rank, size)
         yield from training_batches(self._config, collection, place, pin_memory=accelerator.device.type == "cuda")
 
-    def _train(self, done: int, batches: Iterator[TrainBatch], reporter: Reporter, agreement: StopAgreement) -> None:
-        """Steps done + 1 to the last. Raises SystemExit when a process was asked to stop."""
+    def _train(
+        self,
+        done: int,
+        batches: Iterator[TrainBatch],
+        reporter: Reporter,
+        verdict: Verdict,
+        agreement: StopAgreement,
+    ) -> None:
+        """Steps done + 1 to the last.
+
+        Raises SystemExit when a process was asked to stop, and TrainingDiverged when the training goes wrong.
+        """
         train = self._config.train
         window = Window()
         for step in range(done + 1, train.steps + 1):
@@ -121,33 +135,63 @@ class Training:
             signum = agreement.signum()
             saves = signum is not None or step % train.checkpoint_every == 0 or step == train.steps
             if saves or step % train.log_every == 0:
-                reporter.train(step, self._stepper.summarize(window, train.model.vocab_size))
+                figures, newest = self._stepper.summarize(window, train.model.vocab_size), window.last
+                reporter.train(step, figures)
+                verdict.on_figures(step, figures)
                 window = Window()
-            if saves:
-                reporter.sync()
-                self._checkpoints.save(step)
+            if step == train.steps:  # before the last checkpoint: one of a bad outcome is not kept
+                self._judge_outcome(verdict, self._evaluate(step, reporter), figures["psnr"], newest)
+            saved = saves and self._save(step, reporter, verdict)
             if signum is not None:
                 agreement.settle()
-                self._stop(signum, step, reporter)
-            self._evaluate(step, reporter)
+                self._stop(signum, step, saved, reporter)
+            if step < train.steps:
+                self._evaluate(step, reporter)
         agreement.settle()
 
-    def _stop(self, signum: int, step: int, reporter: Reporter) -> NoReturn:
+    def _save(self, step: int, reporter: Reporter, verdict: Verdict) -> bool:
+        """Save a checkpoint, unless the state is not worth going on from; whether it was saved."""
+        if not verdict.may_save(step):
+            return False
+        reporter.sync()
+        self._checkpoints.save(step)
+        return True
+
+    def _judge_outcome(
+        self, verdict: Verdict, held_out_psnr: float | None, psnr: float, newest: tuple[Tensor, Tensor, Tensor] | None
+    ) -> None:
+        """By the held-out images, or without any by the newest batch of training images. Raises TrainingDiverged."""
+        if self._held_out is not None and held_out_psnr is not None:
+            verdict.on_end("held-out", held_out_psnr, mean_image_psnr(self._accelerator, self._held_out.img_B3HW))
+        elif newest is not None:
+            verdict.on_end("training", psnr, mean_image_psnr(self._accelerator, newest[0]))
+
+    def _stop(self, signum: int, step: int, saved: bool, reporter: Reporter) -> NoReturn:
         name = signal.Signals(signum).name
-        reporter.say(f"vqtok: {name}: stopped after step {step}, which is saved; the same command goes on from there")
+        goes_on = (
+            "which is saved; the same command goes on from there"
+            if saved
+            else "which is not saved; the same command goes on from the newest checkpoint, if there is one"
+        )
+        reporter.say(f"vqtok: {name}: stopped after step {step}, {goes_on}")
         self._accelerator.end_training()
         raise SystemExit(exit_status(signum))
 
-    def _evaluate(self, step: int, reporter: Reporter) -> None:
-        """Take the figures of the held-out images when it is time for them and they are not there."""
+    def _evaluate(self, step: int, reporter: Reporter) -> float | None:
+        """Take the figures of the held-out images when it is time for them and they are not there.
+
+        Returns their PSNR in dB when it was taken.
+        """
         train = self._config.train
         if self._held_out is None or (step % train.evaluate_every and step != train.steps):
-            return
+            return None
         missing = [reporter.latest_held_out().get("step") != step]
         broadcast_object_list(missing)
-        if missing[0]:
-            evaluation = evaluate(self._accelerator, self._model, self._held_out, self._normalization, train.batch_size)
-            reporter.held_out(step, evaluation)
+        if not missing[0]:
+            return None
+        evaluation = evaluate(self._accelerator, self._model, self._held_out, self._normalization, train.batch_size)
+        reporter.held_out(step, evaluation)
+        return evaluation.tally.psnr
 
     def _finish(self, reporter: Reporter) -> TrainResult:
         """Save the tokenizer; the same result on every process."""
@@ -189,12 +233,15 @@ def _set_rates(optimizer: AdamW, schedule: LambdaLR, train: TrainConfig) -> None
 
 
 def _accelerator(train: TrainConfig, folder: Path) -> Accelerator:
+    if not torch.accelerator.is_available():
+        _require_precision(train, "cpu", has_fp16=False)
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             # Said outright, for several processes without it would not find each other on CPUs.
             cpu=not torch.accelerator.is_available(),
             mixed_precision="no" if train.precision == "fp32" else train.precision,
-            gradient_accumulation_steps=train.gradient_accumulation,
+            # As a plugin, for a mere number gives way to ACCELERATE_GRADIENT_ACCUMULATION_STEPS.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=train.gradient_accumulation),
             # The schedule counts optimizer steps, whatever the number of processes.
             step_scheduler_with_optimizer=False,
             log_with="tensorboard",
@@ -202,3 +249,11 @@ def _accelerator(train: TrainConfig, folder: Path) -> Accelerator:
         )
     except ValueError as error:
         raise ConfigError(f"train.precision: {train.precision} cannot be used here: {error}") from error
+    _require_precision(train, accelerator.device.type, has_fp16=accelerator.scaler is not None)
+    return accelerator
+
+
+def _require_precision(train: TrainConfig, device: str, has_fp16: bool) -> None:
+    """Refuse what Accelerate would do in float32 without a word."""
+    if train.precision == "fp16" and not has_fp16:
+        raise ConfigError(f"train.precision: fp16 is for GPUs, and this device is {device}; set fp32, or bf16")

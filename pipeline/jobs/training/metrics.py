@@ -13,15 +13,16 @@ TRAIN, HELD_OUT = "train", "held-out"
 class MetricsLog:
     """Appends to `metrics.jsonl` in a folder; lines of steps that will be repeated are dropped first.
 
-    `latest` is the newest line of each kind, `damaged` the number of lines that could not be read: a killed run
-    leaves half a line at the end, and a power cut whatever the file system makes of it.
+    `latest` is the newest line of each kind, `kept` are the lines from before a resume, and `damaged` is the number of
+    lines that could not be read: a killed run leaves half a line at the end, and a power cut whatever the file system
+    makes of it.
     """
 
     def __init__(self, folder: Path, resumed_from: int) -> None:
         self._path = folder / "metrics.jsonl"
         lines = self._path.read_bytes().splitlines() if self._path.exists() else []
         found = [_decode(line) for line in lines]
-        kept = [line for line in found if line is not None and line["step"] <= resumed_from]
+        self.kept = kept = [line for line in found if line is not None and line["step"] <= resumed_from]
         self.damaged = found.count(None)
         LocalFiles(folder).put(self._path.name, b"".join(_encode(line) for line in kept))
         self.latest: dict[str, JSON] = {line["kind"]: line for line in kept}

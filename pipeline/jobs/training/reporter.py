@@ -1,5 +1,6 @@
 """What a training run shows while it runs: progress bar, metrics.jsonl, TensorBoard, pictures."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ class Reporter:
         self._bar.update()
 
     def train(self, step: int, values: JSON) -> None:
-        """A line of metrics about the training images."""
+        """A line of metrics about the training images; none for a loss that is no number JSON has."""
+        if not math.isfinite(values["loss"]):
+            return
         self._write(TRAIN, step, values)
         self._bar.set_postfix_str(
             f"loss {values['loss']:.4f}, PSNR {values['psnr']:.2f} dB, perplexity {values['perplexity']:.0f}",
@@ -75,6 +78,10 @@ class Reporter:
         """Show a line above the progress bar."""
         if self._log is not None:
             self._bar.write(line, file=sys.stderr)
+
+    def earlier_figures(self) -> list[JSON]:
+        """The lines about training images from before a resume; none off the main process."""
+        return [line for line in self._log.kept if line["kind"] == TRAIN] if self._log is not None else []
 
     def close(self) -> None:
         """End the progress bar where it stands."""

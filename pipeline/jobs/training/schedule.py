@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from pipeline.config import TrainConfig
+from pipeline.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class WarmupThenCosine:
@@ -17,3 +20,13 @@ class WarmupThenCosine:
             return (step + 1) / (self.warmup + 1)
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+
+
+def require_peak(train: TrainConfig) -> None:
+    """Raise ConfigError for a schedule that never comes to `train.learning_rate`."""
+    if train.warmup_steps >= train.steps:
+        raise ConfigError(
+            f"train.warmup_steps: a warm-up of {train.warmup_steps} steps does not end within the {train.steps} of "
+            f"train.steps, so train.learning_rate would never be reached; set train.warmup_steps below {train.steps}, "
+            f"such as {train.steps // 10}, or raise train.steps"
+        )

@@ -54,3 +54,36 @@ class Tally:
     def codes_used(self) -> int:
         """Codes with at least one use."""
         return int((self.sums[2:] > 0).sum())
+
+
+@dataclass
+class MeanImage:
+    """What a number of images have in common: how well each is predicted by the mean of all the others."""
+
+    sums: Tensor
+    """int64 [2 + 3HW]: number of images, squares of all values, and each value summed over the images."""
+
+    @classmethod
+    def of(cls, img_B3HW: Tensor) -> "MeanImage":
+        """That of uint8 images."""
+        sums = img_B3HW.new_zeros(2 + img_B3HW.shape[1:].numel(), dtype=torch.int64)
+        for img_b3HW in img_B3HW.split(64):  # eight bytes a value, and not for all of them at once
+            values = img_b3HW.long()
+            sums[0] += len(values)
+            sums[1] += values.square().sum()
+            sums[2:] += values.sum(dim=0).flatten()
+        return cls(sums)
+
+    @property
+    def psnr(self) -> float | None:
+        """PSNR of the prediction in dB.
+
+        None where it says nothing: for a single image, and for images that differ by less than a grey level.
+        """
+        count = int(self.sums[0])
+        if count < 2:
+            return None
+        total = self.sums[1].item() - self.sums[2:].double().square().sum().item() / count
+        # An image differs from the mean of the others by n / (n - 1) of its difference from that of all.
+        error = total / count / (len(self.sums) - 2) * (count / (count - 1)) ** 2
+        return 10 * math.log10(255**2 / error) if error > 1 else None
