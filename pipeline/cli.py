@@ -48,6 +48,8 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="vqtok")
 def main() -> None:
     """Turn image collections into VQ tokens for autoregressive training."""
+    if sys.platform == "win32":
+        raise VqtokError("vqtok runs on Linux and macOS; on Windows, use it in WSL")
     keep_freed_memory()
     let_waiting_threads_sleep()
 

@@ -450,14 +450,20 @@ def vqtok(*arguments: str | Path, folder: Path, **options: Any) -> Child:
     return Child(_command, [str(argument) for argument in arguments], folder=folder, **options)
 
 
-def cold(*command: str | Path, environment: Mapping[str, str] | None = None, timeout_s: float = 200) -> Done:
-    """A process started by the operating system, to its end."""
+def cold(
+    *command: str | Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    timeout_s: float = 200,
+) -> Done:
+    """A process started by the operating system, to its end; in a working folder."""
     done = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
         text=True,
         timeout=timeout_s,
         env={**os.environ, **(environment or {})},
+        cwd=folder,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

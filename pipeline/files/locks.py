@@ -5,9 +5,13 @@ to be judged.
 """
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    raise ImportError("vqtok runs on Linux and macOS; on Windows, use it in WSL") from None
 
 _held: set[int] = set()
 

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import pipeline
 from pipeline.world import available_cores
 
 _POLL_SECONDS = 1.0
@@ -42,11 +44,16 @@ def launch(arguments: Sequence[str], processes: int) -> int:
             "WORLD_SIZE": str(processes),
             "LOCAL_WORLD_SIZE": str(processes),
         }
-        children.append(subprocess.Popen([sys.executable, "-m", "pipeline", *arguments], env=environment))
+        children.append(subprocess.Popen([*_command(), *arguments], env=environment))
         for signum in passed_on:  # while this one began
             children[-1].send_signal(signum)
     statuses = [_wait(child) for child in children]
     return max(status if status >= 0 else 128 - status for status in statuses)
+
+
+def _command() -> list[str]:
+    """What starts `vqtok` of this very package. `-m pipeline` would prefer what lies in the working folder."""
+    return [sys.executable, "-P", str(Path(pipeline.__file__).with_name("__main__.py"))]
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

@@ -24,6 +24,7 @@ from pipeline.models.folder import trained_image_size
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.signals import terminable
+from pipeline.source.images import ImageTransform
 from pipeline.store import names
 from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.commits import committed_parts, read_commits
@@ -86,6 +87,7 @@ def _work_on(
     tokenizer = load_tokenizer(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
+    ImageTransform(config.image)  # refuses a decoder that is not here, before a store is born that is bound to it
     birth = make_birth(config, tokenizer)
     create_or_compare(plan.store, birth)
     if world.is_main:

@@ -10,8 +10,9 @@ The two model classes are imported when they are asked for, because importing to
 `pretrained.tokenizer_identity` do without it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipeline.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pipeline.models.quantizer import VectorQuantizer
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SimpleVQVAE", "VectorQuantizer"]
 
-_HOMES = {"SimpleVQVAE": "pipeline.models.vqvae", "VectorQuantizer": "pipeline.models.quantizer"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(
+    __name__, {"SimpleVQVAE": "pipeline.models.vqvae", "VectorQuantizer": "pipeline.models.quantizer"}
+)

@@ -10,23 +10,15 @@ STORE/failures/<p>.json             why a source shard is still pending         
 STORE/manifest.json                 snapshot that readers open                          manifest, snapshot
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipeline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pipeline.store.cache import PartCache as PartCache
-    from pipeline.store.reader import TokenStore as TokenStore
+    from pipeline.store.cache import PartCache
+    from pipeline.store.reader import TokenStore
 
 __all__ = ["PartCache", "TokenStore"]
 
-
-def __getattr__(name: str) -> Any:
-    # The reader hands out tensors; `vqtok status` must answer without the seconds that torch takes.
-    if name == "TokenStore":
-        from pipeline.store.reader import TokenStore
-
-        return TokenStore
-    if name == "PartCache":
-        from pipeline.store.cache import PartCache
-
-        return PartCache
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The reader hands out tensors; `vqtok status` must answer without the seconds that torch takes.
+__getattr__ = lazy_names(__name__, {"PartCache": "pipeline.store.cache", "TokenStore": "pipeline.store.reader"})

@@ -116,8 +116,8 @@ class BoundedFolder:
             with self._explained():
                 _write(descriptor, block)
         with self._explained():
-            # After a power cut the name would else stand for zeros.
-            os.fdatasync(descriptor)
+            # Else a power cut may leave the renamed file full of zeros.
+            getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has no fdatasync
             with self._ledger():
                 coming.replace(ready)
                 return ready.open("rb")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_store import Child, Job, cold, wait_for
+from fixtures_store import COLLECTION, Child, Job, cold, wait_for
 
 from pipeline.jobs.launch import launch
 
@@ -85,6 +85,19 @@ def test_every_process_finds_its_rank_and_sigterm_reaches_them_all(job: Job) -> 
     assert process.returncode == 143  # the largest: 137 is that of the one that was killed
     assert "Traceback" not in err
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+def test_what_else_is_called_pipeline_is_not_run(job: Job, tmp_path: Path) -> None:
+    """`python -m pipeline` would run it, and its success would pass for ours."""
+    (tmp_path / "pipeline.py").write_text("print('another program')")
+    (tmp_path / "torch.py").write_text("raise SystemExit('another torch')")
+    done = cold(
+        Path(sys.executable).with_name("vqtok"),
+        *("tokenize", "--no-progress", "--processes", "2", "--config", job.file),
+        folder=tmp_path,
+    )
+    assert "another" not in done.out + done.err
+    assert (done.status, len(job.commits)) == (0, len(COLLECTION)), done.err
 
 
 def test_a_bad_tokenizer_is_told_once_and_at_once(job: Job) -> None:

@@ -639,6 +639,14 @@ def test_a_disk_too_full_for_the_manifest(job: Job, finished: Job) -> None:
     assert job.digest == finished.digest
 
 
+def test_a_decoder_that_is_not_installed_leaves_no_store(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Born, it would be bound to that decoder."""
+    monkeypatch.setattr("pipeline.source.turbojpeg.simplejpeg", None)
+    with pytest.raises(ConfigError, match="simplejpeg"):
+        job.run("image.decoder=turbojpeg")
+    assert not job.store.exists()
+
+
 def test_a_store_that_cannot_be_a_folder_is_an_error(job: Job) -> None:
     job.store.parent.mkdir(parents=True, exist_ok=True)
     job.store.write_text("a file")
