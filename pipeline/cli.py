@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from pipeline import __version__
-from pipeline.config import Config, load_config
+from pipeline.config import Config, examples, load_config
 from pipeline.errors import VqtokError
 from pipeline.malloc import keep_freed_memory
 from pipeline.openmp import let_waiting_threads_sleep
@@ -58,7 +58,7 @@ def _with_config(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command `--config` and `--set`, and hand it the checked configuration."""
 
     @click.option(
-        "--config", "path", required=True, metavar="FILE", help="YAML configuration, such as configs/sample.yaml."
+        "--config", "path", required=True, metavar="FILE", help=f"YAML configuration; some to copy are in {examples()}."
     )
     @click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one value; repeatable."

@@ -200,6 +200,13 @@ class Config(Section):
     loader: LoaderConfig = LoaderConfig()
 
 
+def examples() -> str:
+    """The folder of the configurations that come with vqtok: in an installed package, or beside it in a clone."""
+    package = Path(__file__).parent
+    folder = next(place for place in (package / "configs", package.with_name("configs")) if place.is_dir())
+    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+
+
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `section.key=value` overrides and check every field.
 
@@ -212,13 +219,13 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         text = Path(path).read_text(encoding="utf-8")
         tree = yaml.safe_load(text)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; shipped ones are in configs/") from None
+        raise ConfigError(f"{path}: no such configuration file; there are some to copy in {examples()}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a configuration file: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds no sections; see configs/sample.yaml")
+        raise ConfigError(f"{path}: holds no sections; see {examples()}/sample.yaml")
     # A section whose keys are all commented out reads as null.
     tree = {name: {} if section is None else section for name, section in tree.items()}
     for override in overrides:

@@ -135,7 +135,7 @@ def test_a_bad_configuration_is_status_2_and_names_the_field(job: Job, mistake: 
 
 
 BAD_FILES = {
-    "missing": (None, r"no such configuration file; shipped ones are in configs/"),
+    "missing": (None, r"no such configuration file; there are some to copy in configs"),
     "empty": ("", "holds no sections"),
     "no YAML": ("a: [", "not valid YAML"),
     "a list": ("- a", "holds no sections"),

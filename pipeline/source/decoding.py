@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from pipeline.errors import BadImage
+from pipeline.errors import BadImage, VqtokError
 from pipeline.source.headers import check_header, check_size, webp_size
 from pipeline.source.jpeg_header import jpeg_header
 from pipeline.source.memory import failure, require_memory
@@ -157,7 +157,7 @@ def _examine_with_pillow(data: bytes, max_pixels: int) -> Jpeg | Tensor:
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 return Jpeg(width, height, image.info.get("exif", b""), _may_be_rgb(image))
             return decode_with_pillow(image)
-    except (BadImage, MemoryError):
+    except (VqtokError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise BadImage(f"not an image of a known format ({', '.join(FORMATS)}); starts with {data[:12]!r}") from None

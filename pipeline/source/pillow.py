@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, features
 from torch import Tensor
@@ -30,6 +31,10 @@ _TURNS = {
 # How far apart the shades of PNGs of few bits are, by Pillow's name for them.
 _SPREAD = {"L;2": 85, "L;4": 17}
 
+# Compressions of TIFF, by the value of their tag, and the first Pillow whose official builds decode them.
+_COMPRESSION = 259
+_DECODED_SINCE = {50000: ("Zstandard", 12)}
+
 # TIFF tags, and the only number of bits below 16 of which Pillow makes 16-bit grey.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _TWELVE_BITS = (12,)
@@ -43,9 +48,16 @@ def require_codecs() -> None:
 
 
 def decode_with_pillow(image: Any) -> Tensor:
-    """Pixels uint8 [3, height, width] of an image that Pillow has opened. Raises BadImage, or what Pillow raises."""
+    """Pixels uint8 [3, height, width] of an image that Pillow has opened.
+
+    Raises BadImage, VqtokError for an image that only a later Pillow can decode, or what Pillow raises.
+    """
     _scale_transparent_shade(image)
-    image.load()
+    try:
+        image.load()
+    except OSError:
+        _require_compression(image)
+        raise
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         raise BadImage("floating-point, signed and 32-bit pixels have no agreed range; convert them to 8 bits")
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
@@ -56,6 +68,16 @@ def decode_with_pillow(image: Any) -> Tensor:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _require_compression(image: Any) -> None:
+    """A good image must not become a reject because Pillow is old."""
+    found = _DECODED_SINCE.get(image.tag_v2.get(_COMPRESSION)) if image.format == "TIFF" else None
+    if found and int(PIL.__version__.split(".")[0]) < found[1]:
+        raise VqtokError(
+            f"a TIFF image is compressed with {found[0]}, which Pillow {PIL.__version__} does not decode: install "
+            f"pillow>={found[1]}, then run again"
+        )
 
 
 def _scale_transparent_shade(image: Any) -> None:
