@@ -22,7 +22,6 @@ from support import encoded, picture, tar_bytes
 ZSTANDARD = (50000,) if int(PIL.__version__.split(".")[0]) >= 12 else ()
 """This compression of TIFF, where Pillow knows it."""
 
-
 MAX_PIXELS = 1_000_000
 """The limit that the cases are made for: what claims more is a bomb."""
 

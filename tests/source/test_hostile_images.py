@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 import pytest
 import torch
 import zarr
@@ -256,6 +257,8 @@ def without_memory(data: bytes, left: int) -> str:
 def test_running_out_of_memory_is_never_taken_for_damage(
     side: int, format: str, mode: str, options: dict[str, Any]
 ) -> None:
+    if format == "WEBP" and tuple(map(int, PIL.__version__.split(".")[:2])) < (12, 3):
+        pytest.skip("an older Pillow crashes there, which ends the process but makes no reject")
     data = encoded(Image.new("RGB", (side, side), "teal").convert(mode), format, **options)
     found = [in_a_child(without_memory, data, left * 2**20) for left in (2, 15, 30, 60, 100, 500)]
     # In a process that has freed much before, the smallest limits may not bite.
