@@ -53,7 +53,7 @@ ifeq ($(origin NPROC),file)
 	@$(RUN) train --config $(CONFIG) $(ARGS)
 else
 	@$(BIN)/torchrun --standalone --nproc-per-node $(NPROC) --signals-to-handle $(SIGNALS) \
-		-m pipeline train --config $(CONFIG) $(ARGS)
+		--no-python $(RUN) train --config $(CONFIG) $(ARGS)
 endif
 
 tokenize: setup $(DATA) ## train unless there is a tokenizer, tokenize in NPROC processes, report; run again to resume

@@ -17,4 +17,4 @@ BIN=${BIN:-.venv/bin}
 exec "$BIN/accelerate" launch --multi_gpu --num_machines "$NODES" --machine_rank "$NODE_RANK" \
     --num_processes "$((NODES * PROCESSES))" --main_process_ip "$HEAD" --main_process_port "$PORT" \
     --mixed_precision no --dynamo_backend no \
-    -m pipeline "$JOB" --config "$CONFIG" "$@"
+    --no_python "$BIN/vqtok" "$JOB" --config "$CONFIG" "$@"

@@ -17,4 +17,4 @@ BIN=${BIN:-.venv/bin}
 exec "$BIN/torchrun" --nnodes "$NODES" --nproc-per-node "$PROCESSES" --max-restarts "$MAX_RESTARTS" \
     --rdzv-backend c10d --rdzv-endpoint "$HEAD:$PORT" --rdzv-id "vqtok-$JOB" \
     --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \
-    -m pipeline "$JOB" --config "$CONFIG" "$@"
+    --no-python "$BIN/vqtok" "$JOB" --config "$CONFIG" "$@"

@@ -174,7 +174,7 @@ def test_torchrun_hands_a_signal_on_and_waits_for_the_save(number: signal.Signal
     words = ["--standalone", "--nproc-per-node", "2", "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]
     file = untrained.tokenizer / "checkpoints/step-000006"
     script = f"while ! [ -e {file} ]; do sleep 0.1; done; kill -{number.name[3:]} $$$"
-    command = f"{program} {' '.join(words)} -m pipeline train --config {untrained.file} & p=$!; " + script.replace(
+    command = f"{program} {' '.join(words)} --no-python {program.with_name('vqtok')} train --config {untrained.file} & p=$!; " + script.replace(
         "$$$", "$p; wait $p"
     )
     done = cold("bash", "-mc", command)
