@@ -11,6 +11,7 @@ RUN  := $(BIN)/vqtok
 # All but bench, whose packages hold others back.
 EXTRAS := --extra sample --extra objects --extra turbojpeg --extra dev
 BENCH  := .venv/bench
+LOWEST := .venv/lowest
 # Without uv on the machine, pip puts one into .venv.
 UV   := PATH="$$PATH:.venv/uv/bin" uv
 
@@ -18,7 +19,7 @@ UV   := PATH="$$PATH:.venv/uv/bin" uv
 SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sample train tokenize status verify report ar lint test test-slow chaos bench-costs bench-loader \
+.PHONY: help setup lock sample train tokenize status verify report ar lint test test-lowest test-slow chaos bench-costs bench-loader \
 	bench-tokenize bench-gpu bench-ar bench clean
 
 help: ## list the targets
@@ -84,6 +85,16 @@ lint: setup ## ruff, the type checker, and the floors of the package
 
 test: lint ## all of lint, and the tests
 	$(BIN)/pytest -n 2 --dist worksteal
+
+test-lowest: $(LOWEST)/installed ## the tests with the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/pytest -n 2 --dist worksteal
+
+$(LOWEST)/installed: .venv/installed pyproject.toml
+	@echo "installing the lowest allowed versions into $(LOWEST)"
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(LOWEST)
+	@$(UV) pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable '.[sample,objects,turbojpeg,dev]'
+	@touch $@
 
 test-slow: setup ## the long tests too
 	$(BIN)/pytest -m "slow or not slow"
