@@ -41,6 +41,7 @@ def _both_sides(value: Any) -> Any:
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 Side = Annotated[int, Field(ge=1, le=16384)]
+Place = Annotated[str, Field(min_length=1)]
 Extension = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -90,8 +91,8 @@ class ImageConfig(Section):
 class TokenizerConfig(Section):
     """The tokenizer folder: written by `vqtok train`, read by `vqtok tokenize`."""
 
-    path: str
-    """Folder with config.json and model.safetensors."""
+    path: Place
+    """Folder with config.json and model.safetensors; by default `runs/<name of the configuration file>/tokenizer`."""
 
 
 class ModelConfig(Section):
@@ -158,8 +159,8 @@ class TrainConfig(Section):
 class TokenizeConfig(Section):
     """The tokenization job."""
 
-    store: str
-    """Folder or URL of the token store."""
+    store: Place
+    """Folder or URL of the token store; by default `runs/<name of the configuration file>/store`."""
     layout: str = "quadrants"
     """Block layout: raster, quadrants or diagonal."""
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -210,6 +211,9 @@ def examples() -> str:
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `section.key=value` overrides and check every field.
 
+    Where the file names no place for the tokenizer or the store, they lie in `runs/<file name without extension>`
+    below the working folder: a copy of a configuration has a run of its own.
+
     `${NAME}` in a value is the environment variable NAME; `${NAME:-default}` is `default` where NAME is unset or
     empty, as in a shell. Overrides are applied first, so that one can stand in for an unset variable.
 
@@ -230,10 +234,25 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     tree = {name: {} if section is None else section for name, section in tree.items()}
     for override in overrides:
         _apply_override(tree, override)
+    tree = _expand_variables(tree, str(path))
+    if Path(path).is_file():  # a pipe has no name that means anything
+        _name_places(tree, Path(path).stem)
     try:
-        return Config.model_validate(_expand_variables(tree, str(path)))
+        return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(detail, str(path)) for detail in error.errors())) from None
+
+
+_PLACES = (("tokenizer", "path", "tokenizer"), ("tokenize", "store", "store"))
+"""Section and key of each folder that a run has for itself, and its name in there."""
+
+
+def _name_places(tree: dict[str, Any], run: str) -> None:
+    """Fill in the folders of a run where the file leaves them open."""
+    for section, key, folder in _PLACES:
+        keys = tree.setdefault(section, {})
+        if isinstance(keys, dict) and keys.get(key) is None:
+            keys[key] = f"runs/{run}/{folder}"
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -2,12 +2,16 @@
 
 import ast
 import inspect
+import os
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
+from support import ROOT
 
 from pipeline import config as config_module
 from pipeline.config import Config, ImageConfig, Section, load_config
@@ -147,7 +151,7 @@ def test_every_error_has_a_line(file: Path) -> None:
     assert len(explained(file, "image.size=0", "image.zebra=1", "tokenize.codec=zip").splitlines()) >= 3
 
 
-@pytest.mark.parametrize("section", ["source", "image", "tokenizer", "tokenize"])
+@pytest.mark.parametrize("section", ["source", "image"])
 def test_a_missing_section_is_named(file: Path, section: str) -> None:
     file.write_text(yaml.safe_dump({name: body for name, body in SMALLEST.items() if name != section}))
     assert explained(file) == f"{file}: {section}: missing"
@@ -157,8 +161,42 @@ def test_a_section_without_keys_is_an_empty_one(file: Path) -> None:
     file.write_text(file.read_text() + "train:\n  # steps: 5\nloader:\n")
     assert load(file).train.steps == 1000
     assert load(file, "train.steps=7").train.steps == 7
-    file.write_text(file.read_text().replace("store: runs/store", ""))
-    assert explained(file) == f"{file}: tokenize.store: missing"
+
+
+@pytest.mark.parametrize("places", [{}, {"tokenizer": None, "tokenize": {"store": None}}])
+@pytest.mark.parametrize("name", ["my.yaml", "photos.v2.yaml", "${HOME}.yaml"])
+def test_a_file_that_names_no_places_has_a_run_folder_of_its_name(
+    tmp_path: Path, name: str, places: dict[str, Any]
+) -> None:
+    copy = tmp_path / name
+    copy.write_text(yaml.safe_dump({"source": SMALLEST["source"], "image": SMALLEST["image"], **places}))
+    config = load(copy)
+    assert config.tokenizer.path == f"runs/{name.removesuffix('.yaml')}/tokenizer"
+    assert config.tokenize.store == f"runs/{name.removesuffix('.yaml')}/store"
+    assert load(copy, "tokenize.store=s3://bucket/x").tokenize.store == "s3://bucket/x"
+    assert "tokenizer.path: " in explained(copy, "tokenizer.path=''")  # not the working folder
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
+def test_a_copy_of_a_shipped_configuration_has_a_run_of_its_own(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CIFAR10_SHARDS", "IMAGENET"):
+        monkeypatch.setenv(name, "data")
+    copy = Path(shutil.copy(file, tmp_path / "mine.yaml"))
+    for config, run in ((load(file), file.stem), (load(copy), "mine")):
+        assert (config.tokenizer.path, config.tokenize.store) == (f"runs/{run}/tokenizer", f"runs/{run}/store")
+
+
+def test_a_pipe_gives_no_name(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = yaml.safe_dump({"source": SMALLEST["source"], "image": SMALLEST["image"]})
+    writer = threading.Thread(target=pipe.write_text, args=(text,))
+    writer.start()
+    with pytest.raises(ConfigError, match=r"tokenizer: missing"):
+        load_config(pipe)
+    writer.join()
 
 
 def test_a_null_section_inside_a_section_takes_overrides(file: Path) -> None:
