@@ -84,6 +84,9 @@ def end_process(status: int = 0) -> NoReturn:
 
 def _device(local_rank: int) -> "torch.device":
     import torch  # seconds to import, and needed by this function alone
+
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")  # nothing to choose from, and Accelerate takes more than a second to import
     from accelerate import PartialState
 
     with _hidden(_RANK_VARIABLES):

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from pipeline.errors import BadImage, VqtokError
 from pipeline.source.headers import check_header, check_size, webp_size
 from pipeline.source.jpeg_header import jpeg_header
 from pipeline.source.memory import failure, require_memory
 from pipeline.source.pillow import FORMATS, decode_with_pillow
+from pipeline.source.vision import ImageReadMode, decode_jpeg
 
 # Measured: 26 for an animated WebP, 23 for a lossless one with transparency, 18 for a progressive JPEG inside a
 # TIFF, 14 for most, 3 for a baseline JPEG. Resizing adds less than what decoding has given back by then.

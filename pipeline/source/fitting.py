@@ -1,12 +1,11 @@
 """From pixels of any size to those of `image.size`: resizing, then cropping."""
 
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
 from pipeline.source.decoding import Picture
+from pipeline.source.vision import InterpolationMode, transforms
 
 
 def resized_size(image: ImageConfig, height: int, width: int) -> tuple[int, int]:

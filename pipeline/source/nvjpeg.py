@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from pipeline.errors import BadImage, ConfigError
 from pipeline.source.decoding import Jpeg, Picture, as_picture, as_tensor, decode_jpegs, examine
 from pipeline.source.orientation import exif_orientation, turned
+from pipeline.source.vision import ImageReadMode, decode_jpeg
 
 # What is decoded in one call: enough to fill the device, and little beside the memory of one.
 _GROUP_PIXELS = 2**26

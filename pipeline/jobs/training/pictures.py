@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
+
+from pipeline.source.vision import make_grid
 
 COLUMNS = 8
 ROWS = 2
