@@ -18,6 +18,8 @@ from pipeline.files import Files, Stat
 from pipeline.records import Record
 
 _FOLDER = "claims"
+START = "~start-"
+"""What the claim of processes that start up begins with, then how many they are: no part is called so."""
 # Often enough for a progress bar.
 _BEAT_SECONDS = 2.0
 
@@ -218,6 +220,21 @@ class Claims:
 
 def claimed_parts(files: Files) -> list[str]:
     """Names of all parts with a claim, live or not, sorted, from a single listing."""
+    return [name for name in _claimed(files) if not name.startswith(START)]
+
+
+def read_starts(files: Files) -> list[Claim]:
+    """The claims, live or not, of processes that have not begun to work."""
+    starts = (read_claim(files, name) for name in _claimed(files) if name.startswith(START))
+    return [start for start in starts if start is not None]
+
+
+def processes_of(start: Claim) -> int:
+    """How many processes the claim of those that start up stands for."""
+    return int(start.part.removeprefix(START).partition("-")[0])
+
+
+def _claimed(files: Files) -> list[str]:
     return [name.removesuffix(".json") for name in files.list(_FOLDER)]
 
 

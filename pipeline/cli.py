@@ -32,16 +32,25 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except VqtokError as error:
-            click.echo(f"vqtok: {error}", err=True)
+            _complain(error)
             ctx.exit(error.exit_status)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # the reader of our output left; click ends quietly
-            click.echo(f"vqtok: {error}", err=True)
+            _complain(error)
             ctx.exit(VqtokError.exit_status)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of use, not of the alphabet
+
+
+def _complain(error: Exception) -> None:
+    """Print an error, unless one of the processes that were started with this one has printed the same."""
+    from pipeline.jobs.siblings import current_siblings
+
+    siblings = current_siblings()
+    if siblings is None or siblings.is_first(str(error)):
+        click.echo(f"vqtok: {error}", err=True)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -73,14 +82,28 @@ def _with_config(command: Callable[..., None]) -> Callable[..., None]:
 _processes = click.option(
     "--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine."
 )
-_allow_execution_change = click.option(
-    "--allow-execution-change", is_flag=True, help="Go on with another precision, device or library version."
-)
 _allow_change = click.option(
     "--allow-change",
     is_flag=True,
     help="Train on in the folder of another configuration or other images; train.json notes what changed.",
 )
+
+
+def _allowances(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that let tokenizing go on where it would refuse."""
+    for option in (
+        click.option("--allow-slow", is_flag=True, help="Go on with a precision that this processor is slow in."),
+        click.option(
+            "--allow-other-sources", is_flag=True, help="Go on in a store that only holds parts of other source shards."
+        ),
+        click.option(
+            "--allow-execution-change", is_flag=True, help="Go on with another precision, device or library version."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -121,9 +144,9 @@ def train(config: Config, allow_change: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what is pending.")
 @click.option("--no-wait", is_flag=True, help="Leave when nothing is pending but what others work on.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
-@_allow_execution_change
+@_allowances
 @_processes
-def tokenize(config: Config, dry_run: bool, processes: int, **flags: bool) -> None:
+def tokenize(config: Config, dry_run: bool, processes: int, **options: bool) -> None:
     """Write the tokens of a collection into a store; run it again to resume.
 
     The same command runs under torchrun and accelerate launch, and any number of times side by side, on
@@ -134,56 +157,25 @@ def tokenize(config: Config, dry_run: bool, processes: int, **flags: bool) -> No
 
         click.echo(make_plan(config))
     else:
-        sys.exit(_tokenize(config, processes, **flags))
+        from pipeline.jobs.tokenize_command import tokenize_as_asked
 
-
-def _tokenize(
-    config: Config,
-    processes: int,
-    *,
-    allow_execution_change: bool = False,
-    no_wait: bool = False,
-    no_progress: bool = False,
-) -> int:
-    """Tokenize in this process or in several; the exit status."""
-    from pipeline.jobs.plan import is_finished, make_plan
-    from pipeline.jobs.replaced import refuse_replaced_sources
-
-    plan = make_plan(config)
-    refuse_replaced_sources(plan)
-    if is_finished(plan, config):
-        click.echo(f"{plan}; nothing to do")
-        return 0
-    if processes > 1:
-        from pipeline.jobs.launch import launch
-
-        flags = {"--no-wait": no_wait, "--no-progress": no_progress, "--allow-execution-change": allow_execution_change}
-        return launch(["tokenize", *_config_arguments(), *(flag for flag in flags if flags[flag])], processes)
-    from pipeline.jobs import tokenize as job
-
-    result = job.run(
-        config,
-        plan=plan,
-        wait=not no_wait,
-        allow_execution_change=allow_execution_change,
-        show_progress=not no_progress,
-    )
-    click.echo(result, err=not result.complete)
-    return 0 if result.complete else 1
+        sys.exit(tokenize_as_asked(config, _config_arguments(), processes, options))
 
 
 @main.command()
 @_with_config
 @_allow_change
-@_allow_execution_change
+@_allowances
 @_processes
-def run(config: Config, allow_change: bool, allow_execution_change: bool, processes: int) -> None:
+def run(config: Config, allow_change: bool, processes: int, **options: bool) -> None:
     """All in one: train a tokenizer unless there is one, tokenize, report."""
     from pipeline.jobs import train as train_job
+    from pipeline.jobs.tokenize_command import tokenize_as_asked
 
     trained = train_job.ensure(config, allow_change=allow_change)
     click.echo(trained or f"{config.tokenizer.path}: a tokenizer is there")
-    status = _tokenize(config, processes, allow_execution_change=allow_execution_change)
+    options |= {"no_wait": False, "no_progress": False}
+    status = tokenize_as_asked(config, _config_arguments(), processes, options)
     if status:
         sys.exit(status)
     from pipeline.jobs import report as report_job
@@ -297,3 +289,7 @@ def _config_arguments() -> list[str]:
     """The options of `_with_config` as they were given, for another process."""
     given = click.get_current_context().params
     return ["--config", given["path"], *(word for override in given["overrides"] for word in ("--set", override))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,22 +1,17 @@
 """Which stage bounds a run, and what to change. Pure: no files, no clock."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 # A stage that is busy for less of the time waits for something else.
 _BUSY = 0.7
+# Less of the cores than this is nothing to start more processes for.
+_IDLE = 0.25
+# What a shorter time shows may be chance, and nobody need mend it.
+_TELLING_SECONDS = 10.0
 
-_REMEDIES = {
-    "read": "read the source from faster storage, or start more processes",
-    "decode": "add CPU cores, or set image.decoder=nvjpeg",
-    "encode": "set tokenize.precision=bf16, or start processes on more GPUs",
-    "write": "put the store on faster storage, or pack more images into a source shard",
-}
-_ON_CPU = {
-    **_REMEDIES,
-    "decode": "add CPU cores, or set image.decoder=turbojpeg for images much larger than image.size",
-    "encode": "use a GPU, add CPU cores, or set tokenize.precision=bf16 where the CPU has it",
-}
+_STAGES = ("read", "decode", "encode", "write")
+_PACK = "pack more images into a source shard"
 
 
 @dataclass(frozen=True)
@@ -27,6 +22,8 @@ class Load:
     threads: Mapping[str, int]
     on_cpu: bool
     """Whether the encoder ran on CPU cores, those that decode."""
+    bf16_helps: bool = False
+    """Whether the device is known to encode faster in bfloat16 than as it did."""
 
 
 @dataclass(frozen=True)
@@ -39,35 +36,71 @@ class Bounds:
     stage: str | None
     """The one that bounds the run; None where all of them wait for something else."""
     remedy: str
-    """What would make the run faster."""
+    """What would make the run faster; nothing where that cannot be told."""
 
     def __str__(self) -> str:
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy.items())
+        remedy = f"; {self.remedy}" if self.remedy else ""
         if self.stage is None:
-            return f"no stage is busy all the time ({shares}); {self.remedy}"
-        return f"{self.stage} bounds ({shares} busy); {self.remedy}"
+            return f"no stage is busy all the time ({shares}){remedy}"
+        return f"{self.stage} bounds ({shares} busy){remedy}"
 
 
-def find_bounds(loads: Iterable[Load]) -> Bounds | None:
-    """What bounded the making of some parts; None where their commits do not tell."""
-    busy = dict.fromkeys(_REMEDIES, 0.0)
-    able = dict.fromkeys(_REMEDIES, 0.0)
-    on_cpu = True
+def in_all(loads: Sequence[Load]) -> tuple[Load, ...]:
+    """The loads of one process as one; none where there are none."""
+    if not loads:
+        return ()
+    seconds: dict[str, float] = {}
+    for load in loads:
+        for stage, spent in load.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+    return (replace(loads[0], seconds=seconds),)
+
+
+def find_bounds(loads: Iterable[Load], idle: float | None = None) -> Bounds | None:
+    """What bounded the making of some parts; None where their commits do not tell.
+
+    Args:
+        idle: share of the CPU time that nobody used; None where that is unknown.
+    """
+    loads = list(loads)
+    busy, able = dict.fromkeys(_STAGES, 0.0), dict.fromkeys(_STAGES, 0.0)
     for load in loads:
         wall_s = load.seconds.get("wall", 0.0)
-        on_cpu = on_cpu and load.on_cpu
         for stage in busy:
             shared = load.on_cpu and stage in ("decode", "encode")
             busy[stage] += load.seconds.get(stage, 0.0)
             able[stage] += wall_s * load.threads.get("cores" if shared else stage, 0)
     if not all(able.values()):
         return None
+    on_cpu = all(load.on_cpu for load in loads)
     shares = {stage: min(busy[stage] / able[stage], 1.0) for stage in busy}
-    remedies = _ON_CPU if on_cpu else _REMEDIES
-    most = max(shares, key=lambda stage: shares[stage])
-    full = shares[most]
-    if on_cpu and most in ("decode", "encode"):
-        full = shares["decode"] + shares["encode"]
+    most: str | None = max(shares, key=lambda stage: shares[stage])
+    full = shares["decode"] + shares["encode"] if on_cpu and most in ("decode", "encode") else max(shares.values())
     if full < _BUSY:
-        return Bounds(shares, None, "start more processes, or pack more images into a source shard")
-    return Bounds(shares, most, remedies[most])
+        most = None
+    telling = sum(load.seconds.get("wall", 0.0) for load in loads) >= _TELLING_SECONDS
+    bf16 = all(load.bf16_helps for load in loads)
+    return Bounds(shares, most, _remedy(most, on_cpu, bf16, idle) if telling else "")
+
+
+def _remedy(stage: str | None, on_cpu: bool, bf16: bool, idle: float | None) -> str:
+    """What would help when a stage bounds, or none does."""
+    more = "start more processes" if idle is not None else "start more processes where CPU cores are idle"
+    idle_cores = idle is None or idle >= _IDLE
+    faster = ["set tokenize.precision=bf16"] if bf16 else []
+    if stage == "read":
+        return _any_of("read the source from faster storage", *[more] * idle_cores)
+    if stage == "decode":
+        turbo = "set image.decoder=turbojpeg for images much larger than image.size"
+        return _any_of("add CPU cores", turbo if on_cpu else "set image.decoder=nvjpeg")
+    if stage == "encode":
+        return _any_of(*["use a GPU", "add CPU cores"] if on_cpu else ["start processes on more GPUs"], *faster)
+    if stage == "write":
+        return _any_of("put the store on faster storage", _PACK)
+    return _any_of(more, _PACK) if idle_cores else "all CPU cores are in use"
+
+
+def _any_of(*remedies: str) -> str:
+    *others, last = remedies
+    return f"{', '.join(others)}{',' if len(others) > 1 else ''} or {last}" if others else last

@@ -15,6 +15,7 @@ from pipeline.config import Config, TokenizeConfig
 from pipeline.errors import SourceError
 from pipeline.jobs.decoding import End, Failed, Images, ShardDecoder
 from pipeline.jobs.execution import describe_execution
+from pipeline.jobs.precision import bf16_would_help
 from pipeline.jobs.watch import Hang, Watch
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.models.tokenizer import Tokenizer
@@ -89,6 +90,7 @@ def shard_encoder(
             describe_execution(config, world.device, at_once),
             {"read": 1, "decode": decode_threads, "encode": encoder.threads, "write": 1, "cores": world.cores},
             watch,
+            bf16_would_help(settings.precision, world.device),
         )
 
 
@@ -121,6 +123,8 @@ class ShardEncoder:
     threads: dict[str, int]
     """How many each stage has, for the commit records."""
     watch: Watch
+    bf16_helps: bool
+    """Whether the device has faster instructions for bfloat16 than for what it does."""
 
     def encode_shards(
         self, shards: Iterable[SourceShard], progress: Progress = lambda shard, images, bytes_read: None

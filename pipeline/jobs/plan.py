@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.config import Config
-from pipeline.errors import IdentityMismatch
-from pipeline.files import Files, files_at
+from pipeline.errors import ConfigError, IdentityMismatch
+from pipeline.files import Files, LocalFiles, files_at
+from pipeline.files.places import why_unreadable, why_unwritable
 from pipeline.models.folder import tokenizer_identity
 from pipeline.records import JSON, SourceShard, differences
 from pipeline.source.shards import find_source_shards
@@ -48,8 +49,22 @@ class Plan:
 
 def make_plan(config: Config) -> Plan:
     """Expand the source patterns and list the commits. Raises ConfigError."""
-    store = files_at(config.tokenize.store)
+    store = store_of(config)
     return Plan(store, find_source_shards(config.source), committed_parts(store))
+
+
+def store_of(config: Config) -> Files:
+    """Where the store is or will be. Raises ConfigError for a place that cannot be one."""
+    store = files_at(config.tokenize.store)
+    if isinstance(store, LocalFiles) and (reason := why_unreadable(store.path("."))):
+        raise ConfigError(f"tokenize.store: {store.root} cannot be a store: {reason}")
+    return store
+
+
+def refuse_unwritable(store: Files) -> None:
+    """Raise ConfigError for a place in which no store can be written."""
+    if isinstance(store, LocalFiles) and (reason := why_unwritable(store.path("."))):
+        raise ConfigError(f"tokenize.store: {store.root} cannot be written: {reason}")
 
 
 def job_identity(config: Config) -> JSON:

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from pipeline.config import Config
 from pipeline.errors import IncompleteStore
-from pipeline.files import files_at, is_url
-from pipeline.jobs.plan import refuse_other_identity
+from pipeline.files import is_url
+from pipeline.jobs.plan import refuse_other_identity, store_of
 from pipeline.records import Record
 from pipeline.store.manifest import read_manifest
 
@@ -88,7 +88,7 @@ def run(config: Config) -> Report:
     Raises IncompleteStore for an unfinished store, IdentityMismatch for a configuration of other tokens,
     ConfigError when no source shard of the configuration is in the store.
     """
-    files = files_at(config.tokenize.store)
+    files = store_of(config)
     manifest = read_manifest(files)
     if manifest is None:
         raise IncompleteStore(f"{config.tokenize.store}: not finished; run vqtok tokenize first")

@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
-from pipeline.claims import Claim, claimed_parts, is_local_and_gone, read_claim
+from pipeline.claims import Claim, claimed_parts, is_local_and_gone, processes_of, read_claim, read_starts
 from pipeline.config import Config
 from pipeline.jobs.bounds import Bounds, find_bounds
 from pipeline.jobs.committed import Committed, read_committed, read_each
@@ -66,6 +66,8 @@ class Status:
     fraction_done: float
     """Of the bytes; those that are read of source shards in work count."""
     running: list[Running]
+    starting: int
+    """Processes that were started and are not at work yet."""
     failed: list[Failed]
     unplanned: list[str]
     """Committed parts that the configuration does not name."""
@@ -126,6 +128,7 @@ class Observer:
             pending_bytes=pending_bytes,
             fraction_done=1 - bytes_left / planned_bytes if planned_bytes else 1.0 - bool(pending),
             running=running,
+            starting=self._starting(),
             failed=[_failed(failure) for failure in read_failures(plan.store, {shard.part for shard in pending})],
             unplanned=sorted(plan.committed - plan.planned),
             written=sum(commit.written for commit in commits),
@@ -163,12 +166,21 @@ class Observer:
             if claim is not None and not is_local_and_gone(claim)
         ]
 
-    def _observed(self, claim: Claim, shard: SourceShard) -> Running:
+    def _starting(self) -> int:
+        starts = [start for start in read_starts(self._plan.store) if not is_local_and_gone(start)]
+        return sum(processes_of(start) for start in starts if self._last_change(start)[1] < self._timeout_s)
+
+    def _last_change(self, claim: Claim) -> tuple[Claim | None, float]:
+        """The claim at the look before, and seconds since it was seen to change."""
         now = time.monotonic()
-        last, changed = self._beats.get(shard.part, (None, now))
+        last, changed = self._beats.get(claim.part, (None, now))
         if last != claim:
             changed = now
-            self._beats[shard.part] = claim, changed
+            self._beats[claim.part] = claim, changed
+        return last, now - changed
+
+    def _observed(self, claim: Claim, shard: SourceShard) -> Running:
+        last, seconds = self._last_change(claim)
         return Running(
             part=shard.part,
             source=shard.path,
@@ -178,8 +190,8 @@ class Observer:
             seconds=max(time.time() - datetime.fromisoformat(claim.since).timestamp(), 0.0) if claim.since else None,
             images=claim.images,
             bytes=claim.bytes,
-            heartbeat_seconds=None if last is None else now - changed,
-            stale=now - changed >= self._timeout_s,
+            heartbeat_seconds=None if last is None else seconds,
+            stale=seconds >= self._timeout_s,
         )
 
 

@@ -10,16 +10,20 @@ import time
 
 from pipeline.claims import Claims
 from pipeline.config import Config
-from pipeline.errors import StoreError, VqtokError
+from pipeline.errors import ConfigError, StoreError, TokenizerError, VqtokError
 from pipeline.files import is_url
 from pipeline.jobs.encoding import shard_encoder
 from pipeline.jobs.execution import refuse_other_execution
 from pipeline.jobs.failing import end_hung_process
 from pipeline.jobs.handout import Handout
-from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan
+from pipeline.jobs.other_sources import refuse_other_sources
+from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan, refuse_unwritable
+from pipeline.jobs.precision import refuse_slow_precision
 from pipeline.jobs.progress import JobProgress
 from pipeline.jobs.replaced import refuse_replaced_sources
-from pipeline.jobs.worker import TokenizeResult, Worker
+from pipeline.jobs.result import TokenizeResult
+from pipeline.jobs.siblings import current_siblings
+from pipeline.jobs.worker import Worker
 from pipeline.models.folder import trained_image_size
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer
@@ -45,6 +49,8 @@ def run(
     plan: Plan | None = None,
     wait: bool = True,
     allow_execution_change: bool = False,
+    allow_other_sources: bool = False,
+    allow_slow: bool = False,
     show_progress: bool = True,
 ) -> TokenizeResult:
     """Commit every pending source shard that nobody else is working on; finish with the manifest.
@@ -55,6 +61,8 @@ def run(
         wait: at the end wait for the claims of other processes, and take over those that die.
         allow_execution_change: go on with another precision, device, batch size or library version than
             the store's parts were made with.
+        allow_other_sources: go on where all that is committed is of other source shards.
+        allow_slow: go on with a precision that the processor has no instructions for.
 
     Raises VqtokError for what concerns the whole job; a source shard that cannot be tokenized is recorded,
     left pending and named in the result.
@@ -62,10 +70,12 @@ def run(
     if plan is None:
         plan = make_plan(config)
         refuse_replaced_sources(plan)
+        if not allow_other_sources:
+            refuse_other_sources(plan)
         if is_finished(plan, config):
-            return TokenizeResult(plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
+            return TokenizeResult(store=plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
     try:
-        return _work_on(plan, config, wait, allow_execution_change, show_progress)
+        return _work_on(plan, config, wait, allow_execution_change, allow_slow, show_progress)
     except OSError as error:  # full, read-only, gone: sources and tokenizers have errors of their own
         cause = "server" if is_url(plan.store.root) else "disk"
         raise StoreError(
@@ -81,14 +91,17 @@ def run(
 
 
 def _work_on(
-    plan: Plan, config: Config, wait: bool, allow_execution_change: bool, show_progress: bool
+    plan: Plan, config: Config, wait: bool, allow_execution_change: bool, allow_slow: bool, show_progress: bool
 ) -> TokenizeResult:
+    refuse_unwritable(plan.store)
     world = current_world()
     tokenizer = load_tokenizer(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
     ImageTransform(config.image)  # refuses a decoder that is not here, before a store is born that is bound to it
     birth = make_birth(config, tokenizer)
+    if not allow_slow:
+        refuse_slow_precision(config, tokenizer, world.device)
     create_or_compare(plan.store, birth)
     if world.is_main:
         _warn_of_another_size(config)
@@ -100,6 +113,8 @@ def _work_on(
         if not allow_execution_change:
             refuse_other_execution(plan, encoder.execution)
         prepare_hierarchy(plan.store, birth, tokenizer.codebook.table)
+        if siblings := current_siblings():
+            siblings.begin_work()
         with JobProgress(plan, enabled=show_progress and world.is_main):
             result = Worker(plan, birth, encoder, claims, _handout(plan, claims, world)).work(wait)
         if result.complete:
@@ -121,11 +136,15 @@ def _warn_of_another_size(config: Config) -> None:
 
 
 def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
-    """What a store of this configuration is born as."""
+    """What a store of this configuration is born as. Raises ConfigError for a size that the tokenizer cannot take."""
     codebook = tokenizer.codebook
+    try:
+        geometry = tokenizer.geometry(config.image.size)
+    except TokenizerError as error:
+        raise ConfigError(f"image.size: the tokenizer in {config.tokenizer.path} cannot take it: {error}") from error
     return Birth(
         identity=job_identity(config),
-        geometry=tokenizer.geometry(config.image.size),
+        geometry=geometry,
         codebook=CodebookRecord(
             kind=codebook.kind,
             vocab_size=codebook.vocab_size,

@@ -4,55 +4,24 @@ import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import torch
 
 from pipeline.claims import Claims
 from pipeline.errors import SourceError, VqtokError
-from pipeline.jobs.bounds import Bounds, Load, find_bounds
+from pipeline.jobs.bounds import Load, in_all
+from pipeline.jobs.cores import IdleCores
 from pipeline.jobs.encoding import ShardEncoder
 from pipeline.jobs.failing import note_failure
 from pipeline.jobs.handout import Handout
 from pipeline.jobs.plan import Plan
+from pipeline.jobs.result import TokenizeResult
 from pipeline.records import SourceShard
 from pipeline.store.birth import Birth
 from pipeline.store.commits import CommitRecord, is_committed
 from pipeline.store.failures import clear_failure
 from pipeline.store.writer import EncodedShard, commit_part
 from pipeline.threads import is_thread_shortage
-
-
-@dataclass
-class TokenizeResult:
-    """What one process knows at its end."""
-
-    store: str
-    planned: int
-    """Source shards of the configuration."""
-    committed: int
-    """How many of them are committed, by whomever."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """Why source shards failed in this process, by path."""
-    images: int = 0
-    """Samples that this process committed or rejected."""
-    seconds: float = 0.0
-    bounds: Bounds | None = None
-    """What bounded this process; None where it committed nothing."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every source shard of the configuration is committed."""
-        return self.committed == self.planned
-
-    def __str__(self) -> str:
-        lines = [f"{path} stays pending: {reason}" for path, reason in self.failures.items()]
-        if self.images:
-            lines.append(f"{self.images:,} images in this process, {self.images / self.seconds:,.0f} images/s")
-        if self.bounds:
-            lines.append(str(self.bounds))
-        lines.append(f"{self.store}: {self.committed} of {self.planned} source shards are committed")
-        return "\n".join(lines)
 
 
 class Worker:
@@ -71,7 +40,7 @@ class Worker:
         self._writing: tuple[SourceShard, Future[CommitRecord]] | None = None
 
     def work(self, wait: bool) -> TokenizeResult:
-        started = time.monotonic()
+        started, idle = time.monotonic(), IdleCores(self._encoder.threads["cores"])
         with ThreadPoolExecutor(1, "write") as writer:
             writer.submit(int).result()  # starts its thread, which may be impossible when memory is short later
             for shards in self._handout.rounds(wait):
@@ -84,7 +53,8 @@ class Worker:
             failures=self._failures,
             images=self._images,
             seconds=time.monotonic() - started,
-            bounds=find_bounds(self._loads),
+            loads=in_all(self._loads),
+            idle=idle.share(),
         )
 
     def _count_committed(self) -> int:
@@ -122,7 +92,9 @@ class Worker:
         (shard, future), self._writing = self._writing, None
         with self._recording_failure(shard):
             commit = future.result()
-            self._loads.append(Load(commit.seconds, commit.threads, self._encoder.encoder.on_cpu))
+            self._loads.append(
+                Load(commit.seconds, commit.threads, self._encoder.encoder.on_cpu, self._encoder.bf16_helps)
+            )
 
     @contextlib.contextmanager
     def _recording_failure(self, shard: SourceShard) -> Iterator[None]:

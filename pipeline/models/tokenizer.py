@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.errors import TokenizerError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.blocks import BlockLayout
 from pipeline.models.folder import TokenizerIdentity
@@ -119,13 +119,13 @@ class VqvaeTokenizer:
         `fp32` means float32 throughout: TF32, which torch allows in convolutions by default, is off. `tf32` is
         for CUDA. For `bf16` and `fp16` a copy of the encoder is made; the model itself stays float32.
 
-        Raises TokenizerError for an unknown precision, and for one that the device lacks.
+        Raises TokenizerError for an unknown precision, ConfigError for one that the device lacks.
         """
         if precision not in _DTYPES:
             raise TokenizerError(f"no precision {precision!r}; known: {', '.join(_DTYPES)}")
         kind = torch.device(device).type
         if precision == "tf32" and kind != "cuda":
-            raise TokenizerError(f"precision tf32 is for CUDA, and this device is {kind}: use fp32 or bf16")
+            raise ConfigError(f"tokenize.precision: tf32 is for CUDA, and this device is {kind}: set it to fp32")
         self._precision = precision
         # channels_last is what convolutions want, on CPUs and on GPUs with tensor cores.
         self.model.to(device).to(memory_format=torch.channels_last)

@@ -1,0 +1,65 @@
+"""What processes know at the end of a tokenization job. Imports neither torch nor Zarr."""
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from pipeline.jobs.bounds import Bounds, Load, find_bounds
+from pipeline.records import Record
+
+
+class TokenizeResult(Record):
+    """What one process, or several together, know at their end."""
+
+    store: str
+    planned: int
+    """Source shards of the configuration."""
+    committed: int
+    """How many of them are committed, by whomever."""
+    failures: dict[str, str] = Field(default={})
+    """Why source shards failed in these processes, by path."""
+    images: int = 0
+    """Samples that these processes committed or rejected."""
+    seconds: float = 0.0
+    loads: tuple[Load, ...] = ()
+    """What the stages did."""
+    idle: float | None = None
+    """Share of the CPU time of their cores that nobody used meanwhile; None where that is unknown."""
+    processes: int = 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether every source shard of the configuration is committed."""
+        return self.committed == self.planned
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """What bounded them; None where they committed nothing."""
+        return find_bounds(self.loads, self.idle)
+
+    def __str__(self) -> str:
+        lines = [f"{path} stays pending: {reason}" for path, reason in self.failures.items()]
+        if self.images:
+            who = "this process" if self.processes == 1 else f"{self.processes} processes"
+            lines.append(f"{self.images:,} images in {who}, {self.images / self.seconds:,.0f} images/s")
+        if self.bounds:
+            lines.append(str(self.bounds))
+        lines.append(f"{self.store}: {self.committed} of {self.planned} source shards are committed")
+        return "\n".join(lines)
+
+
+def together(results: Sequence[TokenizeResult]) -> TokenizeResult:
+    """What processes that worked side by side came to, at least one."""
+    last = max(results, key=lambda result: result.committed)
+    idle = [result.idle for result in results if result.idle is not None]
+    return TokenizeResult(
+        store=last.store,
+        planned=last.planned,
+        committed=last.committed,
+        failures={path: reason for result in results for path, reason in result.failures.items()},
+        images=sum(result.images for result in results),
+        seconds=max(result.seconds for result in results),
+        loads=tuple(load for result in results for load in result.loads),
+        idle=min(idle, default=None),
+        processes=len(results),
+    )
