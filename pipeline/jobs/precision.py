@@ -40,8 +40,8 @@ def refuse_slow_precision(config: Config, tokenizer: Tokenizer, device: torch.de
     if low_ms > _CLEARLY * full_ms:
         height, width = _probe_size(config, tokenizer)
         raise ConfigError(
-            f"tokenize.precision: {precision} is {low_ms / full_ms:.1f} times slower than fp32 on this processor, as if "
-            f"it had no instructions for it: {low_ms:.2f} against {full_ms:.2f} ms of a core for an image of "
+            f"tokenize.precision: {precision} is {low_ms / full_ms:.1f} times slower than fp32 on this processor, "
+            f"as if it had no instructions for it: {low_ms:.2f} against {full_ms:.2f} ms of a core for an image of "
             f"{height} x {width} pixels; set tokenize.precision=fp32, or accept it with --allow-slow"
         )
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipeline import __version__
 from pipeline.config import Config
 from pipeline.errors import IncompleteStore
 from pipeline.files import is_url
-from pipeline.jobs.plan import refuse_other_identity, store_of
-from pipeline.records import Record
+from pipeline.jobs.plan import job_identity, refuse_other_identity, store_of
+from pipeline.records import Record, digest_of
 from pipeline.store.manifest import read_manifest
 
 
@@ -23,6 +24,8 @@ class Report(Record):
 
     content_digest: str
     """Of the store that the figures are of."""
+    basis: str
+    """Digest of all else that they depend on: what the store is compared with, and the version of vqtok."""
     store: str
     html: str
     picture: str | None
@@ -96,13 +99,27 @@ def run(config: Config) -> Report:
     folder = report_folder(config.tokenize.store)
     try:
         report = Report.model_validate_json((folder / "report.json").read_bytes())
-        if report.content_digest == manifest.content_digest:
+        if (report.content_digest, report.basis) == (manifest.content_digest, basis_of(config)):
             return report
     except (OSError, ValidationError):
         pass  # none yet, or of another version
     from pipeline.jobs.reporting import make_report  # importing torch takes seconds
 
     return make_report(config, folder)
+
+
+def basis_of(config: Config) -> str:
+    """Digest of what decides the figures of a given store. Raises TokenizerError."""
+    return digest_of(
+        {
+            "version": __version__,
+            "identity": job_identity(config),
+            "source": config.source.model_dump(mode="json"),
+            "image": config.image.model_dump(mode="json"),
+            "store": config.tokenize.store,
+            "batch_size": config.tokenize.batch_size,
+        }
+    )
 
 
 def report_folder(store: str) -> Path:

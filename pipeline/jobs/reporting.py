@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import LocalFiles, files_at
 from pipeline.jobs.page import report_page
 from pipeline.jobs.rejects import read_rejects
-from pipeline.jobs.report import Report
+from pipeline.jobs.report import Report, basis_of
 from pipeline.jobs.rows import images_of_rows
 from pipeline.jobs.training.pictures import PICTURED, comparison_png, evenly_spaced
 from pipeline.jobs.training.tally import Tally
@@ -49,6 +49,7 @@ def make_report(config: Config, folder: Path) -> Report:
         psnr = tally.psnr
     report = Report(
         content_digest=store.content_digest,
+        basis=basis_of(config),
         store=config.tokenize.store,
         html=str(folder / "report.html"),
         picture=str(folder / "reconstructions.png") if png else None,

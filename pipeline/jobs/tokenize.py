@@ -4,6 +4,7 @@ Any number of processes may run it on one store, started together or not, on one
 share nothing but the store, join no process group, and may come and go at any time.
 """
 
+import errno
 import random
 import sys
 import time
@@ -11,7 +12,7 @@ import time
 from pipeline.claims import Claims
 from pipeline.config import Config
 from pipeline.errors import ConfigError, StoreError, TokenizerError, VqtokError
-from pipeline.files import is_url
+from pipeline.files import Files, is_url
 from pipeline.jobs.encoding import shard_encoder
 from pipeline.jobs.execution import refuse_other_execution
 from pipeline.jobs.failing import end_hung_process
@@ -41,6 +42,8 @@ from pipeline.world import World, current_world
 # What is claimed while the manifest is made; no part is called so.
 _MANIFEST = "manifest"
 _POLL_SECONDS = 0.2
+# A folder that cannot be made, whatever the disk has left.
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def run(
@@ -102,7 +105,7 @@ def _work_on(
     birth = make_birth(config, tokenizer)
     if not allow_slow:
         refuse_slow_precision(config, tokenizer, world.device)
-    create_or_compare(plan.store, birth)
+    _bear(plan.store, birth)
     if world.is_main:
         _warn_of_another_size(config)
     with (
@@ -120,6 +123,16 @@ def _work_on(
         if result.complete:
             _finish(plan, birth, claims, wait)
     return result
+
+
+def _bear(store: Files, birth: Birth) -> None:
+    """Create the store or compare it. Raises ConfigError for a place that lets nobody create anything."""
+    try:
+        create_or_compare(store, birth)
+    except OSError as error:
+        if is_url(store.root) or error.errno not in _NO_PLACE:
+            raise
+        raise ConfigError(f"tokenize.store: {store.root} cannot be written: {error}") from error
 
 
 def _warn_of_another_size(config: Config) -> None:
