@@ -64,9 +64,10 @@ def test_commands_are_listed_in_the_order_of_use(tmp_path: Path) -> None:
     assert listed == ["sample", "train", "tokenize", "run", "status", "verify", "show", "clean", "report"]
 
 
-def test_python_m_pipeline_is_the_same_command() -> None:
+@pytest.mark.parametrize("module", ["pipeline", "pipeline.cli"])
+def test_python_m_is_the_same_command(module: str) -> None:
     script = Path(sys.executable).with_name("vqtok")
-    assert cold(script, "--version") == cold(sys.executable, "-m", "pipeline", "--version")
+    assert cold(script, "--version") == cold(sys.executable, "-m", module, "--version")
 
 
 def test_the_python_of_the_readme_runs(finished: Job) -> None:

@@ -53,6 +53,7 @@ LIGHT = {
     "dry run": ["tokenize", "--dry-run", "--config"],
     "nothing to do": ["tokenize", "--config"],
     "report that is there": ["report", "--config"],
+    "all in one with nothing to do": ["run", "--processes", "2", "--config"],
 }
 
 

@@ -14,7 +14,8 @@ def describe_other_parts(plan: Plan) -> str | None:
     count = other_parts(plan)
     if not count:
         return None
-    parts = "1 committed part is of a source shard" if count == 1 else f"{count:,} committed parts are of source shards"
+    one, many = "1 committed part is of a source shard", f"{count:,} committed parts are of source shards"
+    parts = one if count == 1 else many
     return f"{plan.store.root}: {parts} that this configuration does not name"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_store import COLLECTION, Child, Job, cold, wait_for
+from fixtures_store import COLLECTION, Child, Job, cold, cold_python, wait_for
 
 from pipeline.jobs.launch import launch
 
@@ -98,6 +98,35 @@ def test_what_else_is_called_pipeline_is_not_run(job: Job, tmp_path: Path) -> No
     )
     assert "another" not in done.out + done.err
     assert (done.status, len(job.commits)) == (0, len(COLLECTION)), done.err
+
+
+NOT_OURS = """
+import subprocess, sys
+from pipeline.jobs import launch
+start = subprocess.Popen
+launch.subprocess.Popen = lambda command, **options: start([sys.executable, "-c", ""], **options)
+from pipeline.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+def test_processes_that_did_not_do_the_work_are_no_success_and_the_launcher_imports_no_torch(job: Job) -> None:
+    done = cold_python(NOT_OURS, "tokenize", "--processes", "2", "--config", job.file)
+    assert (done.status, done.out) == (1, "False\n")
+    assert "vqtok: 2 of 2 processes ended without having tokenized" in done.err
+
+
+def test_what_all_processes_meet_is_told_once(job: Job) -> None:
+    done = cold(
+        *(sys.executable, "-m", "pipeline", "tokenize", "--processes", "2", "--config", job.file),
+        *("--set", "image.size=30"),
+    )
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("starting 2 processes: loading PyTorch\nvqtok: image.size: ")
+    assert done.err.count("\n") == 2
 
 
 def test_a_bad_tokenizer_is_told_once_and_at_once(job: Job) -> None:

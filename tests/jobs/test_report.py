@@ -108,6 +108,8 @@ def test_a_report_is_made_once_for_a_content(damageable: Job) -> None:
     written = path.stat().st_mtime_ns
     assert report.run(damageable.config()) == first
     assert path.stat().st_mtime_ns == written
+    assert report.run(damageable.config("tokenize.batch_size=2")).images_rebuilt < first.images_rebuilt
+    assert report.run(damageable.config()) == first
     write_shard(damageable.source / "train-0005.tar", [("new", MIXED["grey"][0])])
     assert damageable.run().complete
     second = report.run(damageable.config())

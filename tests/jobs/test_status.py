@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from fixtures_store import COLLECTION, ROWS, Halt, Job, make_job, vqtok, wait_for
 
-from pipeline.claims import Claim
+from pipeline.claims import START, Claim, Claims, read_claims, read_starts
 from pipeline.errors import ConfigError, CorruptStore
 from pipeline.files import LocalFiles
 from pipeline.jobs import status
@@ -36,6 +36,7 @@ FIELDS = {
     "pending_bytes": int,
     "fraction_done": float,
     "running": list,
+    "starting": int,
     "failed": list,
     "unplanned": list,
     "written": int,
@@ -83,6 +84,19 @@ def test_a_job_that_nobody_has_begun(job: Job) -> None:
         "nobody is at work: run vqtok tokenize",
     ]
     assert not job.store.exists()
+
+
+def test_processes_that_start_up_count_as_at_work(job: Job) -> None:
+    files = LocalFiles(job.store)
+    with Claims(files, 60) as claims:
+        claims.acquire(f"{START}3-0123456789ab")
+        answer = asked(job)
+        assert (answer["starting"], answer["running"]) == (3, [])
+        assert status_table(status.run(job.config())).endswith("\nstarting up: 3 processes, loading PyTorch")
+        (gone,) = (start.model_copy(update={"pid_started": 1}) for start in read_starts(files))
+        files.put(f"claims/{gone.part}.json", gone.to_json())
+        assert status.run(job.config()).starting == 0  # it was killed meanwhile
+    assert read_claims(files) == []
 
 
 def test_a_finished_job(finished: Job) -> None:
