@@ -120,7 +120,7 @@ $(BENCH)/installed: .venv/installed pyproject.toml
 	@$(UV) pip install --quiet --python $(BENCH)/bin/python --editable '.[bench]'
 	@touch $@
 
-bench-tokenize: setup ## how fast photographs become tokens, beside other ways (some 15 minutes): ARGS="--markdown docs/benchmarks.md"
+bench-tokenize: setup ## how fast photographs become tokens, beside other ways (15 minutes): ARGS="--markdown docs/benchmarks.md"
 	@$(BIN)/python scripts/bench_tokenize.py $(ARGS)
 
 bench-gpu: setup ## the same on a GPU, with a large tokenizer too

@@ -1,6 +1,6 @@
 """How fast photographs become tokens, beside other ways to make the same ones, and what bounds it.
 
-    make bench-tokenize                                             runs this with ARGS, some 15 minutes
+    make bench-tokenize                                             runs this with ARGS, at most about 15 minutes
     python scripts/bench_tokenize.py --source 'photos-*.tar'        on your photographs
     python scripts/bench_tokenize.py --growth quick                 cost as vocabulary, image and collection grow
     python scripts/bench_tokenize.py --markdown docs/benchmarks.md  puts the tables into the page
@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -45,6 +46,7 @@ QUICK_SIDES = (32,)
 @click.option("--source", "patterns", multiple=True, metavar="PATTERN", help="Your tars instead of the sample set.")
 @click.option("--seconds", default=2.0, show_default=True, help="What a turn of vqtok takes, about.")
 @click.option("--rounds", default=5, show_default=True, help="Turns of each, of which the best counts.")
+@click.option("--minutes", default=15.0, show_default=True, help="Of it all: rounds are left out to keep to it.")
 @click.option("--growth", type=click.Choice(list(SETTINGS)), help="Measure growth and nothing else.")
 @click.option("--quick", is_flag=True, help="32 photographs of 32 px and one turn: does it run?")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Put the section into this file.")
@@ -53,6 +55,7 @@ def main(
     patterns: tuple[str, ...],
     seconds: float,
     rounds: int,
+    minutes: float,
     growth: str | None,
     quick: bool,
     markdown: Path | None,
@@ -65,7 +68,7 @@ def main(
         if growth:
             name, section = "growth", growth_report(SETTINGS[growth], folder, bench_command("bench-tokenize"), _say)
         else:
-            effort, sides = (QUICK, QUICK_SIDES) if quick else (Effort(seconds, rounds), sides)
+            effort, sides = (QUICK, QUICK_SIDES) if quick else (Effort(seconds, rounds, limit_s=60 * minutes), sides)
             name, section = "tokenize", _measure(sides, patterns, effort, folder)
     except (Incomplete, VqtokError) as error:
         click.echo(error, err=True)
@@ -79,13 +82,18 @@ def main(
 
 
 def _measure(sides: tuple[int, ...], patterns: tuple[str, ...], effort: Effort, folder: Path) -> str:
+    started = time.monotonic()
     photographs = "your own" if patterns else "the crops of `vqtok sample`"
     files = read_photographs(patterns or sample_patterns(folder / "sample"))
     _say(f"{len(files):,} photographs, {sum(map(len, files)) / len(files) / 1e3:,.1f} kB each")
     tokenizer = save_random_model(folder / "tokenizer")
     with OneCoreProcesses(2) as processes:
         rates = ProductRates(list(DTYPES.values()), available_cores())
-        results = [measure_side(side, files, tokenizer, effort, processes, rates, _say) for side in sides]
+        results = []
+        for number, side in enumerate(sides):
+            left_s = effort.limit_s - (time.monotonic() - started)
+            share = replace(effort, limit_s=left_s / (len(sides) - number))
+            results.append(measure_side(side, files, tokenizer, share, processes, rates, _say))
     return report(results, rates, effort, photographs, bench_command("bench-tokenize"))
 
 

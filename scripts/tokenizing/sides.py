@@ -1,7 +1,9 @@
 """All contestants at one image size, and what their rates say together."""
 
 import itertools
+import math
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +66,8 @@ class Effort:
     rounds: int
     images: int | None = None
     """So many photographs instead."""
+    limit_s: float = math.inf
+    """What one image size may take in all, as long as every contestant has had a turn that counts."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,15 @@ def measure_side(
 
     Raises Incomplete when one of them does not do its work.
     """
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vqtok-bench-") as name:
         images = effort.images or _images_in(effort.seconds, side, files, tokenizer, Path(name))
         say(f"{side} px, {images:,} photographs")
         bench = _Bench(side, write_photos(Path(name) / "photos", files, images), tokenizer, Path(name))
         peers = bench.peers()
         try:
-            rates = best_of(bench.ours(product_rates) | peers | bench.scaling(processes), effort.rounds, say)
+            left_s = effort.limit_s - (time.monotonic() - started)
+            rates = best_of(bench.ours(product_rates) | peers | bench.scaling(processes), effort.rounds, say, left_s)
         finally:
             for peer in peers.values():
                 peer.close()

@@ -1,6 +1,7 @@
 """`make bench-tokenize` on a few photographs, and the proof that it notices work that was not done."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,19 @@ def test_sections_of_a_page_do_not_disturb_each_other(tmp_path: Path) -> None:
     assert page.read_text() == (
         "# Benchmarks\n\n<!-- one -->\n## One \\1 again\n<!-- /one -->\n\n<!-- two -->\n## Two\n<!-- /two -->\n"
     )
+
+
+def test_rounds_are_left_out_where_the_time_is_over() -> None:
+    said: list[str] = []
+    turns: list[float] = []
+
+    def contestant() -> float:
+        turns.append(time.monotonic())
+        time.sleep(0.02)
+        return float(len(turns))
+
+    assert best_of({"a": contestant}, 50, said.append, 0.0) == {"a": 2.0}  # one that does not count, one that does
+    assert said[-1] == "  1 of 50 rounds: the time is over"
+    turns.clear()
+    best_of({"a": contestant}, 50, said.append, 0.3)
+    assert 2 <= len(turns) <= 16
