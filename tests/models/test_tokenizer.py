@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import TokenizerError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
 from pipeline.models.blocks import layout_named
 from pipeline.models.tokenizer import Precision, Tokenizer, VqvaeTokenizer, normalize_pixels, to_pixels
@@ -108,7 +108,7 @@ def test_an_unknown_precision_is_refused() -> None:
 
 
 def test_tf32_on_a_cpu_is_refused() -> None:
-    with pytest.raises(TokenizerError, match="precision tf32 is for CUDA, and this device is cpu: use fp32 or bf16"):
+    with pytest.raises(ConfigError, match=r"tokenize\.precision: tf32 is for CUDA, and this device is cpu"):
         tokenizer().to("cpu", "tf32")
 
 
