@@ -102,10 +102,11 @@ def test_what_else_is_called_pipeline_is_not_run(job: Job, tmp_path: Path) -> No
 
 NOT_OURS = """
 import subprocess, sys
-from pipeline.jobs import launch
-start = subprocess.Popen
-launch.subprocess.Popen = lambda command, **options: start([sys.executable, "-c", ""], **options)
 from pipeline.cli import main
+class Other(subprocess.Popen):
+    def __init__(self, command, **options):
+        super().__init__([sys.executable, "-c", ""], **options)
+subprocess.Popen = Other
 try:
     main(sys.argv[1:])
 finally:
