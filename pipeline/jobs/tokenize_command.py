@@ -29,7 +29,7 @@ def tokenize_as_asked(
     Raises VqtokError as `tokenize.run` does.
     """
     if siblings := current_siblings():
-        result = _tokenize_here(config, options)
+        result = _tokenize_here(config, options, None)
         siblings.leave_result(result)
         return 0 if result.complete else 1
     plan = make_plan(config)
@@ -62,15 +62,16 @@ def _tokenize(
         return tokenize_in_processes(plan.store, [*config_arguments, *flags], processes, timeout_s)
     with announced(plan.store, 1, timeout_s):
         import pipeline.jobs.tokenize  # noqa: F401
-    result = _tokenize_here(config, options)
+    result = _tokenize_here(config, options, plan)
     return 0 if result.complete else 1, result
 
 
-def _tokenize_here(config: Config, options: Mapping[str, bool]) -> TokenizeResult:
+def _tokenize_here(config: Config, options: Mapping[str, bool], plan: Plan | None) -> TokenizeResult:
     from pipeline.jobs import tokenize as job
 
     return job.run(
         config,
+        plan=plan,
         wait=not options["no_wait"],
         allow_execution_change=options["allow_execution_change"],
         allow_other_sources=options["allow_other_sources"],
