@@ -170,12 +170,13 @@ def test_all_ranks_save_the_same_step_when_one_is_told_to_stop(images: Path, tmp
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
 def test_torchrun_hands_a_signal_on_and_waits_for_the_save(number: signal.Signals, untrained: TrainingJob) -> None:
     untrained.write(steps=10_000)
-    program = Path(sys.executable).parent / "torchrun"
+    programs = Path(sys.executable).parent
     words = ["--standalone", "--nproc-per-node", "2", "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]
-    file = untrained.tokenizer / "checkpoints/step-000006"
-    script = f"while ! [ -e {file} ]; do sleep 0.1; done; kill -{number.name[3:]} $$$"
-    command = f"{program} {' '.join(words)} --no-python {program.with_name('vqtok')} train --config {untrained.file} & p=$!; " + script.replace(
-        "$$$", "$p; wait $p"
+    words += ["--no-python", str(programs / "vqtok"), "train", "--config", str(untrained.file)]
+    saved = untrained.tokenizer / "checkpoints/step-000006"
+    command = (
+        f"{programs / 'torchrun'} {' '.join(words)} & p=$!; while ! [ -e {saved} ]; do sleep 0.1; done; "
+        f"kill -{number.name[3:]} $p; wait $p"
     )
     done = cold("bash", "-mc", command)
     assert done.status != 0
