@@ -46,7 +46,7 @@ class _Commands(click.Group):
 
 def _complain(error: Exception) -> None:
     """Print an error, unless one of the processes that were started with this one has printed the same."""
-    from pipeline.jobs.siblings import current_siblings
+    from pipeline.jobs.work.siblings import current_siblings
 
     siblings = current_siblings()
     if siblings is None or siblings.is_first(str(error)):
@@ -111,7 +111,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for 
 @click.argument("folder", type=click.Path(path_type=Path))
 def sample(folder: Path) -> None:
     """Make a sample data set of real photographs in FOLDER, without a download."""
-    from pipeline.jobs import sample as job
+    from pipeline.jobs.sampling import job
 
     click.echo(job.run(folder))
 
@@ -124,7 +124,7 @@ def train(config: Config, allow_change: bool) -> None:
 
     SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint after the step at hand.
     """
-    from pipeline.jobs import train as job
+    from pipeline.jobs.training import job
     from pipeline.world import end_process
 
     try:
@@ -157,7 +157,7 @@ def tokenize(config: Config, dry_run: bool, processes: int, **options: bool) -> 
 
         click.echo(make_plan(config))
     else:
-        from pipeline.jobs.tokenize_command import tokenize_as_asked
+        from pipeline.jobs.tokenizing.command import tokenize_as_asked
 
         sys.exit(tokenize_as_asked(config, _config_arguments(), processes, options))
 
@@ -169,8 +169,8 @@ def tokenize(config: Config, dry_run: bool, processes: int, **options: bool) -> 
 @_processes
 def run(config: Config, allow_change: bool, processes: int, **options: bool) -> None:
     """All in one: train a tokenizer unless there is one, tokenize, report."""
-    from pipeline.jobs import train as train_job
-    from pipeline.jobs.tokenize_command import tokenize_as_asked
+    from pipeline.jobs.tokenizing.command import tokenize_as_asked
+    from pipeline.jobs.training import job as train_job
 
     trained = train_job.ensure(config, allow_change=allow_change)
     click.echo(trained or f"{config.tokenizer.path}: a tokenizer is there")
@@ -178,7 +178,7 @@ def run(config: Config, allow_change: bool, processes: int, **options: bool) -> 
     status = tokenize_as_asked(config, _config_arguments(), processes, options)
     if status:
         sys.exit(status)
-    from pipeline.jobs import report as report_job
+    from pipeline.jobs.reporting import job as report_job
 
     click.echo(report_job.run(config))
 
@@ -198,8 +198,8 @@ def run(config: Config, allow_change: bool, processes: int, **options: bool) -> 
 @_as_json
 def status(config: Config, every_s: float | None, as_json: bool) -> None:
     """Say how far a tokenization job is, from any terminal or host."""
-    from pipeline.jobs import status as job
-    from pipeline.jobs import status_table
+    from pipeline.jobs.status import job
+    from pipeline.jobs.status import table as status_table
     from pipeline.jobs.terminal import fitted
 
     if every_s is not None:
@@ -232,18 +232,18 @@ def verify(config: Config, quick: bool, rate: float | None, as_json: bool) -> No
 
     Without --quick every key, every checksum and every token is checked.
     """
-    from pipeline.jobs.verify import check_commits
+    from pipeline.jobs.verifying.commits import check_commits
 
     if quick and rate is not None:
         raise click.UsageError("--quick reads no rows, so it cannot encode any again; leave out --quick or --rate.")
     show_progress = sys.stderr.isatty()
     result = check_commits(config)
     if not quick:
-        from pipeline.jobs.contents import check_contents
+        from pipeline.jobs.verifying.contents import check_contents
 
         check_contents(config, result, show_progress)
     if rate is not None:
-        from pipeline.jobs.reencoding import encode_again
+        from pipeline.jobs.verifying.reencoding import encode_again
 
         encode_again(config, result, rate, show_progress)
     click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
@@ -259,7 +259,7 @@ def show(store: str, key: str, as_json: bool) -> None:
 
     STORE is the folder or URL of a token store. Write -- before a KEY that begins with a dash.
     """
-    from pipeline.jobs import show as job
+    from pipeline.jobs.showing import job
 
     found = job.run(store, key, show_progress=sys.stderr.isatty())
     click.echo(json.dumps(found.to_json()) if as_json else found)
@@ -280,7 +280,7 @@ def clean(config: Config, as_json: bool) -> None:
 @_with_config
 def report(config: Config) -> None:
     """Write report.html with figures and pictures of a finished store, and print the figures."""
-    from pipeline.jobs import report as job
+    from pipeline.jobs.reporting import job
 
     click.echo(job.run(config))
 

@@ -26,11 +26,11 @@ from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer, normalize_pixels
 from pipeline.overlap import prefetch
 from pipeline.source.batches import image_batches
-from pipeline.source.images import ImageTransform
-from pipeline.source.opening import source_at
-from pipeline.source.samples import SampleReader
+from pipeline.source.containers.samples import SampleReader
+from pipeline.source.images.transform import ImageTransform
 from pipeline.source.selection import Selection
-from pipeline.source.shards import find_source_shards
+from pipeline.source.shards.find import find_source_shards
+from pipeline.source.shards.opening import source_at
 from pipeline.store import TokenStore
 from pipeline.threads import one_thread
 from pipeline.world import available_cores

@@ -37,15 +37,17 @@ from webdataset import TarWriter
 from pipeline import claims
 from pipeline.config import Config, load_config
 from pipeline.files import Files, files_at
-from pipeline.jobs import handout, tokenize, worker
 from pipeline.jobs.plan import make_plan
+from pipeline.jobs.tokenizing import job as tokenize
+from pipeline.jobs.tokenizing import worker
+from pipeline.jobs.work import handout
 from pipeline.models.pretrained import load_tokenizer, save_tokenizer
 from pipeline.models.vqvae import SimpleVQVAE
 from pipeline.records import Normalization
-from pipeline.store.birth import Birth, create_or_compare
-from pipeline.store.commits import SourceRecord
-from pipeline.store.hierarchy import prepare_hierarchy
-from pipeline.store.writer import EncodedShard, commit_part
+from pipeline.store.schema.birth import Birth, create_or_compare
+from pipeline.store.schema.commits import SourceRecord
+from pipeline.store.writing.hierarchy import prepare_hierarchy
+from pipeline.store.writing.writer import EncodedShard, commit_part
 
 SIDE_AND_VOCAB = {32: 512, 64: 512, 256: 1024}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.store import libc
-from pipeline.store.reserved import Reserved
-from pipeline.store.space import space
+from pipeline.store.memory import libc
+from pipeline.store.memory.reserved import Reserved
+from pipeline.store.memory.space import space
 
 SMALL_RANGE = 6 * mmap.PAGESIZE
 

@@ -34,17 +34,17 @@ from support import encoded, write_tar
 
 from pipeline.config import Config, load_config
 from pipeline.files import LocalFiles
-from pipeline.jobs import tokenize
+from pipeline.jobs.tokenizing import job as tokenize
 from pipeline.models.pretrained import save_tokenizer
 from pipeline.models.vqvae import SimpleVQVAE
 from pipeline.records import Geometry, Normalization, Reject
-from pipeline.store import names
-from pipeline.store.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
-from pipeline.store.commits import SourceRecord, committed_parts, read_commits
-from pipeline.store.hierarchy import prepare_hierarchy, table_digest
-from pipeline.store.manifest import read_manifest
-from pipeline.store.snapshot import make_manifest
-from pipeline.store.writer import EncodedShard, commit_part
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
+from pipeline.store.schema.commits import SourceRecord, committed_parts, read_commits
+from pipeline.store.schema.manifest import read_manifest
+from pipeline.store.schema.snapshot import make_manifest
+from pipeline.store.writing.hierarchy import prepare_hierarchy, table_digest
+from pipeline.store.writing.writer import EncodedShard, commit_part
 
 IMAGE_SIZE = (16, 24)
 """Height and width of the collection's tokens' images: not square, so that mixing them up shows."""
@@ -370,9 +370,9 @@ _forkserver.set_forkserver_preload(
         "PIL.Image",
         "accelerate",
         "pipeline.cli",
-        "pipeline.jobs.tokenize",
-        "pipeline.jobs.contents",
-        "pipeline.jobs.reporting",
+        "pipeline.jobs.tokenizing.job",
+        "pipeline.jobs.verifying.contents",
+        "pipeline.jobs.reporting.making",
     ]
 )
 

@@ -15,7 +15,7 @@ import yaml
 from fixtures_store import Child, Done, good_samples, vqtok, write_shard
 
 from pipeline.config import Config, load_config
-from pipeline.jobs import train
+from pipeline.jobs.training import job as train
 from pipeline.records import JSON
 
 CHECKPOINTS = (18, 24)

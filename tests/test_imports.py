@@ -38,7 +38,7 @@ def heavy_imports(folder: Path, *arguments: str | Path, before: str = "") -> lis
 @pytest.fixture(scope="module")
 def reported(finished: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The finished job with a report."""
-    from pipeline.jobs import report
+    from pipeline.jobs.reporting import job as report
 
     report.run(finished.config())
     return finished
@@ -64,7 +64,7 @@ def test_light_commands_import_neither_torch_nor_zarr(reported: Job, tmp_path: P
 
 
 def test_the_proof_can_fail(tmp_path: Path) -> None:
-    assert heavy_imports(tmp_path, "--help", before="import pipeline.store.hierarchy") == ["zarr"]
+    assert heavy_imports(tmp_path, "--help", before="import pipeline.store.writing.hierarchy") == ["zarr"]
 
 
 @pytest.mark.parametrize("name", ["help", "status", "quick verification"])
@@ -84,7 +84,8 @@ def test_light_commands_answer_in_under_a_second(reported: Job, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "module", ["pipeline", "pipeline.store", "pipeline.models", "pipeline.jobs.launch", "pipeline.jobs.report"]
+    "module",
+    ["pipeline", "pipeline.store", "pipeline.models", "pipeline.jobs.work.launch", "pipeline.jobs.reporting.job"],
 )
 def test_light_modules_import_no_torch(module: str) -> None:
     done = cold_python(f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])")
@@ -120,10 +121,10 @@ def test_imports_point_down_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_import_that_points_up_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    with (tmp_path / "pipeline/source/tar.py").open("a") as file:
+    with (tmp_path / "pipeline/source/containers/tar.py").open("a") as file:
         file.write("\nfrom pipeline.models.blocks import LAYOUTS\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     status, out = lint_imports()
     assert status == 1
-    assert "pipeline.source.tar -> pipeline.models.blocks" in out
+    assert "pipeline.source.containers.tar -> pipeline.models.blocks" in out

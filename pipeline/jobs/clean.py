@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pipeline.config import Config
 from pipeline.files import Files, files_at
 from pipeline.records import JSON
-from pipeline.store import names
-from pipeline.store.birth import read_birth
-from pipeline.store.commits import committed_parts, read_commit
-from pipeline.store.manifest import read_manifest
-from pipeline.store.writer import delete_attempt
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import read_birth
+from pipeline.store.schema.commits import committed_parts, read_commit
+from pipeline.store.schema.manifest import read_manifest
+from pipeline.store.writing.writer import delete_attempt
 
 
 @dataclass

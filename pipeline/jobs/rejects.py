@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.files import Files
 from pipeline.records import Reject
-from pipeline.store import names
+from pipeline.store.schema import names
 
 # Quoted values and numbers: what differs between two messages of one cause. An apostrophe opens no quotation.
 _VARYING = re.compile(r"""(?<!\w)b?'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)b?"(?:[^"\\]|\\.)*"(?!\w)|\d(?:[\d,.]*\d)?""")

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.loader.order import Rows
 from pipeline.loader.schedule import Schedule
-from pipeline.store.row_array import Located
+from pipeline.store.arrays.row_array import Located
 
 BLOCK_ROWS = 4096
 """Rows that are mixed as one."""

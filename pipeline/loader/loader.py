@@ -13,9 +13,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from pipeline.errors import StoreError
 from pipeline.loader.order import Rows, Stage, cut, lanes
 from pipeline.loader.ordered import OrderedRows, in_batches
+from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
-from pipeline.store.row_array import Located
 
 Remainder = Literal["uneven", "drop", "pad"]
 

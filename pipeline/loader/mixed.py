@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pipeline.errors import StoreError
 from pipeline.models.lookup import lookup
-from pipeline.store.arrays import Array
+from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
-from pipeline.store.birth import smallest_token_dtype
 from pipeline.store.reader import TokenStore
-from pipeline.store.row_array import Located
+from pipeline.store.schema.birth import smallest_token_dtype
+from pipeline.store.types import Array
 
 Offsets = Literal["stack"] | Sequence[int] | None
 

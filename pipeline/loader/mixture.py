@@ -26,8 +26,8 @@ from pipeline.loader.ordered import in_batches
 from pipeline.loader.passes import Progress, Stretch, share, whole_share
 from pipeline.loader.schedule import Schedule
 from pipeline.overlap import prefetch
+from pipeline.store.arrays.row_array import Located
 from pipeline.store.reader import TokenStore
-from pipeline.store.row_array import Located
 
 _BLOCKS_AHEAD = 8
 

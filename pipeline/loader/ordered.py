@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.errors import StoreError
 from pipeline.loader.order import EpochOrder, Rows, Segment, Window
+from pipeline.store.arrays.row_array import Located
 from pipeline.store.reader import TokenStore
-from pipeline.store.row_array import Located
 
 WINDOWS_AHEAD = 2
 

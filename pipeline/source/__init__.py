@@ -1,6 +1,6 @@
-"""From tar files to batches of uint8 images.
+"""From collections to batches of uint8 images.
 
-find_source_shards ──▶ SampleReader ──▶ Selection ──▶ ImageTransform ──▶ image_batches
-which tars             strict tar        image, label,   uint8 [3,H,W]     full batches
-                       → samples         kept fields                       and rejects
+shards ──▶ containers ──▶ Selection ──▶ images ──▶ image_batches
+which      samples,       image, label,   uint8      full batches
+           strictly       kept fields     [3,H,W]    and rejects
 """

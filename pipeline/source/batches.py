@@ -11,9 +11,9 @@ from torch import Tensor
 from pipeline.errors import BadSample
 from pipeline.overlap import ordered_map
 from pipeline.records import Reject
-from pipeline.source.images import ImageTransform
-from pipeline.source.memory import memory_errors
-from pipeline.source.samples import Sample
+from pipeline.source.images.memory import memory_errors
+from pipeline.source.images.transform import ImageTransform
+from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
 
 # For small images, handing each one to a thread takes longer than decoding it.

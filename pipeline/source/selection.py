@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pipeline.config import SourceConfig
 from pipeline.errors import BadLabel, BadSample
-from pipeline.source.samples import Sample
+from pipeline.source.sample import Sample
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm pnm".split())
 NO_LABEL = -1

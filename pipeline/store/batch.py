@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.store.arrays import Array
+from pipeline.store.types import Array
 
 
 class Rows(Protocol):

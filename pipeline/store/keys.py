@@ -9,9 +9,10 @@ from typing import Any, overload
 import numpy as np
 
 from pipeline.overlap import ordered_map
-from pipeline.store.arrays import Array, Texts, chunk_rows
-from pipeline.store.parts import Part
-from pipeline.store.row_texts import RowTexts
+from pipeline.store.arrays.parts import Part
+from pipeline.store.arrays.row_texts import RowTexts
+from pipeline.store.arrays.storage import Texts, chunk_rows
+from pipeline.store.types import Array
 
 # Object stores answer each read after tens of milliseconds; on a local disk it changes little.
 SEARCH_THREADS = 16

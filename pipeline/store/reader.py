@@ -14,21 +14,21 @@ from pipeline.errors import IncompleteStore, StoreError
 from pipeline.files import Files, files_at
 from pipeline.models.lookup import lookup
 from pipeline.records import Geometry, digest_of
-from pipeline.store import names
-from pipeline.store.arrays import Array
+from pipeline.store.arrays.opening import Opening
+from pipeline.store.arrays.parts import Part
+from pipeline.store.arrays.row_array import Located, RowArray
+from pipeline.store.arrays.row_texts import RowTexts
 from pipeline.store.batch import TokenBatch, TokenSample
-from pipeline.store.birth import read_birth
-from pipeline.store.cache import PartCache
-from pipeline.store.commits import committed_parts, read_commits
-from pipeline.store.counts import unpack_counts
-from pipeline.store.hierarchy import check_codebook
+from pipeline.store.cache.parts import PartCache
 from pipeline.store.keys import Keys
-from pipeline.store.manifest import Manifest, read_manifest
-from pipeline.store.opening import Opening
-from pipeline.store.parts import Part
-from pipeline.store.row_array import Located, RowArray
-from pipeline.store.row_texts import RowTexts
-from pipeline.store.snapshot import as_it_was, make_manifest
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import read_birth
+from pipeline.store.schema.commits import committed_parts, read_commits
+from pipeline.store.schema.counts import unpack_counts
+from pipeline.store.schema.manifest import Manifest, read_manifest
+from pipeline.store.schema.snapshot import as_it_was, make_manifest
+from pipeline.store.types import Array
+from pipeline.store.writing.hierarchy import check_codebook
 
 
 class TokenStore:

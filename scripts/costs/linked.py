@@ -8,8 +8,8 @@ from loaders.rows import VOCAB
 from loaders.vqtok import begin_store, commit_rows, finish_store
 
 from pipeline.files import LocalFiles
-from pipeline.store import names
-from pipeline.store.commits import CommitRecord, read_commit
+from pipeline.store.schema import names
+from pipeline.store.schema.commits import CommitRecord, read_commit
 
 # ext4 allows a file 65,000 names, XFS and Btrfs with room for them more.
 _MOST_LINKS = 32_000

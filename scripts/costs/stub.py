@@ -14,12 +14,12 @@ import numpy as np
 from costs.calls import MARKER
 from pipeline.claims import Claims
 from pipeline.files import Files, LocalFiles, files_at
-from pipeline.jobs.handout import Handout
+from pipeline.jobs.work.handout import Handout
 from pipeline.records import Geometry, SourceShard
-from pipeline.store.birth import Birth, CodebookRecord
-from pipeline.store.commits import SourceRecord, committed_parts
-from pipeline.store.failures import clear_failure
-from pipeline.store.writer import EncodedShard, commit_part
+from pipeline.store.schema.birth import Birth, CodebookRecord
+from pipeline.store.schema.commits import SourceRecord, committed_parts
+from pipeline.store.schema.failures import clear_failure
+from pipeline.store.writing.writer import EncodedShard, commit_part
 
 _CLAIM_TIMEOUT_S = 60.0
 

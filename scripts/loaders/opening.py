@@ -12,7 +12,7 @@ import numpy as np
 
 from loaders.rows import VOCAB
 from loaders.vqtok import begin_store, commit_rows, finish_store
-from pipeline.store.birth import Birth
+from pipeline.store.schema.birth import Birth
 
 MOST_SECONDS = 1.0
 

@@ -14,12 +14,13 @@ from loaders.rows import VOCAB, Array
 from pipeline.files import LocalFiles
 from pipeline.loader import TokenLoader
 from pipeline.records import Geometry
-from pipeline.store import TokenStore, names
-from pipeline.store.birth import Birth, CodebookRecord, create_or_compare
-from pipeline.store.commits import SourceRecord, committed_parts, read_commits
-from pipeline.store.hierarchy import prepare_hierarchy
-from pipeline.store.snapshot import make_manifest
-from pipeline.store.writer import EncodedShard, commit_part
+from pipeline.store import TokenStore
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare
+from pipeline.store.schema.commits import SourceRecord, committed_parts, read_commits
+from pipeline.store.schema.snapshot import make_manifest
+from pipeline.store.writing.hierarchy import prepare_hierarchy
+from pipeline.store.writing.writer import EncodedShard, commit_part
 
 PART_ROWS = 8192
 

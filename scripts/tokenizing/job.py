@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from pipeline.config import Config, load_config
-from pipeline.jobs import tokenize
+from pipeline.jobs.tokenizing import job as tokenize
 from pipeline.models.pretrained import save_tokenizer
 from pipeline.models.vqvae import SimpleVQVAE
 from pipeline.records import Normalization

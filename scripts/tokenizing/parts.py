@@ -16,11 +16,11 @@ from pipeline.config import Config
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.source.batches import ImageBatch, image_batches
-from pipeline.source.images import ImageTransform
-from pipeline.source.opening import source_at
-from pipeline.source.samples import SampleReader
+from pipeline.source.containers.samples import SampleReader
+from pipeline.source.images.transform import ImageTransform
 from pipeline.source.selection import Selection
-from pipeline.source.shards import find_source_shards
+from pipeline.source.shards.find import find_source_shards
+from pipeline.source.shards.opening import source_at
 from pipeline.threads import one_thread
 from tokenizing.job import Incomplete
 from tokenizing.photos import Photos

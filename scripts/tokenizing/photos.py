@@ -9,11 +9,11 @@ from webdataset import TarWriter
 
 from pipeline.config import SourceConfig
 from pipeline.errors import SourceError
-from pipeline.jobs import sample
-from pipeline.source.opening import source_at
-from pipeline.source.samples import SampleReader
+from pipeline.jobs.sampling import job as sample
+from pipeline.source.containers.samples import SampleReader
 from pipeline.source.selection import Selection
-from pipeline.source.shards import find_source_shards
+from pipeline.source.shards.find import find_source_shards
+from pipeline.source.shards.opening import source_at
 
 TARS = 4
 _JPEG = b"\xff\xd8"

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.config import load_config
-from pipeline.jobs import tokenize
+from pipeline.jobs.tokenizing import job as tokenize
 from pipeline.malloc import keep_freed_memory
 from tokenizing.job import Incomplete, Job
 

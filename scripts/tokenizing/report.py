@@ -26,7 +26,7 @@ HOW = """`{command}`, on {machine}.
 
 The same photographs for all, {photographs}, to tokens of an untrained `SimpleVQVAE(1024, 64, 128)`. All take turns in
 one process, forwards and backwards, and the best of at most {rounds} turns counts, after one that does not. vqtok is
-its own job (`pipeline.jobs.tokenize.run`), from the first claim to the last commit: reading, decoding, encoding,
+its own job (`pipeline.jobs.tokenizing.job.run`), from the first claim to the last commit: reading, decoding, encoding,
 writing and fsync are in it, imports and loading the model are not; every store was complete, with a row for each
 photograph. The others use the same weights as people do: PIL, torchvision's transforms, the model as it is built, the
 whole matrix of distances; each with one thread or all of them, whichever suits it. Their clock runs from opening the

@@ -14,8 +14,8 @@ from fixtures_store import COLLECTION, ROWS, Halt, Job, all_files, make_job, vqt
 from pipeline.errors import StoreError
 from pipeline.files import files_at
 from pipeline.jobs import clean
-from pipeline.jobs.verify import check_commits
-from pipeline.source.shards import part_name
+from pipeline.jobs.verifying.commits import check_commits
+from pipeline.source.shards.find import part_name
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store", "fixtures_s3"]

@@ -32,12 +32,12 @@ from PIL import Image
 from support import ROOT, encoded, tar_bytes
 
 from pipeline.files import LocalFiles
-from pipeline.jobs.contents import check_contents
-from pipeline.jobs.verify import check_commits
-from pipeline.source.shards import part_name
+from pipeline.jobs.verifying.commits import check_commits
+from pipeline.jobs.verifying.contents import check_contents
+from pipeline.source.shards.find import part_name
 from pipeline.store import TokenStore
-from pipeline.store.commits import committed_parts
-from pipeline.store.names import MANIFEST, STORE
+from pipeline.store.schema.commits import committed_parts
+from pipeline.store.schema.names import MANIFEST, STORE
 
 pytest_plugins = ["fixtures_store"]
 
@@ -405,7 +405,7 @@ def test_memory_too_short_for_threads_is_said_and_nothing_is_lost(job: Job, mega
 ENCODE = """
 import resource, sys, torch
 from pipeline.config import load_config
-from pipeline.jobs.encoding import shard_encoder
+from pipeline.jobs.work.encoding import shard_encoder
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.world import current_world
 config = load_config(sys.argv[1], [])

@@ -89,7 +89,7 @@ def test_the_store_is_that_of_a_local_run(remote: Job, s3: S3, finished: Job) ->
 def test_the_report_on_a_distant_store_is_written_here(
     remote: Job, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.jobs import report
+    from pipeline.jobs.reporting import job as report
 
     assert tokenize(remote, s3).wait().status == 0
     monkeypatch.chdir(tmp_path)

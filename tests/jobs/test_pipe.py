@@ -8,7 +8,8 @@ import pytest
 from fixtures_store import COLLECTION, ROWS, Job, all_files, make_job, vqtok, wait_for
 
 from pipeline.errors import ConfigError
-from pipeline.jobs import report, status
+from pipeline.jobs.reporting import job as report
+from pipeline.jobs.status import job as status
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store"]

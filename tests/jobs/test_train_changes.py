@@ -17,7 +17,7 @@ from fixtures_training import TrainingJob, edit_birth
 
 from pipeline.config import TrainConfig
 from pipeline.errors import TokenizerError
-from pipeline.jobs import train
+from pipeline.jobs.training import job as train
 from pipeline.jobs.training.birth import find_result
 from pipeline.jobs.training.disk import explaining_a_full_disk, in_words
 from pipeline.jobs.training.metrics import MetricsLog

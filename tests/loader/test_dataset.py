@@ -20,7 +20,8 @@ from torch.utils.data import (
 )
 
 from pipeline.loader import TokenBatch, TokenDataset
-from pipeline.store import TokenStore, arrays
+from pipeline.store import TokenStore
+from pipeline.store.arrays import storage as arrays
 
 ROWS = 131
 

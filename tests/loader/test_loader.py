@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from pipeline.errors import CorruptStore, StoreError
 from pipeline.loader import TokenBatch, TokenLoader
 from pipeline.loader import order as order_module
-from pipeline.store import TokenStore, arrays
-from pipeline.store.writer import commit_part
+from pipeline.store import TokenStore
+from pipeline.store.arrays import storage as arrays
+from pipeline.store.writing.writer import commit_part
 
 ROWS = 331
 

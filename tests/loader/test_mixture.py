@@ -23,10 +23,11 @@ from pipeline.loader import blocks as blocks_module
 from pipeline.loader import mixture as mixture_module
 from pipeline.loader import order as order_module
 from pipeline.loader.ordered import OrderedRows
-from pipeline.store import TokenStore, arrays
-from pipeline.store.birth import CodebookRecord
-from pipeline.store.hierarchy import table_digest
-from pipeline.store.row_array import Located
+from pipeline.store import TokenStore
+from pipeline.store.arrays import storage as arrays
+from pipeline.store.arrays.row_array import Located
+from pipeline.store.schema.birth import CodebookRecord
+from pipeline.store.writing.hierarchy import table_digest
 
 WEIGHTS = [0.6, 0.3, 0.1]
 

@@ -13,7 +13,8 @@ from fixtures_store import all_files, store_of_rows
 from pipeline.errors import CorruptStore, VqtokError
 from pipeline.files import files_at
 from pipeline.loader import TokenBatch, TokenLoader, order
-from pipeline.store import PartCache, TokenStore, arrays
+from pipeline.store import PartCache, TokenStore
+from pipeline.store.arrays import storage as arrays
 
 pytest_plugins = ["fixtures_s3"]
 

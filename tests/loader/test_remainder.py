@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from pipeline.loader import TokenBatch, TokenLoader
 from pipeline.loader.loader import Remainder
-from pipeline.store import TokenStore, arrays
+from pipeline.store import TokenStore
+from pipeline.store.arrays import storage as arrays
 
 ROWS = 260
 REMAINDERS: list[Remainder] = ["uneven", "drop", "pad"]

@@ -15,7 +15,7 @@ from pipeline.loader import RowRecord, TokenLoader, rows_where, rows_with_label,
 from pipeline.loader import rows as rows_module
 from pipeline.loader.splitmix import splitmix64
 from pipeline.store import TokenStore
-from pipeline.store.writer import commit_part
+from pipeline.store.writing.writer import commit_part
 
 COUNTS = {"a": 100, "b": 0, "c": 7, "d": 1, "e": 223}
 

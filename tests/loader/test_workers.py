@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from pipeline.errors import CorruptStore, StoreError
 from pipeline.loader import TokenBatch, TokenLoader
 from pipeline.loader import order as order_module
-from pipeline.store import TokenStore, arrays
+from pipeline.store import TokenStore
+from pipeline.store.arrays import storage as arrays
 
 ROWS = 331
 ALL = list(range(ROWS))

@@ -12,10 +12,10 @@ from fixtures_store import cold
 from support import ROOT
 
 from pipeline.files import LocalFiles
-from pipeline.jobs import show
+from pipeline.jobs.showing import job as show
 from pipeline.store import TokenStore
-from pipeline.store.commits import committed_parts, read_commits
-from pipeline.store.parts import Part
+from pipeline.store.arrays.parts import Part
+from pipeline.store.schema.commits import committed_parts, read_commits
 
 pytest_plugins = ["fixtures_store"]
 

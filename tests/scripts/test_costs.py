@@ -11,7 +11,7 @@ from costs.requests import Server
 from support import ROOT
 
 from pipeline.files import LocalFiles
-from pipeline.store.commits import committed_parts
+from pipeline.store.schema.commits import committed_parts
 
 
 def test_the_stub_commits_every_part_and_its_calls_are_counted(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from pipeline.files import LocalFiles
 from pipeline.overlap import prefetch
 from pipeline.records import Reject
 from pipeline.source.batches import ImageBatch, Row, image_batches, prepare_samples, split_into_tasks
-from pipeline.source.images import ImageTransform
-from pipeline.source.samples import Sample, SampleReader
+from pipeline.source.containers.samples import SampleReader
+from pipeline.source.images.transform import ImageTransform
+from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
 
 TRANSFORM = ImageTransform(ImageConfig(size=(8, 12)))

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import SourceConfig
 from pipeline.errors import BadLabel, BadSample
-from pipeline.source.samples import Sample
+from pipeline.source.sample import Sample
 from pipeline.source.selection import NO_LABEL, Selection
 
 

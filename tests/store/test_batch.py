@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from pipeline.loader import TokenLoader
 from pipeline.store import TokenStore
 from pipeline.store.batch import TokenBatch
-from pipeline.store.writer import commit_part
+from pipeline.store.writing.writer import commit_part
 
 pytest_plugins = ["fixtures_store"]
 

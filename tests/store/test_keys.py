@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import CorruptStore
 from pipeline.store import TokenStore
 from pipeline.store.keys import Keys
-from pipeline.store.writer import commit_part
+from pipeline.store.writing.writer import commit_part
 
 pytest_plugins = ["fixtures_store"]
 

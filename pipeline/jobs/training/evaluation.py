@@ -8,14 +8,14 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.errors import BadSample, SourceError
-from pipeline.jobs.training.pictures import PICTURED, comparison_png, evenly_spaced
+from pipeline.jobs.pictures import PICTURED, comparison_png, evenly_spaced
+from pipeline.jobs.tally import MeanImage, Tally
 from pipeline.jobs.training.shards import read_all
 from pipeline.jobs.training.sources import held_out_shards
-from pipeline.jobs.training.tally import MeanImage, Tally
 from pipeline.models import SimpleVQVAE
 from pipeline.models.tokenizer import normalize_pixels, to_pixels
 from pipeline.records import JSON, Normalization
-from pipeline.source.images import ImageTransform
+from pipeline.source.images.transform import ImageTransform
 from pipeline.source.selection import Selection
 
 MAX_IMAGES = 2048

@@ -11,8 +11,8 @@ import numpy as np
 from pipeline.config import SourceConfig
 from pipeline.files import LocalFiles
 from pipeline.records import SourceShard, digest_of
-from pipeline.source.access import ShardIndex
-from pipeline.source.shards import location
+from pipeline.source.containers.access import ShardIndex
+from pipeline.source.shards.find import location
 
 FILE = "source-index.npz"
 

@@ -12,10 +12,10 @@ from pipeline.errors import BadSample
 from pipeline.jobs.training.collection import Collection
 from pipeline.jobs.training.order import Numbers, Window
 from pipeline.records import SourceShard
-from pipeline.source.access import Read, ShardIndex, open_samples, plan_reads, read_samples_at
-from pipeline.source.opening import Opener
-from pipeline.source.samples import Sample
+from pipeline.source.containers.access import Read, ShardIndex, open_samples, plan_reads, read_samples_at
+from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
+from pipeline.source.shards.opening import Opener
 
 _THREADS = 8
 

@@ -10,11 +10,12 @@ from pipeline.errors import BadSample, ConfigError, SourceError
 from pipeline.files import is_url
 from pipeline.jobs.training.sources import held_out_shards
 from pipeline.records import SourceShard
-from pipeline.source.images import ImageTransform
-from pipeline.source.opening import PIPE, shard_name, source_at
-from pipeline.source.samples import Sample, SampleReader, source_errors
+from pipeline.source.containers.samples import SampleReader, source_errors
+from pipeline.source.images.transform import ImageTransform
+from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
-from pipeline.source.shards import find_source_shards, location
+from pipeline.source.shards.find import find_source_shards, location
+from pipeline.source.shards.opening import PIPE, shard_name, source_at
 
 _END_BYTES = 64 << 10
 _PIECE_BYTES = 8 << 20

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import TrainConfig
+from pipeline.jobs.tally import Tally
 from pipeline.jobs.training.stream import TrainBatch
-from pipeline.jobs.training.tally import Tally
 from pipeline.models import SimpleVQVAE
 from pipeline.models.tokenizer import normalize_pixels, to_pixels
 from pipeline.records import JSON, Normalization

@@ -22,7 +22,7 @@ from pipeline.files import is_url
 from pipeline.jobs.training.collection import Collection
 from pipeline.jobs.training.reading import Drawn, WindowReader
 from pipeline.signals import leave_signals_to_parent
-from pipeline.source.images import ImageTransform
+from pipeline.source.images.transform import ImageTransform
 
 
 class TrainBatch(NamedTuple):

@@ -1,0 +1,71 @@
+"""The figures of a report."""
+
+import math
+
+from pipeline.records import Record
+
+
+class Report(Record):
+    """Figures of a store, and where they are written."""
+
+    content_digest: str
+    """Of the store that the figures are of."""
+    basis: str
+    """Digest of all else that they depend on: what the store is compared with, and the version of vqtok."""
+    store: str
+    html: str
+    picture: str | None
+    """Originals above reconstructions from the store; None without rows or a layout that can be decoded."""
+    written: int
+    rejected: int
+    reject_reasons: dict[str, int]
+    tokens: int
+    bytes: int
+    """Size of all parts on disk."""
+    vocab_size: int
+    codes_used: int
+    entropy_bits: float
+    """Zero-order entropy of the tokens: what a model that knows only how often codes occur must pay."""
+    psnr: float | None
+    """In dB, of images rebuilt from the store against their originals; None like `picture`."""
+    images_rebuilt: int
+
+    def figures(self) -> list[tuple[str, str]]:
+        """Name and value of every figure."""
+        per_token = 8 * self.bytes / self.tokens if self.tokens else 0.0
+        return [
+            ("rows", f"{self.written:,} written, {self.rejected:,} rejected"),
+            ("tokens", f"{self.tokens:,}"),
+            ("size on disk", f"{self.bytes / 1e6:,.2f} MB with keys and labels"),
+            (
+                "bits per token",
+                f"{per_token:.2f} on disk, {self.entropy_bits:.2f} zero-order entropy, "
+                f"{math.log2(self.vocab_size):.2f} for even use of the codebook",
+            ),
+            ("codebook use", f"{self.codes_used} of {self.vocab_size} codes ({self.codes_used / self.vocab_size:.0%})"),
+            (
+                "reconstruction PSNR",
+                f"{self.psnr:.2f} dB over {self.images_rebuilt} images of the store"
+                if self.psnr is not None
+                else f"none: {'the layout does not cover the image' if self.written else 'there are no rows'}",
+            ),
+            ("picture", "none" if self.picture is None else f"{self.picture} (originals above reconstructions)"),
+            ("report", self.html),
+        ]
+
+    @property
+    def usage(self) -> str:
+        """Python that loads the store."""
+        return (
+            "from pipeline.store import TokenStore\n"
+            "from pipeline.loader import TokenLoader\n"
+            f'store = TokenStore("{self.store}")\n'
+            "for batch in TokenLoader(store, batch_size=256):\n"
+            "    x_BLC = store.idxBl_to_var_input(batch.idx_Bl)"
+        )
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self.figures())
+        lines = [f"{name:<{width}}  {value}" for name, value in self.figures()]
+        usage = ["    " + line for line in self.usage.splitlines()]
+        return "\n".join([*lines, "", "Load it:", "", *usage])

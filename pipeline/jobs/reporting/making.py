@@ -1,0 +1,118 @@
+"""Making a report: figures from the manifest, and images rebuilt from the store beside their originals."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.files import LocalFiles, files_at
+from pipeline.jobs.originals import images_of_rows
+from pipeline.jobs.pictures import PICTURED, comparison_png, evenly_spaced
+from pipeline.jobs.rejects import read_rejects
+from pipeline.jobs.reporting.figures import Report
+from pipeline.jobs.reporting.page import report_page
+from pipeline.jobs.tally import Tally
+from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizer import Tokenizer, to_pixels
+from pipeline.source.shards.find import find_source_shards
+from pipeline.store.reader import TokenStore
+from pipeline.store.schema import names
+from pipeline.store.schema.counts import unpack_counts
+from pipeline.threads import cpu_threads, one_thread
+from pipeline.world import current_world
+
+# Parts of which one batch is rebuilt for PSNR and pictures, at most.
+_PARTS_REBUILT = 8
+
+
+def make_report(config: Config, folder: Path, basis: str) -> Report:
+    """Read the store back, rebuild some of its images, and write the files of the report to `folder`.
+
+    Args:
+        basis: digest of all that the figures depend on besides the store.
+
+    Raises ConfigError when no source shard of the configuration is in the store.
+    """
+    store = TokenStore(config.tokenize.store)
+    output = LocalFiles(folder)
+    uses_K = torch.from_numpy(unpack_counts(store.manifest.code_counts, store.vocab_size, names.MANIFEST))
+    rebuilt = _rebuild(config, store)
+    png, psnr = None, None
+    if rebuilt is not None:
+        originals_B3HW, reconstructions_B3HW = rebuilt
+        pictured = evenly_spaced(PICTURED, len(originals_B3HW))
+        png = comparison_png(originals_B3HW[pictured], reconstructions_B3HW[pictured])
+        output.put("reconstructions.png", png)
+        tally = Tally.empty(store.vocab_size, torch.device("cpu"))
+        tally.add(originals_B3HW, reconstructions_B3HW, torch.empty(0, dtype=torch.int64))
+        psnr = tally.psnr
+    report = Report(
+        content_digest=store.content_digest,
+        basis=basis,
+        store=config.tokenize.store,
+        html=str(folder / "report.html"),
+        picture=str(folder / "reconstructions.png") if png else None,
+        written=store.manifest.written,
+        rejected=store.manifest.rejected,
+        reject_reasons=_reject_reasons(config, store),
+        tokens=int(uses_K.sum()),
+        bytes=sum(part.bytes for part in store.manifest.parts),
+        vocab_size=store.vocab_size,
+        codes_used=int((uses_K > 0).sum()),
+        entropy_bits=_entropy_bits(uses_K),
+        psnr=psnr,
+        images_rebuilt=0 if rebuilt is None else len(rebuilt[0]),
+    )
+    output.put("report.html", report_page(report, uses_K, png).encode())
+    output.put("report.json", report.to_json())
+    return report
+
+
+def _rebuild(config: Config, store: TokenStore) -> tuple[Tensor, Tensor] | None:
+    """Some originals and what the store's tokens decode to, each uint8 [N, 3, H, W]; None if they cannot be."""
+    if not store.geometry.decodable or not len(store):
+        return None
+    world = current_world()
+    tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, str(world.device))
+    shards = {shard.part: shard for shard in find_source_shards(config.source)}
+    parts = [(number, part) for number, part in enumerate(store.manifest.parts) if part.part in shards and part.written]
+    if not parts:
+        raise ConfigError(f"source.shards: no image of these source shards is in {config.tokenize.store}")
+    files = files_at(config.tokenize.store)
+    originals, reconstructions = [], []
+    with cpu_threads(world.cores), ThreadPoolExecutor(world.cores, "decode", one_thread) as decoders:
+        for index in evenly_spaced(_PARTS_REBUILT, len(parts)):
+            number, part = parts[index]
+            rows = range(min(config.tokenize.batch_size, part.written))
+            batch = images_of_rows(config, files, shards[part.part], part.attempt, rows, decoders)
+            start = int(store.part_starts[number])
+            tokens = store.read(slice(start, start + len(rows)))
+            originals.append(batch.img_B3HW[: len(rows)])
+            reconstructions.append(_decode(tokenizer, store, tokens.to(world.device).idx_Bl))
+    return torch.cat(originals), torch.cat(reconstructions)
+
+
+@torch.inference_mode()
+def _decode(tokenizer: Tokenizer, store: TokenStore, idx_Bl: list[Tensor]) -> Tensor:
+    """uint8 [B, 3, H, W]."""
+    return to_pixels(tokenizer.decode(idx_Bl, store.geometry.grid), tokenizer.normalization).cpu()
+
+
+def _reject_reasons(config: Config, store: TokenStore) -> dict[str, int]:
+    files = files_at(config.tokenize.store)
+    reasons = Counter(
+        f"{reject.stage}: {reject.reason}"
+        for part in store.manifest.parts
+        if part.rejected
+        for reject in read_rejects(files, part.part, part.attempt)
+    )
+    return dict(reasons.most_common(20))
+
+
+def _entropy_bits(uses_K: Tensor) -> float:
+    shares = uses_K[uses_K > 0].double() / uses_K.sum()
+    return float((shares * -shares.log2()).sum())

@@ -1,0 +1,1 @@
+"""`vqtok sample`: a data set of real photographs, without a download."""

@@ -1,0 +1,1 @@
+"""`vqtok show`: all that a store knows of a key."""

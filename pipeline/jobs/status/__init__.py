@@ -1,0 +1,1 @@
+"""`vqtok status`: how far a job is, from its store alone."""

@@ -1,0 +1,215 @@
+"""How far a job is, from the store alone: works from another terminal or host. Imports neither torch nor Zarr."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+
+from pipeline.claims import Claim, claimed_parts, is_local_and_gone, processes_of, read_claim, read_starts
+from pipeline.config import Config
+from pipeline.jobs.bounds import Bounds, find_bounds
+from pipeline.jobs.plan import make_plan
+from pipeline.jobs.rejects import ReasonCounts, RejectReason, count_reasons, most_common, read_rejects
+from pipeline.jobs.status.committed import Committed, read_committed, read_each
+from pipeline.jobs.status.rates import Rate, Work, rate_of
+from pipeline.records import JSON, SourceShard
+from pipeline.store.schema.commits import committed_parts
+from pipeline.store.schema.failures import Failure, read_failures
+from pipeline.store.schema.manifest import is_current, read_manifest
+
+RECENT_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A source shard that a process is working on, unless that process is known to be gone."""
+
+    part: str
+    source: str
+    host: str
+    pid: int
+    since: str
+    """UTC by the clock of that host, ISO 8601."""
+    seconds: float | None
+    """Since then, by our clock."""
+    images: int
+    bytes: int
+    """Of the source shard, read so far."""
+    heartbeat_seconds: float | None
+    """Since this observer saw the heartbeat change; None where it has looked but once."""
+    stale: bool
+    """Whether that is longer than `tokenize.claim_timeout`: the next free process takes over."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A pending source shard whose last try failed."""
+
+    source: str
+    reason: str
+    host: str
+    time: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a job."""
+
+    store: str
+    planned: int
+    """Source shards of the configuration."""
+    done: int
+    """How many of them are committed."""
+    pending: int
+    planned_bytes: int
+    pending_bytes: int
+    fraction_done: float
+    """Of the bytes; those that are read of source shards in work count."""
+    running: list[Running]
+    starting: int
+    """Processes that were started and are not at work yet."""
+    failed: list[Failed]
+    unplanned: list[str]
+    """Committed parts that the configuration does not name."""
+    written: int
+    rejected: int
+    rejects: list[RejectReason]
+    """Rejected samples by reason, the most frequent first."""
+    images_per_second: float | None
+    """Over all processes, in the time in which anybody worked; None while there is too little to tell."""
+    recent_images_per_second: float | None
+    """The same for the last ten minutes; None where nothing was done in them."""
+    bounds: Bounds | None
+    """How busy the stages were for what is committed, and which of them bounds; None where the commits do not tell."""
+    eta_seconds: float | None
+    """Until all is committed at the recent rate, else at the mean; supposes that somebody is at work."""
+    complete: bool
+    """Whether all is committed and the manifest says so."""
+
+    def to_json(self) -> JSON:
+        return asdict(self)
+
+
+def run(config: Config) -> Status:
+    """The state of a job. Raises ConfigError and CorruptStore."""
+    return Observer(config).look()
+
+
+class Observer:
+    """Looks at a job, once or again and again. Commits never change, so each is read once.
+
+    Raises ConfigError.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._plan = make_plan(config)
+        self._shards = {shard.part: shard for shard in self._plan.shards}
+        self._timeout_s = config.tokenize.claim_timeout
+        self._commits: dict[str, Committed] = {}
+        self._reasons: dict[str, ReasonCounts] = {}
+        self._beats: dict[str, tuple[Claim, float]] = {}
+
+    def look(self) -> Status:
+        """The state of the job now. Raises CorruptStore for a commit record that cannot be read."""
+        plan = self._plan = replace(self._plan, committed=committed_parts(self._plan.store))
+        commits = self._read_commits()
+        pending = plan.pending
+        running = self._running({shard.part for shard in pending})
+        planned_bytes, pending_bytes = _bytes(plan.shards), _bytes(pending)
+        bytes_left = pending_bytes - sum(claim.bytes for claim in running if not claim.stale)
+        mean, recent = _rates(commits, running)
+        speed = recent or mean
+        return Status(
+            store=plan.store.root,
+            planned=len(plan.shards),
+            done=len(commits),
+            pending=len(pending),
+            planned_bytes=planned_bytes,
+            pending_bytes=pending_bytes,
+            fraction_done=1 - bytes_left / planned_bytes if planned_bytes else 1.0 - bool(pending),
+            running=running,
+            starting=self._starting(),
+            failed=[_failed(failure) for failure in read_failures(plan.store, {shard.part for shard in pending})],
+            unplanned=sorted(plan.committed - plan.planned),
+            written=sum(commit.written for commit in commits),
+            rejected=sum(commit.rejected for commit in commits),
+            rejects=most_common(self._reasons[commit.part] for commit in commits if commit.rejected),
+            images_per_second=mean.images_per_second if mean else None,
+            recent_images_per_second=recent.images_per_second if recent else None,
+            bounds=find_bounds(commit.load() for commit in commits),
+            eta_seconds=bytes_left / speed.bytes_per_second if pending and speed and speed.bytes_per_second else None,
+            complete=not pending and is_current(read_manifest(plan.store), plan.committed, plan.planned),
+        )
+
+    def _read_commits(self) -> list[Committed]:
+        """Commits of the planned source shards, sorted by part; the reasons of their rejects beside them."""
+        parts = sorted(self._plan.committed & self._shards.keys())
+        new = read_committed(self._plan.store, (part for part in parts if part not in self._commits))
+        rejecting = {commit.part: commit for commit in new if commit.rejected}
+        self._reasons |= zip(rejecting, read_each(lambda part: self._count(rejecting[part]), [*rejecting]), strict=True)
+        self._commits |= {commit.part: commit for commit in new}
+        return [self._commits[part] for part in parts]
+
+    def _count(self, commit: Committed) -> ReasonCounts:
+        try:
+            return count_reasons(commit.source, read_rejects(self._plan.store, commit.part, commit.attempt))
+        except FileNotFoundError:
+            return {}  # a loss, and for `vqtok verify` to tell
+
+    def _running(self, pending: set[str]) -> list[Running]:
+        store = self._plan.store
+        parts = [part for part in claimed_parts(store) if part in pending]
+        claims = read_each(lambda part: read_claim(store, part), parts)
+        return [
+            self._observed(claim, self._shards[claim.part])
+            for claim in claims
+            if claim is not None and not is_local_and_gone(claim)
+        ]
+
+    def _starting(self) -> int:
+        starts = [start for start in read_starts(self._plan.store) if not is_local_and_gone(start)]
+        return sum(processes_of(start) for start in starts if self._last_change(start)[1] < self._timeout_s)
+
+    def _last_change(self, claim: Claim) -> tuple[Claim | None, float]:
+        """The claim at the look before, and seconds since it was seen to change."""
+        now = time.monotonic()
+        last, changed = self._beats.get(claim.part, (None, now))
+        if last != claim:
+            changed = now
+            self._beats[claim.part] = claim, changed
+        return last, now - changed
+
+    def _observed(self, claim: Claim, shard: SourceShard) -> Running:
+        last, seconds = self._last_change(claim)
+        return Running(
+            part=shard.part,
+            source=shard.path,
+            host=claim.host,
+            pid=claim.pid,
+            since=claim.since,
+            seconds=max(time.time() - datetime.fromisoformat(claim.since).timestamp(), 0.0) if claim.since else None,
+            images=claim.images,
+            bytes=claim.bytes,
+            heartbeat_seconds=None if last is None else seconds,
+            stale=seconds >= self._timeout_s,
+        )
+
+
+def _rates(commits: list[Committed], running: list[Running]) -> tuple[Rate | None, Rate | None]:
+    """Of all commits, and of the last minutes, which count source shards in work as well."""
+    now = time.time()
+    done = [commit.work() for commit in commits]
+    in_work = [
+        Work(now - claim.seconds, now, claim.images, claim.bytes)
+        for claim in running
+        if claim.seconds is not None and not claim.stale
+    ]
+    return rate_of(done), rate_of(done + in_work, now - RECENT_SECONDS, now)
+
+
+def _failed(failure: Failure) -> Failed:
+    return Failed(failure.source, failure.reason, failure.host, failure.time)
+
+
+def _bytes(shards: list[SourceShard]) -> int:
+    return sum(shard.bytes or 0 for shard in shards)

@@ -1,0 +1,54 @@
+"""What becomes of a source shard that failed, and of a process that hangs."""
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from pipeline.claims import Claims
+from pipeline.errors import VqtokError
+from pipeline.files import Files
+from pipeline.jobs.work.watch import Hang
+from pipeline.records import SourceShard
+from pipeline.store.schema.failures import Failure, record_failure
+
+# What hangs may be the store itself.
+_GOODBYE_SECONDS = 10.0
+
+
+def note_failure(store: Files, shard: SourceShard, reason: str) -> None:
+    """Note in the store why a source shard stays pending. A full disk must not hide the reason."""
+    with contextlib.suppress(OSError):
+        record_failure(
+            store,
+            Failure(
+                part=shard.part,
+                source=shard.path,
+                reason=reason,
+                host=socket.gethostname(),
+                time=datetime.now(UTC).isoformat(timespec="seconds"),
+            ),
+        )
+
+
+def end_hung_process(store: Files, claims: Claims, hang: Hang) -> NoReturn:
+    """Say what hangs, give back what is claimed, and end the process: its threads cannot be stopped."""
+    reason = f"{hang.what}: has not ended for {hang.seconds:,.0f} s (tokenize.stall_timeout)"
+    print(
+        f"{hang.stack}vqtok: {reason}; this process ends, and others can go on. Run again; if it is slow and does "
+        "not hang raise tokenize.stall_timeout, or leave the source shard out with source.exclude",
+        file=sys.stderr,
+        flush=True,
+    )
+
+    def say_goodbye() -> None:
+        note_failure(store, hang.shard, reason)
+        claims.release_all()
+
+    goodbye = threading.Thread(target=say_goodbye, daemon=True)
+    goodbye.start()
+    goodbye.join(_GOODBYE_SECONDS)
+    os._exit(VqtokError.exit_status)

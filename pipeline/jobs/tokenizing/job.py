@@ -1,0 +1,200 @@
+"""The tokenization job: source shards of a configuration into committed parts of a store.
+
+Any number of processes may run it on one store, started together or not, on one machine or many. They
+share nothing but the store, join no process group, and may come and go at any time.
+"""
+
+import errno
+import random
+import sys
+import time
+
+from pipeline.claims import Claims
+from pipeline.config import Config
+from pipeline.errors import ConfigError, StoreError, TokenizerError, VqtokError
+from pipeline.files import Files, is_url
+from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan, refuse_unwritable
+from pipeline.jobs.tokenizing.failures import end_hung_process
+from pipeline.jobs.tokenizing.other_sources import refuse_other_sources
+from pipeline.jobs.tokenizing.replaced import refuse_replaced_sources
+from pipeline.jobs.tokenizing.worker import Worker
+from pipeline.jobs.work.encoding import shard_encoder
+from pipeline.jobs.work.execution import refuse_other_execution
+from pipeline.jobs.work.handout import Handout
+from pipeline.jobs.work.precision import refuse_slow_precision
+from pipeline.jobs.work.progress import JobProgress
+from pipeline.jobs.work.result import TokenizeResult
+from pipeline.jobs.work.siblings import current_siblings
+from pipeline.models.folder import trained_image_size
+from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.signals import terminable
+from pipeline.source.images.transform import ImageTransform
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
+from pipeline.store.schema.commits import committed_parts, read_commits
+from pipeline.store.schema.manifest import is_current, read_manifest
+from pipeline.store.schema.snapshot import make_manifest
+from pipeline.store.writing.hierarchy import prepare_hierarchy, table_digest
+from pipeline.threads import is_thread_shortage
+from pipeline.world import World, current_world
+
+# What is claimed while the manifest is made; no part is called so.
+_MANIFEST = "manifest"
+_POLL_SECONDS = 0.2
+# A folder that cannot be made, whatever the disk has left.
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def run(
+    config: Config,
+    *,
+    plan: Plan | None = None,
+    wait: bool = True,
+    allow_execution_change: bool = False,
+    allow_other_sources: bool = False,
+    allow_slow: bool = False,
+    show_progress: bool = True,
+) -> TokenizeResult:
+    """Commit every pending source shard that nobody else is working on; finish with the manifest.
+
+    Args:
+        plan: that of this configuration, where it was just made, compared with its sources and found unfinished: so
+            that nothing is listed and compared twice.
+        wait: at the end wait for the claims of other processes, and take over those that die.
+        allow_execution_change: go on with another precision, device, batch size or library version than
+            the store's parts were made with.
+        allow_other_sources: go on where all that is committed is of other source shards.
+        allow_slow: go on with a precision that the processor has no instructions for.
+
+    Raises VqtokError for what concerns the whole job; a source shard that cannot be tokenized is recorded,
+    left pending and named in the result.
+    """
+    if plan is None:
+        plan = make_plan(config)
+        refuse_replaced_sources(plan)
+        if not allow_other_sources:
+            refuse_other_sources(plan)
+        if is_finished(plan, config):
+            return TokenizeResult(store=plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
+    try:
+        return _work_on(plan, config, wait, allow_execution_change, allow_slow, show_progress)
+    except OSError as error:  # full, read-only, gone: sources and tokenizers have errors of their own
+        cause = "server" if is_url(plan.store.root) else "disk"
+        raise StoreError(
+            f"{plan.store.root}: {error}; see to the {cause}, then run again: what is committed stays"
+        ) from error
+    except RuntimeError as error:
+        if not is_thread_shortage(error):
+            raise
+        raise VqtokError(
+            f"{error}: give the process more memory (ulimit -v), allow more threads (ulimit -u), or start it on fewer "
+            "CPU cores (taskset -c), for each has a thread; then run again: what is committed stays"
+        ) from error
+
+
+def _work_on(
+    plan: Plan, config: Config, wait: bool, allow_execution_change: bool, allow_slow: bool, show_progress: bool
+) -> TokenizeResult:
+    refuse_unwritable(plan.store)
+    world = current_world()
+    tokenizer = load_tokenizer(
+        config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
+    )
+    ImageTransform(config.image)  # refuses a decoder that is not here, before a store is born that is bound to it
+    birth = make_birth(config, tokenizer)
+    if not allow_slow:
+        refuse_slow_precision(config, tokenizer, world.device)
+    _bear(plan.store, birth)
+    if world.is_main:
+        _warn_of_another_size(config)
+    with (
+        terminable(),
+        Claims(plan.store, config.tokenize.claim_timeout) as claims,
+        shard_encoder(config, tokenizer, world, lambda hang: end_hung_process(plan.store, claims, hang)) as encoder,
+    ):
+        if not allow_execution_change:
+            refuse_other_execution(plan, encoder.execution)
+        prepare_hierarchy(plan.store, birth, tokenizer.codebook.table)
+        if siblings := current_siblings():
+            siblings.begin_work()
+        with JobProgress(plan, enabled=show_progress and world.is_main):
+            result = Worker(plan, birth, encoder, claims, _handout(plan, claims, world)).work(wait)
+        if result.complete:
+            _finish(plan, birth, claims, wait)
+    return result
+
+
+def _bear(store: Files, birth: Birth) -> None:
+    """Create the store or compare it. Raises ConfigError for a place that lets nobody create anything."""
+    try:
+        create_or_compare(store, birth)
+    except OSError as error:
+        if is_url(store.root) or error.errno not in _NO_PLACE:
+            raise
+        raise ConfigError(f"tokenize.store: {store.root} cannot be written: {error}") from error
+
+
+def _warn_of_another_size(config: Config) -> None:
+    """Say on one line when images of another size are tokenized than the tokenizer was trained on."""
+    path, here = config.tokenizer.path, config.image.size
+    there = trained_image_size(path)
+    if there is not None and there != here:
+        print(
+            f"vqtok: {path}: was trained at an image.size of {there[0]} x {there[1]} pixels, and these images have "
+            f"{here[0]} x {here[1]}: its codes may fit them less well",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
+    """What a store of this configuration is born as. Raises ConfigError for a size that the tokenizer cannot take."""
+    codebook = tokenizer.codebook
+    try:
+        geometry = tokenizer.geometry(config.image.size)
+    except TokenizerError as error:
+        raise ConfigError(f"image.size: the tokenizer in {config.tokenizer.path} cannot take it: {error}") from error
+    return Birth(
+        identity=job_identity(config),
+        geometry=geometry,
+        codebook=CodebookRecord(
+            kind=codebook.kind,
+            vocab_size=codebook.vocab_size,
+            embedding_dim=codebook.embedding_dim,
+            levels=codebook.levels,
+            sha256=None if codebook.table is None else table_digest(codebook.table),
+        ),
+        var_input=tokenizer.var_input,
+        token_dtype=smallest_token_dtype(codebook.vocab_size),
+        fields=tuple(sorted(config.source.keep)),
+        codec=config.tokenize.codec,
+    )
+
+
+def _handout(plan: Plan, claims: Claims, world: World) -> Handout:
+    draw = random.Random(f"{claims.owner} {world.rank}")
+    return Handout(plan.store, claims, plan.shards, plan.committed, world.rank % world.size / world.size, draw)
+
+
+def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:
+    """See to the manifest: one process reads all commits for it while the others wait, unless they may not."""
+    while wait and not claims.acquire(_MANIFEST):
+        while claims.is_live(_MANIFEST):
+            time.sleep(_POLL_SECONDS)
+        if is_current(read_manifest(plan.store), committed_parts(plan.store), plan.planned):
+            return
+    write_manifest(plan, birth.codebook.vocab_size)
+    claims.release(_MANIFEST)
+
+
+def write_manifest(plan: Plan, vocab_size: int) -> None:
+    """Bring the manifest up to date with the commits. Harmless when several processes do it."""
+    manifest = read_manifest(plan.store)
+    committed = committed_parts(plan.store)
+    if is_current(manifest, committed, plan.planned):
+        return
+    commits = read_commits(plan.store, sorted(committed))
+    generation = manifest.generation + 1 if manifest else 1
+    made = make_manifest(commits, sorted(plan.planned), vocab_size, generation, manifest)
+    plan.store.put(names.MANIFEST, made.to_json())

@@ -1,0 +1,50 @@
+"""Refuses to go on when committed source shards are no longer the files that were tokenized."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.errors import SourceError
+from pipeline.jobs.plan import Plan
+from pipeline.records import SourceShard
+from pipeline.source.shards.identity import is_same_file
+from pipeline.store.schema import names
+from pipeline.store.schema.commits import SourceRecord, read_commit
+from pipeline.world import launched_rank
+
+_READS = 16
+_NAMED = 3
+
+
+def refuse_replaced_sources(plan: Plan) -> None:
+    """Raise SourceError naming source shards whose size or beginning is not that of their commit.
+
+    A file of the same size and version (modification time or entity tag) is taken for the same, and of one
+    whose version alone differs the first 64 KiB are read: copied collections pass. Whole digests are
+    compared by `vqtok verify`. Processes that were launched together compare a share each.
+    """
+    recorded = _recorded(plan)
+    present = [shard for shard in plan.shards if shard.part in recorded and shard.bytes is not None]
+    with ThreadPoolExecutor(_READS) as reads:
+        reasons = list(reads.map(lambda shard: _difference(shard, recorded[shard.part]), present))
+    replaced = [(shard, reason) for shard, reason in zip(present, reasons, strict=True) if reason]
+    if replaced:
+        first = "; ".join(f"{shard.base}/{shard.path}: {reason}" for shard, reason in replaced[:_NAMED])
+        raise SourceError(
+            f"{len(replaced)} source shards were replaced after they were committed: {first}. Restore them or give "
+            f"the new files new names; to tokenize one anew, delete its record in {plan.store.root}/{names.COMMITS} "
+            f"and {names.MANIFEST}"
+        )
+
+
+def _recorded(plan: Plan) -> dict[str, SourceRecord]:
+    """What our share of the planned source shards that are committed were then, by part."""
+    recorded = {part.part: part.sources[0] for part in plan.manifest.parts} if plan.manifest else {}
+    rank, size = launched_rank()
+    wanted = sorted(plan.committed & plan.planned)[rank % size :: size]
+    return {part: recorded.get(part) or read_commit(plan.store, part).sources[0] for part in wanted}
+
+
+def _difference(shard: SourceShard, record: SourceRecord) -> str | None:
+    if shard.bytes != record.bytes:
+        return f"{shard.bytes:,} bytes, {record.bytes:,} then"
+    same = is_same_file(shard, record.bytes, record.version, record.head)
+    return None if same else "of the same size, with other contents"

@@ -1,0 +1,112 @@
+"""Checks a store against its configuration, quickly: commits, sizes, manifest. Neither torch nor Zarr."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+
+from pipeline.config import Config
+from pipeline.errors import VqtokError
+from pipeline.files import Files
+from pipeline.jobs.plan import make_plan, refuse_other_identity
+from pipeline.records import JSON, SourceShard
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import read_birth
+from pipeline.store.schema.commits import CommitRecord, read_commit
+from pipeline.store.schema.manifest import is_current, read_manifest
+from pipeline.store.schema.sizes import check_file, check_sizes
+
+
+@dataclass
+class Verification:
+    """What was checked, and every loss found."""
+
+    level: str = "quick"
+    """`quick`: commits and sizes; `full`: also every key, checksum and token."""
+    samples: int = 0
+    rejected: int = 0
+    rows_encoded_again: int = 0
+    rows_that_differ: int = 0
+    token_agreement: float | None = None
+    """Share of the tokens encoded again that are equal; None where none were."""
+    content_digest: str | None = None
+    """Of the manifest; None before the first completion."""
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    commits: dict[str, CommitRecord] = field(default_factory=dict, repr=False)
+    """Commit records that could be read, by part."""
+
+    def to_json(self) -> JSON:
+        """The result without the records."""
+        return {**asdict(replace(self, commits={})), "commits": len(self.commits)}
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.commits)} parts, {self.samples:,} samples written, {self.rejected:,} rejected"]
+        if self.token_agreement is not None:
+            lines.append(
+                f"{self.rows_encoded_again:,} rows encoded again, {self.rows_that_differ:,} differ; "
+                f"{percent(self.token_agreement)} of their tokens agree"
+            )
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"problem: {problem}" for problem in self.problems]
+        if self.content_digest:
+            lines.append(f"content digest {self.content_digest}")
+        lines.append(f"{len(self.problems)} problems" if self.problems else f"ok ({self.level} check)")
+        return "\n".join(lines)
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Turn an error of one check into a problem, so that the next check is made all the same."""
+        try:
+            yield
+        except VqtokError as error:
+            if str(error) not in self.problems:  # a full check meets what the quick one has found
+                self.problems.append(str(error))
+
+
+def percent(share: float) -> str:
+    """A share as text; 100% for all and nothing less."""
+    return f"{100 if share == 1 else min(round(100 * share, 4), 99.9999):g}%"
+
+
+def check_commits(config: Config) -> Verification:
+    """Compare commits, sizes and manifest with the configuration; the problems are collected.
+
+    Raises StoreError where there is no store, ConfigError for a bad configuration.
+    """
+    plan = make_plan(config)
+    read_birth(plan.store)  # no store at all is an error and not a finding
+    result = Verification()
+    result.problems += [f"{shard.path}: not committed; run vqtok tokenize again" for shard in plan.pending]
+    result.warnings += [
+        f"{part}: committed, but of no source shard of this configuration"
+        for part in sorted(plan.committed - plan.planned)
+    ]
+    with result.collecting():
+        refuse_other_identity(plan.store, config)
+    with result.collecting():
+        manifest = read_manifest(plan.store)
+        if not plan.pending and not is_current(manifest, plan.committed, plan.planned):
+            result.problems.append(f"{names.MANIFEST} is not up to date; run vqtok tokenize again")
+        result.content_digest = manifest.content_digest if manifest else None
+    for shard in plan.shards:
+        if shard.part in plan.committed:
+            with result.collecting():
+                _check_commit(plan.store, shard, read_commit(plan.store, shard.part), result)
+    return result
+
+
+def _check_commit(store: Files, shard: SourceShard, commit: CommitRecord, result: Verification) -> None:
+    result.commits[shard.part] = commit
+    result.samples += commit.written
+    result.rejected += commit.rejected
+    if commit.seen != commit.written + commit.rejected:
+        result.problems.append(
+            f"{names.commit(shard.part)}: {commit.seen} seen, {commit.written} written, {commit.rejected} rejected"
+        )
+    if shard.bytes is not None and commit.sources[0].bytes != shard.bytes:
+        result.problems.append(
+            f"{shard.path}: {shard.bytes:,} bytes, {commit.sources[0].bytes:,} when it was committed: it was replaced"
+        )
+    folder = f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"
+    check_sizes(f"{store.root}/{folder}", store.stats(folder), commit.files)
+    check_file(store, names.REJECTS, commit.rejects)

@@ -1,0 +1,103 @@
+"""Checks what a store holds against its source: every key, checksum and token.
+
+Needs Zarr but not torch: a store can be checked on any machine that sees it and its source.
+"""
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.config import Config
+from pipeline.errors import CorruptStore
+from pipeline.files import Files, files_at
+from pipeline.jobs.rejects import read_rejects
+from pipeline.jobs.verifying.commits import Verification
+from pipeline.records import Reject, SourceShard
+from pipeline.source.containers.samples import SampleReader
+from pipeline.source.selection import NO_LABEL
+from pipeline.source.shards.find import find_source_shards
+from pipeline.source.shards.opening import source_at
+from pipeline.store.arrays.parts import Part
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import Birth, damaged, read_birth
+from pipeline.store.schema.commits import CommitRecord, read_commits
+from pipeline.store.schema.counts import unpack_counts
+from pipeline.store.schema.manifest import Manifest, read_manifest
+from pipeline.store.schema.sizes import check_checksums
+from pipeline.store.schema.snapshot import as_it_was, make_manifest
+from pipeline.store.writing.hierarchy import check_codebook, check_root
+
+
+def check_contents(config: Config, result: Verification, show_progress: bool = True) -> None:
+    """Read every committed part and its source shard, and add what is wrong to `result`."""
+    result.level = "full"
+    store = files_at(config.tokenize.store)
+    birth = read_birth(store)
+    with result.collecting():
+        check_root(store, birth)
+        check_codebook(store, birth)
+    shards = [shard for shard in find_source_shards(config.source) if shard.part in result.commits]
+    for shard in tqdm(shards, "verify", unit=" source shards", disable=not show_progress):
+        with result.collecting():
+            _check_part(config, store, birth, shard, result.commits[shard.part])
+    if not result.problems:  # damaged parts would only be reported twice
+        with result.collecting():
+            _check_manifest(store, birth)
+
+
+def _check_manifest(store: Files, birth: Birth) -> None:
+    """The manifest must be what its commits make it."""
+    manifest = read_manifest(store)
+    assert manifest is not None, "check_commits reports a missing one"
+    commits = read_commits(store, [part.part for part in manifest.parts])
+    expected = make_manifest(commits, manifest.planned, birth.codebook.vocab_size, manifest.generation, manifest)
+    wrong = [name for name in Manifest.model_fields if getattr(manifest, name) != getattr(expected, name)]
+    if wrong:
+        raise damaged(
+            store,
+            names.MANIFEST,
+            f"{', '.join(wrong)} not as the commit records say; delete it and run vqtok tokenize again",
+        )
+    for snapshot in manifest.earlier:
+        as_it_was(manifest, snapshot.content_digest, store.root)
+
+
+def _check_part(config: Config, store: Files, birth: Birth, shard: SourceShard, commit: CommitRecord) -> None:
+    check_checksums(store, f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}", commit.files)
+    check_checksums(store, names.REJECTS, [commit.rejects])
+    part = Part(store, birth, commit.part, commit.attempt, commit.written)
+    rejects = read_rejects(store, commit.part, commit.attempt)
+    _check_counts(birth, part, rejects, commit)
+    if part.digest() != commit.content_digest:
+        raise damaged(store, names.commit(commit.part), "the arrays are not those of the commit (content digest)")
+    _check_keys(config, shard, part, rejects, commit)
+
+
+def _check_counts(birth: Birth, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:
+    """All that the commit counts: rows, rejects, labels, codes."""
+    path, tokens, vocab_size = names.commit(commit.part), part.tokens(), birth.codebook.vocab_size
+    found = {"written": len(tokens), "rejected": len(rejects), "unlabelled": int((part.labels == NO_LABEL).sum())}
+    for name, count in found.items():
+        if getattr(commit, name) != count:
+            raise CorruptStore(f"{path}: {getattr(commit, name)} {name}, but there are {count}")
+    if tokens.size and tokens.max() >= vocab_size:
+        raise CorruptStore(f"{commit.part}: token {tokens.max()} is outside the codebook")
+    counts = np.bincount(tokens.reshape(-1), minlength=vocab_size)
+    if not np.array_equal(counts, unpack_counts(commit.code_counts, vocab_size, path)):
+        raise CorruptStore(f"{path}: the tokens are not as often as its code counts say")
+
+
+def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:
+    """Every key of the source shard once, in its order: either a row or a reject."""
+    reader = SampleReader(source_at(shard.base), shard.path, lambda _: False, config.source.allow_unterminated)
+    expected = [sample.key for sample in reader]
+    if reader.digest != commit.sources[0].sha256:
+        raise CorruptStore(f"{shard.path}: not the source shard that was tokenized (sha256): it was replaced")
+    rejected = {reject.index: reject.key for reject in rejects}
+    rows = iter(part.keys)
+    found = [rejected[index] if index in rejected else next(rows, None) for index in range(len(expected))]
+    if found != expected or next(rows, None) is not None:
+        first = next(
+            (index for index, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1]),
+            len(expected),
+        )
+        raise CorruptStore(f"{shard.path}: keys differ from sample {first} on: source {expected[first : first + 1]}")

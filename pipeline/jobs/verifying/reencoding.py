@@ -1,0 +1,179 @@
+"""Encodes a share of a store's rows again: equal on the same kind of hardware, elsewhere in fair agreement."""
+
+import contextlib
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.config import Config
+from pipeline.files import files_at
+from pipeline.jobs.originals import batches_of_rows
+from pipeline.jobs.verifying.commits import Verification, percent
+from pipeline.jobs.work.encoding import ShardEncoder, shard_encoder
+from pipeline.models.pretrained import load_tokenizer
+from pipeline.records import JSON, SourceShard, canonical_json, differences
+from pipeline.source.shards.find import find_source_shards
+from pipeline.store.arrays.parts import Part
+from pipeline.store.schema.birth import read_birth
+from pipeline.store.schema.commits import CommitRecord
+from pipeline.world import current_world
+
+
+@dataclass
+class Comparison:
+    """Rows encoded again beside those of the store."""
+
+    rows: int = 0
+    rows_that_differ: int = 0
+    tokens: int = 0
+    tokens_that_differ: int = 0
+
+    def add(self, other: "Comparison") -> None:
+        self.rows += other.rows
+        self.rows_that_differ += other.rows_that_differ
+        self.tokens += other.tokens
+        self.tokens_that_differ += other.tokens_that_differ
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the tokens that are equal."""
+        return 1 - self.tokens_that_differ / self.tokens if self.tokens else None
+
+
+def choose_batches(commits: Sequence[CommitRecord], rate: float, batch_size: int, seed: str) -> dict[str, list[range]]:
+    """Rows of the batches to encode again, ascending, by part; the same ones for the same seed.
+
+    All batches in the order of the store are cut into as many equal stretches as are to be encoded, and one is
+    drawn from each: no stretch of the store is tried more than another.
+
+    Args:
+        batch_size: of the parts whose records do not say theirs.
+    """
+    ends = list(accumulate(-(-commit.written // _batch_size(commit, batch_size)) for commit in commits))
+    total = ends[-1] if ends else 0
+    count = math.ceil(rate * total)
+    draw = random.Random(seed)
+    chosen: dict[str, list[range]] = {}
+    for number in range(count):
+        batch = draw.randrange(number * total // count, (number + 1) * total // count)
+        place = bisect_right(ends, batch)
+        commit = commits[place]
+        size = _batch_size(commit, batch_size)
+        start = (batch - (ends[place - 1] if place else 0)) * size
+        chosen.setdefault(commit.part, []).append(range(start, min(start + size, commit.written)))
+    return chosen
+
+
+def encode_again(config: Config, result: Verification, rate: float, show_progress: bool = True) -> None:
+    """Encode a share of the rows with the neighbours they had, so that equal means bit for bit; add to `result`.
+
+    Rows that differ are problems where they were made in the way in which this process encodes. For those made in
+    another way the rate of agreement becomes a warning. Does nothing where there are problems already.
+
+    Args:
+        rate: share of the batches, above 0, at most 1.
+    """
+    if result.problems:
+        result.warnings.append("nothing was encoded again: see to the problems first")
+        return
+    with result.collecting(), _encoder(config) as encoder:
+        total = _Reencoding(config, encoder, result, rate).run(show_progress)
+        result.rows_encoded_again, result.rows_that_differ = total.rows, total.rows_that_differ
+        result.token_agreement = total.agreement
+
+
+@contextlib.contextmanager
+def _encoder(config: Config) -> Iterator[ShardEncoder]:
+    world = current_world()
+    tokenizer = load_tokenizer(
+        config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
+    )
+    with shard_encoder(config, tokenizer, world) as encoder:
+        yield encoder
+
+
+class _Reencoding:
+    """One pass over the source shards of the chosen batches."""
+
+    def __init__(self, config: Config, encoder: ShardEncoder, result: Verification, rate: float) -> None:
+        self._config = config
+        self._encoder = encoder
+        self._result = result
+        self._store = files_at(config.tokenize.store)
+        self._birth = read_birth(self._store)
+        self._shards = {shard.part: shard for shard in find_source_shards(config.source)}
+        self._chosen = choose_batches(
+            [result.commits[part] for part in sorted(self._shards)],
+            rate,
+            config.tokenize.batch_size,
+            str(result.content_digest),
+        )
+
+    def run(self, show_progress: bool) -> Comparison:
+        """Compare all chosen batches, and report what differs."""
+        total = Comparison()
+        made_elsewhere: dict[bytes, tuple[JSON, Comparison]] = {}
+        rows = sum(len(rows) for batches in self._chosen.values() for rows in batches)
+        with tqdm(total=rows, desc="encode again", unit=" rows", disable=not show_progress) as bar:
+            for part in self._chosen:
+                shard, commit, compared = self._shards[part], self._result.commits[part], Comparison()
+                with self._result.collecting():
+                    for batch in self._compare(shard, commit):
+                        compared.add(batch)
+                        bar.update(batch.rows)
+                total.add(compared)
+                if commit.execution == self._here(commit):
+                    self._report(shard, compared)
+                else:
+                    way = canonical_json(commit.execution)
+                    made_elsewhere.setdefault(way, (commit.execution, Comparison()))[1].add(compared)
+        for made, compared in made_elsewhere.values():
+            self._report_elsewhere(made, compared)
+        return total
+
+    def _compare(self, shard: SourceShard, commit: CommitRecord) -> Iterator[Comparison]:
+        """The chosen batches of a part, one by one. Raises SourceError."""
+        chosen = self._chosen[commit.part]
+        part = Part(self._store, self._birth, commit.part, commit.attempt, commit.written)
+        size = _batch_size(commit, self._config.tokenize.batch_size)
+        batches = batches_of_rows(
+            self._config, self._store, shard, commit.attempt, chosen, size, self._encoder.decoders
+        )
+        for rows, batch in zip(chosen, batches, strict=True):
+            again = self._encoder.encode_images(batch.img_B3HW)[: len(rows)]
+            differ = again != part.tokens(slice(rows.start, rows.stop))
+            yield Comparison(len(rows), int(differ.any(axis=1).sum()), differ.size, int(np.count_nonzero(differ)))
+
+    def _here(self, commit: CommitRecord) -> JSON:
+        """How this process encodes: in batches of the size of each part."""
+        size = _batch_size(commit, self._config.tokenize.batch_size)
+        at_once = self._encoder.encoder.images_at_once(self._config.image.size, size)
+        return {**self._encoder.execution, "batch_size": size, "images_at_once": at_once}
+
+    def _report(self, shard: SourceShard, compared: Comparison) -> None:
+        if compared.rows_that_differ:
+            self._result.problems.append(
+                f"{shard.path}: {compared.rows_that_differ} of {compared.rows} rows differ when encoded again, though "
+                "in the way in which they were made"
+            )
+
+    def _report_elsewhere(self, made: JSON, compared: Comparison) -> None:
+        if compared.rows_that_differ and compared.agreement is not None:
+            here = {**self._encoder.execution, "batch_size": made.get("batch_size")}
+            self._result.warnings.append(
+                f"{compared.rows_that_differ:,} of {compared.rows:,} rows differ when encoded again, "
+                f"{percent(compared.agreement)} of their tokens agree; the store's (there) were made in another way: "
+                + "; ".join(differences(here, made))
+            )
+
+
+def _batch_size(commit: CommitRecord, otherwise: int) -> int:
+    """Of the batches that a part was made in, whatever the configuration says today."""
+    size = commit.execution.get("batch_size")
+    return size if isinstance(size, int) and size > 0 else otherwise

@@ -1,0 +1,54 @@
+"""How tokens are made: what may flip a few codes without being a different configuration."""
+
+import os
+from importlib.metadata import version
+
+import torch
+
+from pipeline.config import Config
+from pipeline.errors import IdentityMismatch
+from pipeline.jobs.plan import Plan
+from pipeline.records import JSON, differences
+from pipeline.store.schema.commits import read_commit
+
+
+def describe_execution(config: Config, device: torch.device, images_at_once: int) -> JSON:
+    """Precision, kind of device, batch shape and library versions, for commit records."""
+    kind = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+    )
+    return {
+        "precision": config.tokenize.precision,
+        "device": kind,
+        "batch_size": config.tokenize.batch_size,
+        "images_at_once": images_at_once,
+        "versions": {name: version(name) for name in _libraries(config)},
+    }
+
+
+def _libraries(config: Config) -> tuple[str, ...]:
+    libraries = ("torch", "torchvision", "pillow")
+    return (*libraries, "simplejpeg") if config.image.decoder == "turbojpeg" else libraries
+
+
+def refuse_other_execution(plan: Plan, execution: JSON) -> None:
+    """Raise IdentityMismatch when the store's parts were made in another way than this job would.
+
+    One commit is compared: all others agreed with it, or somebody allowed the change.
+    """
+    if not plan.committed:
+        return
+    present = read_commit(plan.store, min(plan.committed)).execution
+    lines = differences(execution, present)
+    if lines:
+        raise IdentityMismatch(
+            os.linesep.join(
+                [
+                    f"{plan.store.root}: made in another way (there) than this job would; a few tokens may differ:",
+                    *(f"  {line}" for line in lines),
+                    "Use the same settings, or accept the mixture with --allow-execution-change.",
+                ]
+            )
+        )

@@ -1,0 +1,242 @@
+"""A strict reader of tar files: every member once, or an error.
+
+The standard library and WebDataset both end quietly where a tar is cut off, where a header is damaged, and
+where a second tar is appended. For a job that must not lose a sample those three are errors, so the blocks
+are walked here. The format is that of POSIX pax and GNU tar:
+https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
+"""
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+from pipeline.errors import SourceError
+from pipeline.source.containers.tar_header import Header, parse_header
+from pipeline.source.shards.identity import HEAD_BYTES
+
+BLOCK_BYTES = 512
+# Read and hashed at once: hashing little pieces takes longer, and lets go of the interpreter lock for each.
+_PIECE_BYTES = 1 << 18
+# Reading on costs less than a seek, after which a disk or a network file system starts anew.
+_SEEK_BYTES = 1 << 20
+_REPACK = "copy the source shard again or repack it"
+
+
+class Member(NamedTuple):
+    """A plain file inside a tar; `data` is None where it was not wanted."""
+
+    name: str
+    offset: int
+    data: bytes | None
+    start: int
+    """Where the first header that belongs to it begins: before `offset` where a long name comes first."""
+
+
+class StrictTar:
+    """Iterates over the plain files of one tar, once, from front to back.
+
+    After the last member `digest` is the sha256 (hex) and `bytes` the size of the whole file, and `head` the
+    sha256 of its first 64 KiB. Before, the digests may be those of more than was walked: the file is read ahead.
+
+    Iterating raises SourceError for a tar that is cut off, damaged, compressed, followed by other data, or
+    that holds links or sparse files, naming the tar, the offset in bytes and the remedy.
+
+    Args:
+        wanted: names of the members whose contents are read.
+        digests: without them, large members that are not wanted are skipped where the stream can seek.
+        origin: where in the tar the stream begins, at a member; offsets are those in the tar.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        name: str,
+        wanted: Callable[[str], bool] = lambda _: True,
+        allow_unterminated: bool = False,
+        digests: bool = True,
+        origin: int = 0,
+    ) -> None:
+        self._stream = stream
+        self._name = name
+        self._wanted = wanted
+        self._allow_unterminated = allow_unterminated
+        self._digests = digests
+        self._seeks = not digests and isinstance(stream, io.IOBase) and stream.seekable()
+        self._origin = origin
+        self._sha256 = hashlib.sha256()
+        self._head = hashlib.sha256()
+        self._bytes_hashed = 0
+        self._piece = b""
+        self._at = 0
+        self.bytes = 0
+
+    @property
+    def digest(self) -> str:
+        """sha256 in hex of all that has been read."""
+        return self._sha256.hexdigest()
+
+    @property
+    def head(self) -> str:
+        """sha256 in hex of the first HEAD_BYTES, as far as they have been read."""
+        return self._head.hexdigest()
+
+    def __iter__(self) -> Iterator[Member]:
+        long_name: str | None = None
+        pax: dict[str, str] = {}
+        start = self._origin
+        while (header := self._header()) is not None:
+            offset = self.bytes - BLOCK_BYTES
+            if header.type == tarfile.GNUTYPE_LONGNAME:
+                long_name = self._data(header.size).split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+            elif header.type == tarfile.XHDTYPE:
+                pax = self._pax_records(self._data(header.size), offset)
+            elif header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
+                self._skip(header.size)
+            else:
+                name, size, sparse = long_name or header.name, header.size, False
+                if pax:
+                    name, size = pax.get("path") or name, int(pax.get("size", size))
+                    sparse = any(keyword.startswith("GNU.sparse.") for keyword in pax)
+                long_name, pax = None, {}
+                if header.type == tarfile.DIRTYPE:
+                    start = self._origin + self.bytes
+                    continue
+                if sparse or header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+                    raise self._error(
+                        offset, f"{name!r} is a link, a sparse or a special file; repack it as a plain file"
+                    )
+                data = None
+                if self._wanted(name):
+                    data = self._data(size)
+                else:
+                    self._skip(size)
+                yield Member(name, self._origin + offset, data, start)
+                start = self._origin + self.bytes
+        if long_name is not None or pax:
+            raise self._error(self.bytes, f"cut off between the long name of a member and the member; {_REPACK}")
+
+    def _header(self) -> Header | None:
+        """The next header, or None behind a good end of the archive."""
+        offset = self.bytes
+        block = self._read(BLOCK_BYTES)
+        if not block:
+            if self._allow_unterminated and offset > 0:
+                return None
+            if offset == 0:
+                raise self._error(offset, f"the file is empty; {_REPACK}")
+            raise self._error(
+                offset,
+                "it ends without the end-of-archive marker: it was cut off; "
+                f"{_REPACK}, or set source.allow_unterminated to accept it",
+            )
+        if offset == 0 and block.startswith(b"\x1f\x8b"):
+            raise self._error(offset, "it is gzip-compressed; decompress it (images do not shrink)")
+        if len(block) < BLOCK_BYTES:
+            raise self._error(offset, f"cut off inside a header; {_REPACK}")
+        if not any(block):
+            self._expect_only_zeros()
+            return None
+        try:
+            header = parse_header(block)
+        except tarfile.HeaderError as error:
+            raise self._error(offset, f"damaged header ({error}) or not a tar at all; {_REPACK}") from None
+        if header.size < 0:
+            raise self._error(offset, f"damaged header (size {header.size}); {_REPACK}")
+        return header
+
+    def _expect_only_zeros(self) -> None:
+        while block := self._read(_PIECE_BYTES):
+            if block.count(0) != len(block):
+                raise self._error(
+                    self.bytes - len(block),
+                    "more data follows the end-of-archive marker, such as a second tar appended with cat; "
+                    "split it, or join tars with `tar --concatenate`",
+                )
+
+    def _data(self, size: int) -> bytes:
+        padded = size + -size % BLOCK_BYTES
+        if self._at + padded <= len(self._piece):  # the common case, and cheap
+            data = self._piece[self._at : self._at + size]
+            self._at += padded
+            self.bytes += padded
+            return data
+        return b"".join(self._pieces(size))
+
+    def _skip(self, size: int) -> None:
+        if self._seeks and self._at + size - len(self._piece) >= _SEEK_BYTES:
+            self._seek(size)
+            return
+        for _ in self._pieces(size):
+            pass
+
+    def _seek(self, size: int) -> None:
+        """Skip a member of which most has not been read."""
+        padding = -size % BLOCK_BYTES
+        beyond = self._at + size + padding - len(self._piece)
+        # The last byte is read: a seek behind the end of a file raises nothing.
+        last = self._stream.seek(beyond - 1, io.SEEK_CUR)
+        if not self._stream.read(1):
+            end = self._stream.seek(0, io.SEEK_END)
+            raise self._cut_off(self.bytes, max(0, last + 1 - padding - end))
+        self._piece, self._at = b"", 0
+        self.bytes += size + padding
+
+    def _pieces(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes, a piece at a time: a damaged header may claim any size."""
+        offset = self.bytes
+        padding = -size % BLOCK_BYTES
+        while size:
+            data = self._read(min(size, _PIECE_BYTES))
+            if not data:
+                break
+            yield data
+            size -= len(data)
+        if size or len(self._read(padding)) < padding:
+            raise self._cut_off(offset, size)
+
+    def _pax_records(self, data: bytes, offset: int) -> dict[str, str]:
+        """Records `length key=value\\n` of a pax extended header."""
+        records = {}
+        while data.strip(b"\0"):
+            digits, _, _ = data.partition(b" ")
+            length = int(digits) if digits.isdigit() and len(digits) < 20 else 0
+            keyword, equals, value = data[len(digits) + 1 : length].partition(b"=")
+            if not equals or not value.endswith(b"\n") or length > len(data):
+                raise self._error(offset, f"damaged pax header; {_REPACK}")
+            records[keyword.decode("utf-8", "backslashreplace")] = value[:-1].decode("utf-8", "backslashreplace")
+            data = data[length:]
+        if not re.fullmatch("[0-9]{1,20}", records.get("size", "0")):
+            raise self._error(offset, f"damaged pax header (size {records['size']!r}); {_REPACK}")
+        return records
+
+    def _read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end of the file."""
+        data = self._piece[self._at : self._at + size]
+        self._at += len(data)
+        while len(data) < size and self._next_piece():
+            rest = self._piece[: size - len(data)]
+            self._at = len(rest)
+            data += rest
+        self.bytes += len(data)
+        return data
+
+    def _next_piece(self) -> bool:
+        """Read on, once all of a piece has been walked; False at the end of the file."""
+        self._piece = self._stream.read(_PIECE_BYTES)
+        self._at = 0
+        if not self._digests:
+            return bool(self._piece)
+        self._sha256.update(self._piece)
+        if self._bytes_hashed < HEAD_BYTES:
+            self._head.update(self._piece[: HEAD_BYTES - self._bytes_hashed])
+        self._bytes_hashed += len(self._piece)
+        return bool(self._piece)
+
+    def _cut_off(self, offset: int, missing: int) -> SourceError:
+        return self._error(offset, f"cut off inside a member, {missing:,} bytes before its end; {_REPACK}")
+
+    def _error(self, offset: int, what: str) -> SourceError:
+        return SourceError(f"{self._name}: at byte {self._origin + offset:,}: {what}")

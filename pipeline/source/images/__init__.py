@@ -1,0 +1,4 @@
+"""From the bytes of an image file to uint8 pixels of `image.size`.
+
+headers ─▶ decoding (torchvision, pillow, turbojpeg, nvjpeg) ─▶ orientation ─▶ fitting          transform: all of it
+"""

@@ -1,0 +1,196 @@
+"""From the bytes of an image file to RGB pixels of any size.
+
+Rules, since what changes pixels changes tokens: the first frame of an animation; EXIF orientation applied;
+grey and palette become RGB; 12- and 16-bit grey is scaled to 8 bits; transparency is laid over white; ICC
+profiles are ignored. RGB and grey JPEG files are decoded by torchvision, everything else by Pillow.
+
+Decoding takes at most PEAK_BYTES_PER_PIXEL for each pixel of an image, and nothing where that is more than
+`image.max_pixels`.
+"""
+
+import io
+import itertools
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from pipeline.errors import BadImage, VqtokError
+from pipeline.source.images.headers import check_header, check_size, webp_size
+from pipeline.source.images.jpeg_header import jpeg_header
+from pipeline.source.images.memory import failure, require_memory
+from pipeline.source.images.pillow import FORMATS, decode_with_pillow
+from pipeline.source.images.vision import ImageReadMode, decode_jpeg
+
+# Measured: 26 for an animated WebP, 23 for a lossless one with transparency, 18 for a progressive JPEG inside a
+# TIFF, 14 for most, 3 for a baseline JPEG. Resizing adds less than what decoding has given back by then.
+PEAK_BYTES_PER_PIXEL = 28
+
+# The decoders whose lack of memory cannot be told from damage: WebP, and progressive JPEG that Pillow reads.
+_HIDE_MEMORY_ERRORS = (b"RIFF", b"\xff\xd8")
+
+# Up to here a call takes about as long as what it decodes.
+_SMALL_PIXELS = 2**16
+
+# What Pillow warns of in damaged files ends in pixels or in a reject; thousands of lines would hide the rest.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# Decoders only read what they are given.
+warnings.filterwarnings("ignore", message="The given buffer is not writable")
+
+# The limit is ours, per image and before decoding (`image.max_pixels`); Pillow's own is a global that warns.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class Picture(NamedTuple):
+    """An image that was decoded, upright."""
+
+    img_3HW: Tensor
+    """uint8 RGB, perhaps at a smaller scale than the file's."""
+    height: int
+    """Of the whole image in pixels, as `width`."""
+    width: int
+
+
+class Jpeg(NamedTuple):
+    """A JPEG in RGB or grey, looked at but not decoded yet."""
+
+    width: int
+    """In pixels, not turned, as `height`."""
+    height: int
+    exif: bytes
+    rgb: bool
+    """Whether the pixels may be stored as RGB and not as the usual YCbCr."""
+
+
+class Decoder(Protocol):
+    """One of the values of `image.decoder`."""
+
+    device: torch.device
+    """Where the pixels are."""
+    task_bytes: int
+    """How much of encoded images is best given at once."""
+
+    def __call__(self, files: Sequence[bytes]) -> Iterator[Picture | BadImage]:
+        """One picture for each file in their order, or why there is none.
+
+        Raises MemoryError where the machine has too little.
+        """
+
+
+class TorchvisionDecoder:
+    """The default."""
+
+    device = torch.device("cpu")
+    task_bytes = 2**16
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+
+    def __call__(self, files: Sequence[bytes]) -> Iterator[Picture | BadImage]:
+        """Small JPEGs are decoded many at a time, all other images one after the other."""
+        for small, run in itertools.groupby(files, self._is_small_jpeg):
+            if small:
+                yield from map(as_picture, decode_jpegs(list(run)))
+            else:
+                yield from (as_picture(decoded(data, self._max_pixels)) for data in run)
+
+    def _is_small_jpeg(self, data: bytes) -> bool:
+        header = jpeg_header(data)
+        return (
+            header is not None
+            and header.one_scan
+            and header.width * header.height <= min(_SMALL_PIXELS, self._max_pixels)
+        )
+
+
+def as_picture(found: Tensor | BadImage) -> Picture | BadImage:
+    """A picture of unchanged scale."""
+    return found if isinstance(found, BadImage) else Picture(found, found.shape[1], found.shape[2])
+
+
+def decoded(data: bytes, max_pixels: int) -> Tensor | BadImage:
+    """`decode_rgb` that hands back the reason instead of raising it."""
+    try:
+        return decode_rgb(data, max_pixels)
+    except BadImage as error:
+        return error
+
+
+def decode_rgb(data: bytes, max_pixels: int) -> Tensor:
+    """Decode an image file into uint8 [3, height, width] of any size.
+
+    Raises BadImage for anything that is not a whole image of a known format and at most `max_pixels`, and
+    MemoryError where the machine, not the image, is at fault.
+    """
+    found = examine(data, max_pixels)
+    if isinstance(found, Jpeg):
+        (pixels,) = decode_jpegs([data])
+        if isinstance(pixels, BadImage):
+            raise pixels
+        return pixels
+    return found
+
+
+def examine(data: bytes, max_pixels: int) -> Jpeg | Tensor:
+    """What a JPEG in RGB or grey says of itself; the pixels, as `decode_rgb`, of any other image."""
+    if not data:
+        raise BadImage("the image member is empty")
+    header = jpeg_header(data)
+    if header is None or not header.one_scan:
+        check_header(data, max_pixels)
+    if header is not None:
+        check_size(header.width, header.height, max_pixels)
+        return Jpeg(header.width, header.height, b"", header.rgb)
+    return _examine_with_pillow(data, max_pixels)
+
+
+def _examine_with_pillow(data: bytes, max_pixels: int) -> Jpeg | Tensor:
+    width, height = webp_size(data) or (0, 0)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            check_size(width, height, max_pixels)
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                return Jpeg(width, height, image.info.get("exif", b""), _may_be_rgb(image))
+            return decode_with_pillow(image)
+    except (VqtokError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(f"not an image of a known format ({', '.join(FORMATS)}); starts with {data[:12]!r}") from None
+    except Exception as error:
+        # Pillow's readers raise almost anything on damaged files (OSError, SyntaxError, struct.error, ...).
+        if data.startswith(_HIDE_MEMORY_ERRORS):
+            require_memory(width * height * PEAK_BYTES_PER_PIXEL)
+        raise failure(type(error).__name__, error) from error
+
+
+def _may_be_rgb(image: Any) -> bool:
+    return image.info.get("adobe_transform") == 0 or bytes(layer[0] for layer in image.layer) == b"RGB"
+
+
+def decode_jpegs(files: Sequence[bytes]) -> list[Tensor | BadImage]:
+    """Pixels uint8 [3, height, width] of each JPEG, upright, or why there are none. A bad one costs only itself.
+
+    Raises MemoryError where the machine has too little.
+    """
+    try:
+        found: list[Tensor | BadImage] = decode_jpeg(
+            [as_tensor(data) for data in files], ImageReadMode.RGB, apply_exif_orientation=True
+        )
+        return found
+    except RuntimeError as error:
+        if len(files) > 1:
+            return [pixels for data in files for pixels in decode_jpegs([data])]
+        reason = failure("JPEG", error)
+        if isinstance(reason, BadImage):
+            return [reason]
+        raise reason from error
+
+
+def as_tensor(data: bytes) -> Tensor:
+    """The bytes themselves as uint8 [n], not to be written into."""
+    return torch.frombuffer(data, dtype=torch.uint8)

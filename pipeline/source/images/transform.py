@@ -1,0 +1,75 @@
+"""From the bytes of an image file to the pixels that are encoded."""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.config import ImageConfig
+from pipeline.errors import BadImage
+from pipeline.source.images.decoding import Decoder, Picture, TorchvisionDecoder
+from pipeline.source.images.fitting import fit, resized_size
+from pipeline.source.images.memory import memory_errors
+from pipeline.source.images.nvjpeg import NvjpegDecoder, cuda_device
+from pipeline.source.images.pillow import require_codecs
+from pipeline.source.images.turbojpeg import TurboJpegDecoder
+
+
+class ImageTransform:
+    """Decodes, resizes and crops: bytes → uint8 [3, H, W] with (H, W) = `image.size`.
+
+    Raises VqtokError where Pillow lacks a codec: good images would become rejects. Raises ConfigError where
+    `image.decoder` cannot be had on this machine.
+    """
+
+    def __init__(self, image: ImageConfig) -> None:
+        require_codecs()
+        self._image = image
+        self._decoder = _decoder_of(image)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        return self._image.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the result is."""
+        return self._decoder.device
+
+    @property
+    def task_bytes(self) -> int:
+        """How much of encoded images is best given to `many` at once."""
+        return self._decoder.task_bytes
+
+    def __call__(self, data: bytes) -> Tensor:
+        """Pixels uint8 [3, H, W]. Raises BadImage with the reason, MemoryError where the machine has too little."""
+        (found,) = self.many([data])
+        if isinstance(found, BadImage):
+            raise found
+        return found.contiguous()
+
+    def many(self, files: Sequence[bytes]) -> list[Tensor | BadImage]:
+        """For each file its pixels as above, in any memory layout, or why there are none.
+
+        Raises MemoryError where the machine has too little.
+        """
+        with memory_errors():
+            return [self._fit(found) for found in self._decoder(files)]
+
+    def _fit(self, found: Picture | BadImage) -> Tensor | BadImage:
+        if isinstance(found, BadImage):
+            return found
+        try:
+            return fit(found, self._image)
+        except BadImage as error:
+            return error
+
+
+def _decoder_of(image: ImageConfig) -> Decoder:
+    if image.decoder == "turbojpeg":
+        return TurboJpegDecoder(image.max_pixels, functools.partial(resized_size, image))
+    if image.decoder == "nvjpeg":
+        return NvjpegDecoder(image.max_pixels, cuda_device())
+    return TorchvisionDecoder(image.max_pixels)

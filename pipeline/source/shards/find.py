@@ -1,0 +1,126 @@
+"""Which source shards a configuration names, and what each is called in the store."""
+
+import fnmatch
+import hashlib
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+from pipeline.config import SourceConfig
+from pipeline.errors import ConfigError
+from pipeline.files import is_url
+from pipeline.records import SourceShard
+from pipeline.source.shards.opening import PIPE
+from pipeline.source.shards.patterns import expand, expand_braces, literal_folder
+
+
+def find_source_shards(source: SourceConfig) -> list[SourceShard]:
+    """Expand the patterns of a configuration into source shards, sorted by part name.
+
+    The order and the number of patterns make no difference to the result: a part is named after the path
+    of its source shard relative to the base, and after nothing else. An excluded file may be missing.
+
+    Raises ConfigError for a pattern that matches nothing, a missing file, a URL that cannot be opened, a
+    command without `source.allow_pipe`, a file outside `source.base`, two files with one path relative to
+    their bases, and one file with two.
+    """
+    if not source.shards:
+        raise ConfigError("source.shards: names no file; give at least one tar")
+    excluded = [name for pattern in source.exclude for name in expand_braces(pattern, "source.exclude")]
+    shards: dict[str, SourceShard] = {}
+    paths: dict[str, str] = {}
+    try:
+        for pattern in source.shards:
+            for shard in _shards_of(pattern, source, excluded):
+                other = shards.setdefault(shard.path, shard)
+                if other is not shard and location(other) != location(shard):
+                    raise ConfigError(
+                        f"{other.base}/{other.path} and {shard.base}/{shard.path} are both {shard.path} relative to "
+                        "their patterns' folders; set source.base to a folder above both"
+                    )
+                path = paths.setdefault(location(shard), shard.path)
+                if path != shard.path:
+                    raise ConfigError(
+                        f"{shard.base}/{shard.path} is named by two patterns, as {path} and as {shard.path} relative "
+                        "to their folders; leave one pattern out, or set source.base"
+                    )
+    except OSError as error:
+        raise ConfigError(f"source.shards: {error}; see to the file or correct the pattern") from error
+    if not shards:
+        raise ConfigError(f"source.shards: no source shards left: source.exclude matches all of {source.shards}")
+    return sorted(shards.values(), key=lambda shard: shard.part)
+
+
+def part_name(path: str) -> str:
+    """Name of the part that the source shard at `path` (relative to its base) becomes."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", PurePosixPath(path).name.removesuffix(".tar"))[:100]
+    return f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
+
+
+def location(shard: SourceShard) -> str:
+    """Where a source shard is, the same text however a pattern leads there."""
+    if is_url(shard.base) or shard.base.startswith(PIPE):
+        return f"{shard.base}/{shard.path}"
+    return str(_absolute(Path(shard.base, shard.path)))
+
+
+def _shards_of(pattern: str, source: SourceConfig, excluded: Collection[str]) -> Iterator[SourceShard]:
+    """What the files of one pattern are as source shards."""
+    if pattern.startswith(PIPE):
+        yield from _commands(pattern, source.allow_pipe)
+        return
+    folder = _folder(source.base or literal_folder(pattern))
+    named = [(found, _relative(found.file, folder)) for found in expand(pattern)]
+    kept = [(found, path) for found, path in named if not _is_excluded(found.file, path, excluded)]
+    missing = [found.file for found, _ in kept if found.stat is None]
+    if missing:
+        raise ConfigError(
+            f"source.shards: {pattern!r}: {len(missing)} of {len(kept)} source shards are missing, "
+            f"first {missing[0]}; correct the pattern or the folder, or name them in source.exclude"
+        )
+    for found, path in kept:
+        assert found.stat is not None
+        yield SourceShard(
+            path=path, base=folder, part=part_name(path), bytes=found.stat.bytes, version=found.stat.version
+        )
+
+
+def _commands(pattern: str, allowed: bool) -> Iterator[SourceShard]:
+    """The source shards of a `pipe:` pattern, named after a digest of their commands, which may hold secrets."""
+    if not allowed:
+        raise ConfigError(
+            "source.shards: the command of a pipe: source runs only with "
+            "source.allow_pipe=true; set it for configurations that you trust, or give files or URLs"
+        )
+    for command in expand_braces(pattern, "source.shards"):
+        tars = re.findall(r"([\w.-]+)\.tar\b", command) or ["output"]
+        path = f"pipe/{hashlib.sha256(command.encode()).hexdigest()[:16]}/{tars[-1]}.tar"
+        yield SourceShard(path=path, base=command, part=part_name(path), bytes=None)
+
+
+def _folder(base: str) -> str:
+    return base.rstrip("/") if is_url(base) else str(Path(base.removeprefix("file://")).expanduser())
+
+
+def _relative(file: str, base: str) -> str:
+    try:
+        if is_url(file) and file.startswith(f"{base}/"):
+            path = file[len(base) + 1 :]
+        else:
+            path = _absolute(file).relative_to(_absolute(base)).as_posix()
+        path.encode()
+        return path
+    except UnicodeEncodeError:
+        raise ConfigError(f"source.shards: {file!r}: its name is not UTF-8; rename the file") from None
+    except ValueError:
+        raise ConfigError(f"source.base: {file} does not lie in {base}; name a folder above it") from None
+
+
+def _absolute(path: str | Path) -> Path:
+    # `Path.absolute` keeps `..` and so finds /data/../other/a.tar below /data; `Path.resolve` follows links.
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _is_excluded(file: str, path: str, excluded: Collection[str]) -> bool:
+    return any(name in (path, file) or fnmatch.fnmatch(path, name) or fnmatch.fnmatch(file, name) for name in excluded)

@@ -1,0 +1,67 @@
+"""Zarr groups as files: made in memory, put wherever the store is, and read from there."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zarr
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore, MemoryStore
+
+from pipeline.files import Files, LocalFiles
+from pipeline.store.arrays.storage import create_array
+from pipeline.store.arrays.zarr_files import FilesStore
+from pipeline.store.schema.commits import ArrayRecord
+from pipeline.store.types import Array
+
+Memory = dict[str, Buffer]
+"""What a MemoryStore keeps its files in."""
+
+
+@dataclass(frozen=True)
+class GroupFiles:
+    """A Zarr group that is not stored yet."""
+
+    contents: dict[str, bytes]
+    """Files by their path in the group, as `contents_of` orders them."""
+    arrays: dict[str, ArrayRecord]
+    """Shape and storage of its arrays, by path."""
+
+
+def make_group(arrays: Mapping[str, Array], codec: str) -> GroupFiles:
+    """A group that holds `arrays` at their paths."""
+    memory: Memory = {}
+    group = zarr.create_group(MemoryStore(memory), zarr_format=3)
+    for path in _groups_above(arrays):
+        group.create_group(path)
+    records = {path: _record(create_array(group, path, array, codec)) for path, array in arrays.items()}
+    return GroupFiles(contents_of(memory), records)
+
+
+def contents_of(memory: Memory) -> dict[str, bytes]:
+    """What a MemoryStore holds, metadata before data and outer before inner.
+
+    Written in this order a hierarchy is sound at every moment: all that lies in it is described already.
+    """
+    return {path: memory[path].to_bytes() for path in sorted(memory, key=_place)}
+
+
+def zarr_store(files: Files) -> Store:
+    """What zarr-python reads the files of a store through; it refuses to write."""
+    return LocalStore(files.root, read_only=True) if isinstance(files, LocalFiles) else FilesStore(files)
+
+
+def _record(array: "zarr.Array[Any]") -> ArrayRecord:
+    codecs = [type(codec).__name__.removesuffix("Codec").lower() for codec in array.compressors]
+    return ArrayRecord(shape=array.shape, dtype=str(array.dtype), chunks=array.chunks, codecs=("bytes", *codecs))
+
+
+def _groups_above(paths: Iterable[str]) -> list[str]:
+    """Every group above the arrays at `paths`, parents first."""
+    groups = {path[:end] for path in paths for end in range(len(path)) if path[end] == "/"}
+    return sorted(groups)
+
+
+def _place(path: str) -> tuple[bool, int, str]:
+    return not path.endswith("zarr.json"), path.count("/"), path

@@ -1,0 +1,106 @@
+"""Reading the arrays of one committed part, as numpy arrays."""
+
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.errors import StoreError, VqtokError
+from pipeline.files import Files
+from pipeline.store.arrays.chunked import ChunkedArray, Damage
+from pipeline.store.arrays.opening import Opening
+from pipeline.store.arrays.storage import Texts
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import Birth, damaged
+from pipeline.store.schema.digest import content_digest
+from pipeline.store.types import Array
+
+
+class Part:
+    """One committed attempt. Nothing is read before it is asked for.
+
+    Args:
+        opening: how arrays are read; by default local files are mapped, each chunk checked once.
+    """
+
+    def __init__(
+        self, files: Files, birth: Birth, part: str, attempt: str, rows: int, opening: Opening | None = None
+    ) -> None:
+        self.name = part
+        self.rows = rows
+        self._birth = birth
+        self._files = files
+        self.attempt = attempt
+        self._path = f"{names.PARTS}/{names.attempt(part, attempt)}"
+        self._opening = opening or Opening(files)
+
+    def array(self, path: str) -> ChunkedArray:
+        """One array, to be read in ranges with `read_range`. Raises CorruptStore, StoreError where it cannot be had."""
+        try:
+            return self._opening.array(self.name, self.attempt, path)
+        except Exception as error:
+            raise self._explained(path, error) from error
+
+    def read_range(self, path: str, array: ChunkedArray, start: int, stop: int) -> Array:
+        """Rows start to stop of the array that `array(path)` gave; not to be written to. Raises as `array` does."""
+        try:
+            return array.read(start, stop)
+        except Exception as error:
+            raise self._explained(path, error) from error
+
+    def read(self, path: str, rows: slice = slice(None)) -> Array:
+        """Elements of one array. Raises CorruptStore for anything missing, short or damaged."""
+        array = self.array(path)
+        start, stop, _ = rows.indices(array.shape[0])
+        return self.read_range(path, array, start, max(start, stop))
+
+    def tokens(self, rows: slice = slice(None)) -> Array:
+        """unsigned [n, L_total]."""
+        return self.read("tokens", rows)
+
+    @cached_property
+    def labels(self) -> Array:
+        """int64 [n], -1 for none."""
+        return self.read("label")
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The n WebDataset keys."""
+        packed = self.texts("key")
+        return [packed[row].decode() for row in range(self.rows)]
+
+    def texts(self, path: str, start: int = 0, stop: int | None = None) -> Texts:
+        """Packed byte strings of some rows, at `key` or `fields/<name>`."""
+        offsets = self.read(f"{path}/offsets", slice(start, (self.rows if stop is None else stop) + 1))
+        first, last = int(offsets[0]), int(offsets[-1])
+        return Texts(self.read(f"{path}/data", slice(first, last)), offsets - offsets[0])
+
+    def field(self, name: str) -> list[bytes | None]:
+        """A kept member of every row, None where the sample had none."""
+        texts, present = self.texts(f"fields/{name}"), self.read(f"fields/{name}/present")
+        return [texts[row] if present[row] else None for row in range(self.rows)]
+
+    def digest(self) -> str:
+        """Content digest of the decoded arrays."""
+        paths = ["tokens", "label", "key/data", "key/offsets"]
+        for name in self._birth.fields:
+            paths += [f"fields/{name}/{array}" for array in ("data", "offsets", "present")]
+        return content_digest({path: np.ascontiguousarray(self.read(path)) for path in paths})
+
+    def _explained(self, path: str, error: Exception) -> VqtokError:
+        """What a user can do about an array that cannot be read."""
+        match error:
+            case VqtokError():
+                return error
+            case FileNotFoundError():
+                what = "missing"
+            case OSError():  # the disk's or the server's, which the next try may not meet
+                return StoreError(f"{self._files.root}/{self._path}/{path}: {error}")
+            case Damage():
+                what = f"cannot be read: {error}"
+            case _:
+                what = f"cannot be read ({type(error).__name__}: {error})"
+        return damaged(
+            self._files,
+            f"{self._path}/{path}",
+            f"{what}; delete {names.commit(self.name)} and {names.MANIFEST}, then run vqtok tokenize again",
+        )

@@ -1,0 +1,276 @@
+"""Any rows of a store, gathered from the chunks of its parts.
+
+    row numbers ──▶ chunks, mapped or decoded ──▶ the offset of each row in `space` ──▶ one gather
+
+Rows lie in many files and many buffers. All of these lie in one range of addresses, from which numpy gathers rows in
+one call.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from cachetools import LRUCache
+
+from pipeline.store.arrays.chunked import ChunkedArray
+from pipeline.store.arrays.parts import Part
+from pipeline.store.arrays.storage import chunk_rows
+from pipeline.store.memory.buffers import in_space
+from pipeline.store.memory.mapping import in_memory, read_ahead
+from pipeline.store.memory.space import space
+from pipeline.store.types import Array
+
+_UNKNOWN = np.iinfo(np.int64).min
+
+_MOST_MAPPED = 16_384
+"""Parts that stay mapped: Linux allows a process 65,530 mappings (vm.max_map_count)."""
+
+_SAMPLED = 8
+"""Of so many mapped chunks it is asked whether they are in memory, before all are read ahead."""
+
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Rows, and where they lie in memory."""
+
+    rows: Array
+    """int64 [n], row numbers of the store."""
+    offsets: Array
+    """int64 [n], in `space`."""
+    memory: object
+    """What keeps them there, as long as this lives."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: slice | Array) -> "Located":
+        """Some of the rows."""
+        if isinstance(which, slice):
+            return Located(self.rows[which], self.offsets[which], self.memory)
+        return Located(self.rows.take(which), self.offsets.take(which), self.memory)
+
+    def __add__(self, other: "Located") -> "Located":
+        """The rows of both."""
+        return Located(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.offsets, other.offsets]),
+            (self.memory, other.memory),
+        )
+
+
+class RowArray:
+    """One array of all parts of a store, as if it were one.
+
+    Args:
+        parts: the parts, in order.
+        path: of the array in each part.
+        dtype: of its elements.
+        row_shape: of a row.
+        cache_bytes: how much of decoded chunks to keep. Mapped files cost nothing and are not counted.
+            Of what is read in runs, in an epoch, nothing is kept unless there is room for all.
+        check_always: compare checksums whenever rows are located, not only the first time.
+        keep_open: keep files mapped, which keeps their space on the disk if they are deleted.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        path: str,
+        dtype: str,
+        row_shape: tuple[int, ...] = (),
+        cache_bytes: int = 1 << 28,
+        check_always: bool = False,
+        keep_open: bool = True,
+    ) -> None:
+        self._parts = parts
+        self._path = path
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._row_shape = row_shape
+        self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape))
+        self._row = np.dtype((np.void, self._row_bytes))
+        self._cache_bytes = cache_bytes
+        self._has_room_for_all = self._row_bytes * sum(part.rows for part in parts) <= cache_bytes
+        self._check_always = check_always
+        self._keep_open = keep_open
+        self._part_starts = np.concatenate([[0], np.cumsum([part.rows for part in parts])]).astype(np.int64)
+        self.chunk_starts, self._part_of_chunk = _cut(self._part_starts, self._row_bytes)
+        """int64 [chunks + 1]: chunk i holds the rows chunk_starts[i] to chunk_starts[i + 1]; none crosses parts."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget all that is open; rows that were located stay readable."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._open = _Open(len(self._part_of_chunk))
+        self._decoded: LRUCache[int, _Chunk] = LRUCache(self._cache_bytes, getsizeof=lambda kept: kept.rows.nbytes)
+
+    def gather(self, located: Located) -> Array:
+        """The rows, [n, *row_shape], a copy."""
+        rows = space.gather(located.offsets, self._row)
+        return rows.view(self._dtype).reshape(len(located), *self._row_shape)
+
+    def locate(self, rows: Array) -> Located:
+        """Map or decode the chunks of int64 [n] row numbers, all within the store.
+
+        Safe to call from several threads. Raises CorruptStore naming part, chunk and remedy; StoreError where a
+        file cannot be had.
+        """
+        origins, memory = self._origins(self.chunk_starts.searchsorted(rows, side="right") - 1, {})
+        return Located(rows, origins + rows * self._row_bytes, memory)
+
+    def read_ahead(self, rows: Array) -> None:
+        """Have the operating system read the mapped chunks of int64 [n] rows, one in each, if it has dropped them.
+
+        Returns at once. Where they are in memory still it takes some microseconds: a sample of the chunks is looked at.
+        """
+        opened = self._open.rows
+        chunks = (self.chunk_starts.searchsorted(rows, side="right") - 1).tolist()
+        mapped = [opened[chunk] for chunk in chunks if chunk in opened]
+        step = max(len(mapped) // _SAMPLED, 1)
+        if not all(map(in_memory, mapped[::step])):
+            for data in mapped:
+                read_ahead(data)
+
+    def begin_runs(self, starts: Array, lengths: Array) -> Callable[[], Located]:
+        """Begin to map or decode runs of consecutive rows, int64 [runs] each, every one within a chunk.
+
+        Returns at once what waits for them, and raises then what `locate` raises.
+        """
+        chunks = np.searchsorted(self.chunk_starts, starts, side="right") - 1
+        self._check_process()
+        coming = self._start(self._missing(chunks), keep=self._has_room_for_all)
+
+        def located() -> Located:
+            origins, memory = self._origins(chunks, coming)
+            first = starts - (np.cumsum(lengths) - lengths)  # row of each run, less its place among all rows
+            rows, offsets = np.repeat(first, lengths), np.repeat(origins + first * self._row_bytes, lengths)
+            places = np.arange(len(rows))
+            rows += places
+            places *= self._row_bytes  # in place, for the pages of fresh arrays take longer than the sums
+            offsets += places
+            return Located(rows, offsets, memory)
+
+        return located
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:  # no thread survives a fork, nor a lock that another thread held
+            self._begin()
+
+    def _missing(self, chunks: Array) -> set[int]:
+        """Which of these chunks are not mapped."""
+        return set(chunks[self._open.origins[chunks] == _UNKNOWN].tolist())
+
+    def _origins(self, chunks: Array, coming: Mapping[int, "Future[_Chunk]"]) -> tuple[Array, object]:
+        """Of each chunk, and what keeps the chunks where they are."""
+        self._check_process()
+        opened = self._open
+        origins = opened.origins[chunks]
+        missing = origins == _UNKNOWN
+        if not missing.any():
+            return origins, opened
+        wanted, places = np.unique(chunks[missing], return_inverse=True)
+        loaded = {chunk: future.result() for chunk, future in coming.items()}
+        loaded |= self._load(set(wanted.tolist()) - loaded.keys())
+        origins[missing] = np.asarray([loaded[chunk].origin for chunk in wanted.tolist()])[places]
+        return origins, (opened, loaded)
+
+    def _load(self, chunks: set[int]) -> dict[int, "_Chunk"]:
+        """Chunks by their number, several read at a time."""
+        if len(chunks) > 1:
+            return {chunk: future.result() for chunk, future in self._start(chunks, keep=True).items()}
+        return {chunk: self._kept_or_loaded(chunk, keep=True) for chunk in chunks}
+
+    def _start(self, chunks: set[int], keep: bool) -> dict[int, "Future[_Chunk]"]:
+        """Begin to read chunks."""
+        with self._lock:
+            if chunks and self._pool is None:
+                self._pool = ThreadPoolExecutor(_THREADS, "vqtok-chunks")
+            pool = self._pool
+        return {chunk: pool.submit(self._kept_or_loaded, chunk, keep) for chunk in sorted(chunks)} if pool else {}
+
+    def _kept_or_loaded(self, chunk: int, keep: bool) -> "_Chunk":
+        with self._lock:
+            kept: _Chunk | None = self._decoded.get(chunk)
+        return kept or self._load_one(chunk, keep)
+
+    def _load_one(self, chunk: int, keep: bool) -> "_Chunk":
+        number = int(self._part_of_chunk[chunk])
+        array = self._array(number)
+        start, stop = (self.chunk_starts[chunk : chunk + 2] - self._part_starts[number]).tolist()
+        rows = self._parts[number].read_range(self._path, array, start, stop)
+        mapped = array.mapped and not rows.flags.owndata
+        loaded = self._placed(chunk, rows if mapped else in_space(rows))
+        with self._lock:
+            if mapped:
+                if self._keep_open and not self._check_always:
+                    self._open.keep(chunk, loaded)
+            elif keep and rows.nbytes <= self._decoded.maxsize and not self._check_always:
+                self._decoded[chunk] = loaded
+        return loaded
+
+    def _placed(self, chunk: int, rows: Array) -> "_Chunk":
+        rows = np.ascontiguousarray(rows)
+        return _Chunk(rows, space.place(rows) - int(self.chunk_starts[chunk]) * self._row_bytes)
+
+    def _array(self, number: int) -> ChunkedArray:
+        """The array of a part, open."""
+        array = self._open.arrays.get(number)
+        if array is None:
+            array = self._parts[number].array(self._path)
+            if not self._keep_open:
+                return array
+            with self._lock:
+                if len(self._open.arrays) >= _MOST_MAPPED:
+                    self._open = _Open(len(self._part_of_chunk))
+                # Another thread may have been first, and rows of what it opened may be in use.
+                array = self._open.arrays.setdefault(number, array)
+        return array
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Rows of a chunk, and where they lie as long as this lives."""
+
+    rows: Array
+    """[n, *row_shape]."""
+    origin: int
+    """What to add to `row * row_bytes` to get the offset of a row in `space`."""
+
+
+class _Open:
+    """What is mapped: no offset is given away without this, which keeps it valid."""
+
+    def __init__(self, chunks: int) -> None:
+        self.arrays: dict[int, ChunkedArray] = {}
+        """By number of the part."""
+        self.rows: dict[int, Array] = {}
+        """By number of the chunk."""
+        self.origins = np.full(chunks, _UNKNOWN)
+        """Of each chunk, `_UNKNOWN` for those that are not mapped."""
+
+    def keep(self, number: int, chunk: _Chunk) -> None:
+        """Remember a mapped chunk. One that is known stays as it is, for its offset may be in use."""
+        if number not in self.rows:
+            self.rows[number] = chunk.rows
+            self.origins[number] = chunk.origin
+
+
+def _cut(part_starts: Array, row_bytes: int) -> tuple[Array, Array]:
+    """First rows of all chunks and, last, the number of rows, int64 [chunks + 1]; the part of each, [chunks].
+
+    By the rule of the format, so that no part must be opened to know it. Where a part was written otherwise, its
+    chunks are read in pieces: slower, and right.
+    """
+    rows = np.diff(part_starts)
+    sizes = np.asarray([chunk_rows(count, row_bytes) for count in rows.tolist()], np.int64)
+    counts = -(-rows // np.maximum(sizes, 1))
+    part_of_chunk = np.repeat(np.arange(len(rows)), counts)
+    within = np.arange(len(part_of_chunk)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = part_starts[part_of_chunk] + within * sizes[part_of_chunk]
+    return np.concatenate([starts, part_starts[-1:]]).astype(np.int64), part_of_chunk

@@ -1,0 +1,112 @@
+"""The arrays of a part: their names, dtypes, chunks and codecs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from pipeline.store.schema.birth import Birth
+from pipeline.store.types import Array
+
+CHUNK_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True)
+class Texts:
+    """n byte strings, one behind the other."""
+
+    data: Array
+    """uint8 [total]."""
+    offsets: Array
+    """uint64 [n + 1]; string i is data[offsets[i]:offsets[i + 1]]."""
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.data[int(self.offsets[index]) : int(self.offsets[index + 1])].tobytes()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def pack_texts(texts: Sequence[bytes]) -> Texts:
+    """Byte strings as two arrays."""
+    offsets = np.zeros(len(texts) + 1, np.uint64)
+    np.cumsum([len(text) for text in texts], out=offsets[1:])
+    return Texts(np.frombuffer(b"".join(texts), np.uint8), offsets)
+
+
+def arrays_of_part(
+    tokens: Array, keys: Sequence[str], labels: Sequence[int], fields: Mapping[str, Sequence[bytes | None]]
+) -> dict[str, Array]:
+    """Arrays of a part by their path in its group.
+
+    Args:
+        tokens: unsigned [n, L_total], blocks concatenated in order.
+        keys: n WebDataset keys.
+        labels: n class indices, -1 for none.
+        fields: n kept members under each name, None for a missing one.
+    """
+    arrays: dict[str, Array] = {"tokens": tokens, "label": np.asarray(labels, np.int64)}
+    packed = pack_texts([key.encode() for key in keys])
+    arrays["key/data"], arrays["key/offsets"] = packed.data, packed.offsets
+    for name, values in fields.items():
+        packed = pack_texts([value or b"" for value in values])
+        arrays[f"fields/{name}/data"], arrays[f"fields/{name}/offsets"] = packed.data, packed.offsets
+        arrays[f"fields/{name}/present"] = np.asarray([value is not None for value in values], np.uint8)
+    return arrays
+
+
+def chunk_rows(rows: int, row_bytes: int) -> int:
+    """Rows of an inner chunk: at most CHUNK_BYTES, and all chunks of an array about equally long."""
+    most = min(max(CHUNK_BYTES // max(row_bytes, 1), 1), max(rows, 1))
+    chunks = -(-rows // most)
+    return -(-rows // chunks) if chunks else 1
+
+
+def create_array(group: zarr.Group, path: str, array: Array, codec: str) -> "zarr.Array[Any]":
+    """Write one array as one Zarr shard of balanced inner chunks, each with its crc32c."""
+    rows, *rest = array.shape
+    inner = (chunk_rows(rows, array.dtype.itemsize * int(np.prod(rest))), *rest)
+    # A Zarr shard holds whole inner chunks: it may reach a little beyond the array.
+    outer = (-(-max(rows, 1) // inner[0]) * inner[0], *rest)
+    created = group.create_array(
+        path,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=inner,
+        shards=outer,
+        compressors=[*_compressors(path, codec), Crc32cCodec()],
+        filters=None,
+        dimension_names=_dimensions(path),
+        config={"write_empty_chunks": True},
+    )
+    if rows:
+        created[...] = array
+    return created
+
+
+def _compressors(path: str, codec: str) -> list[BloscCodec | ZstdCodec]:
+    if codec == "raw":
+        return []
+    if path.endswith("data"):
+        return [ZstdCodec(level=3)]
+    return [BloscCodec(cname="lz4", shuffle="bitshuffle")]
+
+
+def _dimensions(path: str) -> list[str]:
+    names = {"tokens": ["sample", "token"], "codebook": ["code", "channel"], "data": ["byte"], "offsets": ["boundary"]}
+    return names.get(path.rpartition("/")[2], ["sample"])
+
+
+def part_attributes(birth: Birth) -> dict[str, Any]:
+    """Attributes of the root group, derived from the birth alone, for readers that know only Zarr."""
+    return {
+        "format": birth.format,
+        "version": birth.version,
+        "fingerprint": birth.fingerprint,
+        "geometry": birth.geometry.model_dump(mode="json"),
+        "codebook": birth.codebook.model_dump(mode="json"),
+        "var_input": birth.var_input,
+    }

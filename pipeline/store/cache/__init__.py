@@ -1,0 +1,1 @@
+"""Local copies of the parts of a store that is far away, below a size."""

@@ -1,0 +1,155 @@
+"""Local copies of the files of parts, for stores that are far away."""
+
+import contextlib
+import os
+from collections.abc import Generator, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import google_crc32c
+
+from pipeline.errors import ConfigError, CorruptStore
+from pipeline.files import Files
+from pipeline.records import digest_of
+from pipeline.store.cache.background import Background
+from pipeline.store.cache.folder import BoundedFolder
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import damaged
+from pipeline.store.schema.commits import FileRecord
+
+# A stream over an object holds two of these.
+_BLOCK_BYTES = 8 << 20
+
+
+class _Stopped(Exception):
+    """The cache was closed, or the process ends, in the middle of a download that nobody waits for."""
+
+
+class PartCache:
+    """Files of committed attempts in a local folder, which many stores, processes and threads may share.
+
+    Args:
+        folder: made when it is first needed. Its file system must have flock(2): a local disk or tmpfs.
+        max_bytes: what the folder may take; what was opened longest ago is evicted, by any process that needs room.
+        threads: how many files `prefetch` downloads at a time, with some 16 MiB of memory for each.
+
+    Nothing in a copy's name is chosen by a machine or a process: it follows from the store's URL, the path, and the
+    size, checksum and entity tag of the commit record, so that another generation of a store has other copies. Works in
+    forked and in spawned processes, as far as the `Files` do.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, threads: int = 8) -> None:
+        self._folder = BoundedFolder(Path(folder).expanduser().absolute(), max_bytes)
+        self._threads = threads
+        self._background = Background(threads)
+
+    def __reduce__(self) -> tuple[type["PartCache"], tuple[Path, int, int]]:
+        return PartCache, (self._folder.folder, self.max_bytes, self._threads)
+
+    def __enter__(self) -> "PartCache":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def max_bytes(self) -> int:
+        """What the folder may take."""
+        return self._folder.max_bytes
+
+    def open(self, files: Files, path: str, record: FileRecord) -> BinaryIO:
+        """A file of a committed attempt, open for reading, downloaded if there is no copy. Blocks.
+
+        It can be read and mapped until it is closed, even when it is evicted meanwhile; close it after mapping it. A
+        forked process shares its position: map it there, or use os.pread.
+
+        Args:
+            files: the store.
+            path: relative to the store's root.
+            record: what the commit says of it.
+
+        Raises CorruptStore where the store holds something else, ConfigError for a file larger than the whole cache,
+        and OSError where the store cannot be reached or the folder cannot be written.
+        """
+        if record.bytes > self.max_bytes:
+            raise ConfigError(
+                f"{files.root}/{path}: its {record.bytes:,} bytes are more than the {self.max_bytes:,} bytes that the "
+                f"cache in {self._folder.folder} may take; raise its max_bytes"
+            )
+        with contextlib.closing(_checked_blocks(files, path, record)) as blocks:
+            return self._folder.open(_name(files, path, record), record.bytes, blocks)
+
+    def prefetch(self, files: Files, wanted: Iterable[tuple[str, FileRecord]]) -> None:
+        """Begin to download files, in this order, several at a time; returns at once.
+
+        A hint: errors are left to `open`, which tries again. Who asks for more than `max_bytes` before opening any of
+        it has the first evicted by the last.
+        """
+        self._own_background().add([partial(self._bring, files, path, record) for path, record in wanted])
+
+    def close(self) -> None:
+        """End what `prefetch` began. `open` works on, and so do open files."""
+        self._own_background().close()
+
+    def _own_background(self) -> Background:
+        if self._background.pid != os.getpid():
+            self._background = Background(self._threads)  # a fork has none of its parent's threads
+        return self._background
+
+    def _bring(self, files: Files, path: str, record: FileRecord) -> None:
+        if record.bytes > self.max_bytes:
+            return
+        with (
+            contextlib.suppress(Exception),  # whatever it is, `open` meets it again
+            contextlib.closing(_checked_blocks(files, path, record)) as blocks,
+        ):
+            self._folder.bring(_name(files, path, record), record.bytes, self._until_stopped(blocks))
+
+    def _until_stopped(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            if self._background.is_stopping:
+                raise _Stopped
+            yield block
+
+
+def _name(files: Files, path: str, record: FileRecord) -> str:
+    return digest_of([files.root, path, record.bytes, record.crc32c, record.etag])
+
+
+def _checked_blocks(files: Files, path: str, record: FileRecord) -> Generator[bytes, None, None]:
+    """The contents, no more bytes than recorded. Raises CorruptStore, at the latest at the end, where they differ."""
+    size, checksum = 0, 0
+    try:
+        for block in _blocks(files, path, record.bytes):
+            size += len(block)
+            if size > record.bytes:
+                raise _damaged(files, path, f"longer than the {record.bytes:,} bytes of its commit")
+            checksum = google_crc32c.extend(checksum, block)
+            yield block
+    except FileNotFoundError:
+        raise _damaged(files, path, "missing") from None
+    if size != record.bytes:
+        raise _damaged(files, path, f"{size:,} bytes, {record.bytes:,} bytes when it was committed")
+    if checksum != record.crc32c:
+        raise _damaged(files, path, "the checksum is not that of the commit")
+
+
+def _blocks(files: Files, path: str, size: int) -> Iterator[bytes]:
+    if size <= _BLOCK_BYTES:
+        yield files.read(path)  # one request, where a stream asks for the size first
+        return
+    with files.open(path) as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            yield block
+
+
+def _damaged(files: Files, path: str, what: str) -> CorruptStore:
+    return damaged(
+        files,
+        path,
+        f"{what}; delete {names.commit(names.part_of(path))} and {names.MANIFEST}, then run vqtok tokenize again",
+    )

@@ -1,0 +1,126 @@
+"""The birth of a store: what every token in it is, decided by whoever creates `store.json` first."""
+
+import secrets
+from typing import Literal
+
+from pydantic import ValidationError
+
+from pipeline.errors import CorruptStore, IdentityMismatch, StoreError
+from pipeline.files import Files
+from pipeline.records import JSON, Geometry, Record, differences, digest_of
+from pipeline.store.schema import names
+
+FORMAT: Literal["vqtok"] = "vqtok"
+VERSION: Literal[1] = 1
+
+
+class CodebookRecord(Record):
+    """What the tokens index into."""
+
+    kind: Literal["table", "fsq", "implicit"]
+    """`table`: the array tokens.zarr/codebook; `fsq`: finite scalar quantization; `implicit`: no table."""
+    vocab_size: int
+    embedding_dim: int
+    levels: tuple[int, ...] | None = None
+    """Levels per dimension, for `fsq`."""
+    sha256: str | None = None
+    """Digest of the float32 little-endian table in row-major order."""
+
+
+class Birth(Record):
+    """Contents of `store.json`: created exclusively, never changed."""
+
+    format: Literal["vqtok"] = FORMAT
+    version: Literal[1] = VERSION
+    identity: JSON
+    """All that decides token values, as a tree of named fields."""
+    geometry: Geometry
+    codebook: CodebookRecord
+    var_input: str
+    """How indices become embeddings: `lookup` in the codebook, or the name of another rule."""
+    token_dtype: Literal["uint8", "uint16", "uint32"]
+    """The smallest unsigned type that holds vocab_size - 1."""
+    fields: tuple[str, ...]
+    """Extensions of the members that are kept with each sample."""
+    codec: Literal["lz4", "raw"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the identity."""
+        return digest_of(self.identity)
+
+
+def smallest_token_dtype(vocab_size: int) -> Literal["uint8", "uint16", "uint32"]:
+    """The smallest unsigned dtype that holds vocab_size - 1."""
+    if vocab_size <= 1 << 8:
+        return "uint8"
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
+def read_birth(files: Files) -> Birth:
+    """Read `store.json`.
+
+    Raises StoreError where there is no store, or one of another format version.
+    """
+    try:
+        data = files.read(names.STORE)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"{files.root}: not a token store (no {names.STORE}); run vqtok tokenize first") from None
+    try:
+        return Birth.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise StoreError(
+            f"{files.root}/{names.STORE}: {where}: {first['msg']}; the store is damaged or of a later "
+            f"version than format {VERSION}: use the vqtok that wrote it"
+        ) from None
+
+
+def create_or_compare(files: Files, birth: Birth) -> None:
+    """Create the store as `birth` says, or make sure that it was born equal.
+
+    Raises IdentityMismatch naming every field that differs, with both values, and StoreError where the
+    place cannot tell the first of two writers.
+    """
+    if not _is_born(files):
+        _prove_exclusive_creation(files)
+        if files.put_if_absent(names.STORE, birth.to_json()):
+            return
+    present = read_birth(files)
+    lines = differences(birth.model_dump(mode="json"), present.model_dump(mode="json"))
+    if lines:
+        raise IdentityMismatch(
+            "\n  ".join([f"{files.root}: this configuration makes other tokens than the store holds (there):", *lines])
+            + "\nName another tokenize.store, or go back to the store's settings."
+        )
+
+
+def _is_born(files: Files) -> bool:
+    try:
+        files.stat(names.STORE)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _prove_exclusive_creation(files: Files) -> None:
+    """Raise StoreError unless the second of two creations of one file is refused.
+
+    Some servers that speak S3 accept `If-None-Match: *` and overwrite all the same; there the second commit of
+    a part would replace the first.
+    """
+    probe = f"{names.PROBE}{secrets.token_hex(8)}"
+    first, second = files.put_if_absent(probe, b"first"), files.put_if_absent(probe, b"second")
+    kept = files.read(probe)
+    files.delete(probe)
+    if (first, second, kept) != (True, False, b"first"):
+        raise StoreError(
+            f"{files.root}: this place overwrites where a file should only be created (PUT with If-None-Match: *), so "
+            "that two processes could commit one part; keep the store on a server that honours it, or on a local disk"
+        )
+
+
+def damaged(files: Files, path: str, what: str) -> CorruptStore:
+    """The error for a file of the store that is not as it must be."""
+    return CorruptStore(f"{files.root}/{path}: {what}")

@@ -1,0 +1,129 @@
+"""Commit records: the small files that make parts exist."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pydantic import Field, ValidationError
+
+from pipeline.files import Files
+from pipeline.records import JSON, Record
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import damaged
+
+
+class FileRecord(Record):
+    """One file of an attempt."""
+
+    path: str
+    """POSIX path relative to the attempt's group, or to `rejects/`."""
+    bytes: int
+    crc32c: int
+    etag: str | None = None
+    """The entity tag that an object store gave these contents; None on a file system."""
+
+
+class ArrayRecord(Record):
+    """Shape and storage of one array."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    chunks: tuple[int, ...]
+    """Shape of the inner chunks; the one Zarr shard holds them all."""
+    codecs: tuple[str, ...]
+
+
+class SourceRecord(Record):
+    """The source shard that a part was made of, as it was then."""
+
+    path: str
+    """Relative to `source.base`."""
+    bytes: int
+    sha256: str
+    version: str = ""
+    """Its version (see `Stat`), so that a file that is still the same need not be read to say so."""
+    head: str = ""
+    """sha256 of its first 64 KiB: tells another file of the same size without reading it all."""
+
+
+class CommitRecord(Record):
+    """What makes a part exist. Written once, after everything it speaks of."""
+
+    part: str
+    attempt: str
+    sources: tuple[SourceRecord, ...]
+    seen: int
+    """Samples in the source shard: written + rejected."""
+    written: int
+    rejected: int
+    unlabelled: int
+    """Written samples without a label member."""
+    ignored: tuple[str, ...]
+    """Members that belong to no sample by the rules of WebDataset; the first hundred."""
+    arrays: dict[str, ArrayRecord]
+    files: tuple[FileRecord, ...]
+    rejects: FileRecord
+    code_counts: str
+    """How often each code occurs, see `store/counts.py`."""
+    content_digest: str
+    execution: JSON
+    """Precision, device, batch shape and library versions that the tokens were made with."""
+    seconds: dict[str, float]
+    """Busy seconds by stage (read, decode, encode, write), summed over its threads: stages run beside each other.
+    `wall` is the time of the process that was spent on this part alone."""
+    counts: dict[str, int] = Field(default={})
+    """Samples by stage."""
+    threads: dict[str, int] = Field(default={})
+    """How many each stage had; and `cores`, the CPU cores of the process."""
+    host: str
+    finished: str
+    """UTC time of the commit, ISO 8601."""
+
+
+def committed_parts(files: Files) -> set[str]:
+    """Names of all committed parts, from a single listing."""
+    return {name.removesuffix(".json") for name in files.list(names.COMMITS) if name.endswith(".json")}
+
+
+def is_committed(files: Files, part: str) -> bool:
+    """Whether a part is committed, now."""
+    try:
+        files.stat(names.commit(part))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def read_commit(files: Files, part: str) -> CommitRecord:
+    """The commit record of a part.
+
+    Raises FileNotFoundError without one, CorruptStore for one that cannot be read.
+    """
+    path = names.commit(part)
+    try:
+        record = CommitRecord.model_validate_json(files.read(path))
+    except ValidationError as error:
+        raise damaged(files, path, f"not a commit record: {error.errors()[0]['msg']}") from None
+    if record.part != part:
+        raise damaged(files, path, f"the commit record of {record.part}")
+    return record
+
+
+def read_commits(files: Files, parts: Iterable[str]) -> list[CommitRecord]:
+    """Commit records of `parts`, in that order."""
+    return [read_commit(files, part) for part in parts]
+
+
+def publish(files: Files, record: CommitRecord) -> bool:
+    """Make a part exist. Returns False where another attempt was first.
+
+    A reply can be lost after the record was written, so who lost is decided by reading it back: only a
+    record that names another attempt means that.
+    """
+    if files.put_if_absent(names.commit(record.part), record.to_json()):
+        return True
+    return read_commit(files, record.part).attempt == record.attempt
+
+
+def commonest_reasons(reasons: Iterable[str], count: int = 3) -> str:
+    """The most frequent reasons with their numbers, for messages."""
+    return "; ".join(f"{number} x {reason}" for reason, number in Counter(reasons).most_common(count))

@@ -1,0 +1,40 @@
+"""Why source shards are still pending. A record for people; nothing is decided by it."""
+
+from pydantic import ValidationError
+
+from pipeline.files import Files
+from pipeline.records import Record
+from pipeline.store.schema import names
+
+
+class Failure(Record):
+    """The last failed try at a source shard."""
+
+    part: str
+    source: str
+    reason: str
+    host: str
+    time: str
+    """UTC, ISO 8601."""
+
+
+def record_failure(files: Files, failure: Failure) -> None:
+    """Remember a failure in place of an earlier one."""
+    files.put(names.failure(failure.part), failure.to_json())
+
+
+def read_failures(files: Files, parts: set[str]) -> list[Failure]:
+    """Failures of the given parts, sorted by part."""
+    failures = []
+    for name in files.list(names.FAILURES):
+        if name.removesuffix(".json") in parts:
+            try:
+                failures.append(Failure.model_validate_json(files.read(f"{names.FAILURES}/{name}")))
+            except (FileNotFoundError, ValidationError):
+                continue  # cleared or replaced meanwhile
+    return failures
+
+
+def clear_failure(files: Files, part: str) -> None:
+    """Forget the failure of a part that is committed now."""
+    files.delete(names.failure(part))

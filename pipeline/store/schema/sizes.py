@@ -1,0 +1,41 @@
+"""Sizes and checksums of the files of a store."""
+
+from collections.abc import Iterable, Mapping
+
+import google_crc32c
+
+from pipeline.errors import CorruptStore
+from pipeline.files import Files, Stat
+from pipeline.store.schema.commits import FileRecord
+
+
+def check_sizes(place: str, stats: Mapping[str, Stat], records: Iterable[FileRecord]) -> None:
+    """Raise CorruptStore unless every recorded file of `place` is in `stats`, with its size and entity tag."""
+    for record in records:
+        stat = stats.get(record.path)
+        if stat is None or stat.bytes != record.bytes:
+            found = "missing" if stat is None else f"{stat.bytes:,} bytes"
+            raise CorruptStore(f"{place}/{record.path}: {found}, {record.bytes:,} bytes when it was committed")
+        if record.etag and stat.etag and record.etag != stat.etag:
+            raise CorruptStore(
+                f"{place}/{record.path}: entity tag {stat.etag}, {record.etag} when it was committed: it was replaced"
+            )
+
+
+def check_file(files: Files, folder: str, record: FileRecord) -> None:
+    """Raise CorruptStore unless a recorded file is in `folder` with its size."""
+    try:
+        stats = {record.path: files.stat(f"{folder}/{record.path}")}
+    except FileNotFoundError:
+        stats = {}
+    check_sizes(f"{files.root}/{folder}", stats, [record])
+
+
+def check_checksums(files: Files, folder: str, records: Iterable[FileRecord]) -> None:
+    """Raise CorruptStore unless every recorded file is in `folder` with its size and its CRC-32C (Castagnoli)."""
+    for record in records:
+        check_file(files, folder, record)
+        if google_crc32c.value(files.read(f"{folder}/{record.path}")) != record.crc32c:
+            raise CorruptStore(
+                f"{files.root}/{folder}/{record.path}: the checksum is not that of the commit: damaged where it lies"
+            )

@@ -1,0 +1,1 @@
+"""Parts and the hierarchy around them, complete and durable before they are committed."""

@@ -1,0 +1,73 @@
+"""The Zarr hierarchy of a store: its root, and the codebook that the tokens index into."""
+
+import hashlib
+
+import numpy as np
+import zarr
+from zarr.storage import MemoryStore
+
+from pipeline.files import Files
+from pipeline.store.arrays.group import Memory, contents_of, zarr_store
+from pipeline.store.arrays.storage import create_array, part_attributes
+from pipeline.store.schema import names
+from pipeline.store.schema.birth import Birth, damaged
+from pipeline.store.types import Array
+
+
+def table_digest(table: Array) -> str:
+    """sha256 (hex) of a codebook [K, C] as little-endian float32 in row-major order."""
+    return hashlib.sha256(np.ascontiguousarray(table, "<f4").tobytes()).hexdigest()
+
+
+def prepare_hierarchy(files: Files, birth: Birth, table: Array | None) -> None:
+    """Create the Zarr hierarchy of a store, or complete one whose creation was interrupted.
+
+    Every process of a job may do this at once: all put the same bytes, each file atomically, the root's
+    metadata last.
+
+    Args:
+        table: float32 [K, C], or None for a tokenizer without one.
+
+    Raises CorruptStore when the codebook in the store is not the one of its birth.
+    """
+    root = f"{names.HIERARCHY}/zarr.json"
+    try:
+        files.stat(root)
+    except FileNotFoundError:
+        memory: Memory = {}
+        group = zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=part_attributes(birth))
+        group.create_group("parts")
+        if table is not None:
+            create_array(group, "codebook", table, birth.codec)
+        for path, data in reversed(contents_of(memory).items()):
+            files.put(f"{names.HIERARCHY}/{path}", data)
+    check_codebook(files, birth)
+
+
+def check_root(files: Files, birth: Birth) -> None:
+    """Raise CorruptStore unless readers that know only Zarr find the parts, and what they hold."""
+    path = f"{names.HIERARCHY}/zarr.json"
+    try:
+        root = zarr.open_group(zarr_store(files), path=names.HIERARCHY, mode="r")
+        attributes, groups = dict(root.attrs), set(root.group_keys())
+    except Exception as error:
+        raise damaged(files, path, f"the root of the hierarchy cannot be read: {error}") from error
+    if attributes != part_attributes(birth) or groups != {"parts"}:
+        raise damaged(files, path, f"the root of the hierarchy is not as {names.STORE} says")
+
+
+def check_codebook(files: Files, birth: Birth) -> Array | None:
+    """The codebook, float32 [K, C], or None where the store has none.
+
+    Raises CorruptStore when it is missing, unreadable or not the one of the store's birth.
+    """
+    if birth.codebook.sha256 is None:
+        return None
+    try:
+        array = zarr.open_array(zarr_store(files), path=names.CODEBOOK, mode="r")
+        table: Array = np.asarray(array[...])
+    except Exception as error:
+        raise damaged(files, names.CODEBOOK, f"the codebook cannot be read: {error}") from error
+    if table_digest(table) != birth.codebook.sha256:
+        raise damaged(files, names.CODEBOOK, f"the codebook is not the one that {names.STORE} names")
+    return table

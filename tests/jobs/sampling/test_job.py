@@ -1,0 +1,218 @@
+"""`vqtok sample`: real photographs, the same bytes every time, nothing of somebody else's overwritten."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline.config import load_config
+from pipeline.errors import VqtokError
+from pipeline.jobs.sampling import job as sample
+from pipeline.jobs.sampling import photographs
+from pipeline.jobs.sampling.photographs import PHOTOGRAPHS, open_photograph
+
+SHIPPED = Path(__file__).parents[2] / "configs" / "sample.yaml"
+RUN = "import sys; from pathlib import Path; from pipeline.jobs import sample; sample.run(Path(sys.argv[1]))"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> sample.SampleSummary:
+    return sample.run(tmp_path_factory.mktemp("sample") / "set")
+
+
+def samples_of(tar: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Samples in order, grouped by neighbouring members."""
+    key, members = "", {}
+    with tarfile.open(tar) as archive:
+        for member in archive:
+            stem, _, extension = member.name.partition(".")
+            if stem != key and members:
+                yield key, members
+                members = {}
+            file = archive.extractfile(member)
+            assert file is not None
+            key, members[extension] = stem, file.read()
+    yield key, members
+
+
+def test_every_sample_is_a_crop_of_the_photograph_it_names(made: sample.SampleSummary) -> None:
+    keys: list[str] = []
+    sides: set[int] = set()
+    originals = [open_photograph(photograph) for photograph in PHOTOGRAPHS]
+    for tar, count in made.contents.samples.items():
+        samples = list(samples_of(made.folder / tar))
+        assert len(samples) == count
+        for position, (key, members) in enumerate(samples):
+            keys.append(key)
+            assert list(members) == ["cls", "jpg", "json"]
+            about, number = json.loads(members["json"]), int(members["cls"])
+            photograph = PHOTOGRAPHS[number]
+            assert about["photograph"] == photograph.name
+            assert photograph.held_out == tar.startswith("heldout-")
+            image = Image.open(io.BytesIO(members["jpg"]))
+            assert list(image.size) == about["size"]
+            sides.add(image.size[0])
+            if position % 20 == 0:  # comparing pixels takes time
+                cut = originals[number].crop(about["box"]).resize((16, 16), Image.Resampling.BOX)
+                if about["mirrored"]:
+                    cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                small = image.resize((16, 16), Image.Resampling.BOX)
+                assert np.abs(np.asarray(small, float) - np.asarray(cut, float)).mean() < 8, key
+    assert len(keys) == len(set(keys)) == 3520
+    assert sides == set(sample.CROP_SIDES)
+
+
+def test_the_views_of_one_scene_stay_on_one_side_of_the_split() -> None:
+    assert len({p.held_out for p in PHOTOGRAPHS if p.name.startswith("motorcycle")}) == 1
+    assert 0 < sum(p.crops for p in PHOTOGRAPHS if p.held_out) < sum(p.crops for p in PHOTOGRAPHS) / 5
+
+
+def test_the_set_is_small_and_says_what_it_holds(made: sample.SampleSummary) -> None:
+    assert made.written
+    tars = sorted(path for path in made.folder.iterdir() if path.suffix == ".tar")
+    assert [path.name for path in tars] == sorted(made.contents.samples)
+    assert {path.name: path.stat().st_size for path in tars} == made.contents.bytes
+    assert sum(made.contents.bytes.values()) < 40e6
+    assert "3200 training crops and 320 held-out crops (chelsea, coffee)" in str(made)
+
+
+def test_a_second_run_writes_nothing_and_needs_neither_torch_nor_the_packages(
+    made: sample.SampleSummary,
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in made.folder.iterdir()}
+    check = "; print([m for m in ('torch', 'webdataset', 'skimage', 'sklearn') if m in sys.modules])"
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", RUN + check, str(made.folder)], check=True, capture_output=True, text=True
+    )
+    assert time.monotonic() - started < 3  # most of it is the start of Python
+    assert done.stdout.strip() == "[]"
+    assert not sample.run(made.folder).written
+    assert {path.name: path.stat().st_mtime_ns for path in made.folder.iterdir()} == before
+
+
+def test_a_killed_run_is_replaced_by_the_same_bytes(made: sample.SampleSummary, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env=environment)
+    while not (folder / "photos-0001.tar").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder / ".tmp-photos-0002.tar.00000000").write_bytes(b"half a tar")
+    (folder / "photos-0000.tar").write_bytes(b"")
+    assert sample.run(folder).written
+    expected = {path.name: path.read_bytes() for path in made.folder.iterdir()}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
+
+
+def test_a_damaged_set_is_not_taken_for_finished(made: sample.SampleSummary, tmp_path: Path) -> None:
+    for name in ("sample.json", *made.contents.samples):
+        (tmp_path / name).hardlink_to(made.folder / name)
+    assert sample._is_finished(tmp_path, made.contents)
+    (tmp_path / "photos-0003.tar").unlink()
+    assert not sample._is_finished(tmp_path, made.contents)
+
+
+def test_a_tar_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "photos-0000.tar"
+    mine.write_bytes(b"precious")
+    with pytest.raises(VqtokError, match=r"photos-0000\.tar: was not written by this command; name another"):
+        sample.run(tmp_path)
+    assert mine.read_bytes() == b"precious"
+    (tmp_path / "sample.json").write_text('{"mine": true}')
+    with pytest.raises(VqtokError, match=r"sample\.json: was not written by this command"):
+        sample.run(tmp_path)
+
+
+def test_a_target_that_cannot_hold_the_set(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(VqtokError, match="is a file; name a folder"):
+        sample.run(file)
+    with pytest.raises(VqtokError, match="cannot be written there"):
+        sample.run(file / "below")
+
+
+def test_missing_photographs_name_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chelsea = PHOTOGRAPHS[1]
+    for gone, message in (
+        ({"package": "skimage_that_is_not_installed"}, "is not installed"),
+        ({"path": "data/gone.png"}, "the photograph is missing"),
+        ({"path": "data/README.txt"}, "cannot be read as a photograph"),
+    ):
+        monkeypatch.setattr(sample, "PHOTOGRAPHS", (chelsea.model_copy(update=gone),))
+        with pytest.raises(VqtokError, match=message) as caught:
+            sample.run(tmp_path)
+        assert photographs.REMEDY in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shipped_configuration_fits_the_set(made: sample.SampleSummary) -> None:
+    config = load_config(SHIPPED)
+    for patterns, prefix in ((config.source.shards, "photos-"), (config.train.holdout, "heldout-")):
+        (pattern,) = (Path(pattern) for pattern in patterns)
+        assert pattern.parent == Path("data/sample")
+        matched = {path.name for path in made.folder.glob(pattern.name)}
+        assert matched == {name for name in made.contents.samples if name.startswith(prefix)}
+
+
+def test_the_shipped_configuration_names_every_key_and_its_default(tmp_path: Path) -> None:
+    shown = dict(remarks(SHIPPED.read_text()))
+    required = {key: "x" for key, remark in shown.items() if remark == "required"} | {"image.size": 64}
+    smallest = tmp_path / SHIPPED.name  # the places of a run follow from the name
+    smallest.write_text(yaml.safe_dump(nested(required)))
+    defaults = flat(load_config(smallest).model_dump(mode="json"))
+    shipped = flat(load_config(SHIPPED).model_dump(mode="json"))
+    assert shown.keys() == defaults.keys()
+    for key, remark in shown.items():
+        if remark == "required":
+            continue
+        default = yaml.safe_load(remark.removeprefix("default: ")) if remark else shipped[key]
+        assert default == defaults[key], f"{key}: the remark is {remark!r}"
+        assert bool(remark) == (shipped[key] != defaults[key]), key
+
+
+def remarks(text: str) -> Iterator[tuple[str, str]]:
+    """Each dotted key that has a value, and what stands in the comment behind it."""
+    path: list[str] = []
+    for line in text.splitlines():
+        match = re.fullmatch(r"( *)(\w+):(?: +([^#]*?))?(?: +# (.*))?", line)
+        if match is None:
+            assert not line.strip() or line.lstrip().startswith("#"), line
+            continue
+        indent, key, value, remark = match.groups()
+        path = [*path[: len(indent) // 2], key]
+        if value:
+            yield ".".join(path), remark or ""
+
+
+def flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Leaves by dotted key."""
+    leaves = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
+    return leaves
+
+
+def nested(leaves: dict[str, Any]) -> dict[str, Any]:
+    """The tree of leaves that are one section deep."""
+    tree: dict[str, Any] = {}
+    for key, value in leaves.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    return tree

@@ -1,0 +1,105 @@
+"""Precisions that a processor has no instructions for."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures_store import Job, make_job, vqtok
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.jobs.work import precision
+from pipeline.jobs.work.precision import bf16_would_help, refuse_slow_precision
+from pipeline.jobs.work.siblings import new_siblings
+from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizer import VqvaeTokenizer
+
+pytest_plugins = ["fixtures_store"]
+
+CPU = torch.device("cpu")
+
+
+class _Again(VqvaeTokenizer):
+    """Encodes several times: so many times slower, whatever the processor."""
+
+    times = 4
+
+    def encode(self, img_B3HW: Tensor) -> list[Tensor]:
+        for _ in range(self.times - 1):
+            super().encode(img_B3HW)
+        return super().encode(img_B3HW)
+
+
+def tokenizer(config: Config, times: int) -> VqvaeTokenizer:
+    found = load_tokenizer(config.tokenizer.path, config.tokenize.layout)
+    assert isinstance(found, VqvaeTokenizer)
+    slow = _Again(found.model, found.layout, found.normalization, "")
+    slow.times = times
+    return slow
+
+
+def test_only_what_is_clearly_slower_is_refused_with_both_figures(job: Job) -> None:
+    config = job.config("tokenize.precision=bf16", "image.size=64")
+    with pytest.raises(ConfigError) as caught:
+        refuse_slow_precision(config, tokenizer(config, 4), CPU)
+    assert "tokenize.precision: bf16 is " in str(caught.value)
+    assert " ms of a core for an image of 64 x 64 pixels; set tokenize.precision=fp32, or accept" in str(caught.value)
+    refuse_slow_precision(config, tokenizer(config, 1), CPU)
+    refuse_slow_precision(job.config("image.size=64"), tokenizer(config, 4), CPU)  # float32 is what it is
+    refuse_slow_precision(config, tokenizer(config, 4), torch.device("cuda"))
+
+
+def test_processes_that_start_together_measure_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = job.config("tokenize.precision=bf16", "image.size=64")
+    measured: list[int] = []
+    monkeypatch.setattr(precision, "_milliseconds_per_image", lambda *_: measured.append(1) or (3.0, 1.0))
+    with new_siblings() as siblings:
+        for name, value in siblings.environment.items():
+            monkeypatch.setenv(name, value)
+        for _ in range(3):
+            with pytest.raises(ConfigError, match=r"3\.0 times slower"):
+                refuse_slow_precision(config, tokenizer(config, 1), CPU)
+    assert measured == [1]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "helps"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("Features\t: fp asimd bf16\n", True),
+        ("model name\t: bf16\n", False),
+    ],
+)
+def test_the_hint_is_for_processors_that_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str, helps: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    flags = precision._cpu_flags(tmp_path / "cpuinfo")
+    monkeypatch.setattr(precision, "_cpu_flags", lambda: flags)
+    assert bf16_would_help("fp32", CPU) is helps
+    assert not bf16_would_help("bf16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image.size": 30}, "image.size: the tokenizer in .* cannot take it: an image of 30 x 30 pixels"),
+        ({"tokenize.precision": "tf32"}, "tokenize.precision: tf32 is for CUDA"),
+        ({"tokenize.store": "/proc/none"}, "tokenize.store: /proc/none cannot be written: "),
+        ({"tokenize.store": f"{os.devnull}/x"}, "tokenize.store: /dev/null/x cannot be a store: /dev/null is a file"),
+        ({"tokenize.store": "x" * 300}, "tokenize.store: x+ cannot be a store: file name too long"),
+    ],
+)
+def test_what_cannot_be_used_here_is_a_bad_configuration(
+    job: Job, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    changed = make_job(tmp_path / "changed", job.source, job.tokenizer, change)
+    done = vqtok("tokenize", "--no-progress", "--config", changed.file, folder=tmp_path).wait()
+    assert (done.status, done.out) == (2, "")
+    assert len(done.err.splitlines()) == 1
+    assert re.match(f"vqtok: {message}", done.err), done.err
+    assert not changed.store.exists()

@@ -1,0 +1,261 @@
+"""Members grouped into samples by WebDataset's rules, and what those rules do not allow."""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import pytest
+import webdataset
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from support import Members, shared_data, tar_bytes, write_tar
+from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
+
+from pipeline.errors import SourceError
+from pipeline.files import LocalFiles
+from pipeline.source.containers.samples import SampleReader, read_samples, split_name
+from pipeline.source.sample import Sample
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LocalFiles:
+    return LocalFiles(tmp_path)
+
+
+def reader(files: LocalFiles, members: Members, **options: bool) -> SampleReader:
+    files.put("x.tar", tar_bytes(members))
+    return SampleReader(files, "x.tar", **options)
+
+
+def refused(files: LocalFiles, members: Members) -> str:
+    with pytest.raises(SourceError) as caught:
+        list(reader(files, members))
+    assert str(caught.value).startswith(f"{files.root}/x.tar: at byte ")
+    return str(caught.value)
+
+
+NAMES = [
+    ("0001.jpg", ("0001", "jpg")),
+    ("0001.v1.0.jpg", ("0001", "v1.0.jpg")),  # the key ends at the first dot
+    ("a.b.tar.gz", ("a", "b.tar.gz")),
+    ("folder/0001.jpg", ("folder/0001", "jpg")),
+    ("v1.0/deep.er/0001.seg.png", ("v1.0/deep.er/0001", "seg.png")),  # dots of folders do not count
+    ("./0001.jpg", ("./0001", "jpg")),
+    ("../0001.jpg", ("../0001", "jpg")),
+    ("/abs/0001.jpg", ("/abs/0001", "jpg")),
+    ("a//b.jpg", ("a//b", "jpg")),
+    ("UPPER/Key.JPG", ("UPPER/Key", "jpg")),  # extensions lose their case, keys keep it
+    ("with space.jpg", ("with space", "jpg")),
+    ("日本/ü.jpg", ("日本/ü", "jpg")),
+    ("a.", ("a", "")),
+    ("a..jpg", ("a", ".jpg")),
+    ("a.__key__", ("a", "__key__")),
+    ("_a_.jpg", ("_a_", "jpg")),
+    ("__a.jpg", ("__a", "jpg")),
+    ("x__meta__/a.jpg", ("x__meta__/a", "jpg")),  # only at the very beginning
+    ("noextension", None),
+    ("folder.d/noextension", None),
+    (".hidden", None),
+    (".hidden.jpg", None),
+    ("__meta__.json", ("__meta__", "json")),  # goes on behind the second pair of underscores
+    ("__meta__", None),
+    ("__meta__/a.jpg", None),
+    ("__index__.json__", None),
+    ("____/a.jpg", None),
+    ("", None),
+    ("a.jpg\n", ("a", "jpg\n")),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), NAMES)
+def test_names_are_split_as_webdataset_splits_them(name: str, expected: tuple[str, str] | None) -> None:
+    assert split_name(name) == expected
+    assert by_webdataset(name) == expected
+
+
+def by_webdataset(name: str) -> tuple[str, str] | None:
+    """Key and extension in WebDataset's reading of a tar with one member of that name."""
+    if not name:
+        return None
+    members = list(tar_file_iterator(io.BytesIO(tar_bytes([(name, b"")]))))
+    key, extension = base_plus_ext(members[0]["fname"]) if members else (None, None)
+    return None if key is None else (key, extension.lower())
+
+
+@pytest.mark.parametrize("name", ["photos/.DS_Store", "photos/._0001.jpg", "a/b/.c.d"])
+def test_a_dotfile_belongs_to_no_sample_in_any_folder(name: str) -> None:
+    assert by_webdataset(name) is not None  # a sample whose key is the folder: our one deviation
+    assert split_name(name) is None
+
+
+def test_a_newline_in_a_folder_hides_no_sample() -> None:
+    assert split_name("a\nb/c.jpg") == by_webdataset("a\nb/c.jpg") == ("a\nb/c", "jpg")
+
+
+@settings(max_examples=150)
+@given(st.text("aB._/ ", min_size=1, max_size=12))
+def test_any_name_is_split_as_webdataset_splits_it_but_for_dotfiles(name: str) -> None:
+    assume(not name.endswith("/") and not name.rpartition("/")[2].startswith("."))
+    assert split_name(name) == by_webdataset(name)
+
+
+TWO = [
+    ("a.JPG", b"1"),
+    ("a.cls", b"7"),
+    ("b/c.v1.jpg", b"2"),
+    ("b/c.seg.PNG", b"3"),
+]
+
+
+def test_samples_hold_their_members_in_order(files: LocalFiles) -> None:
+    samples = reader(files, TWO)
+    assert list(samples) == [
+        Sample(0, "a", {"jpg": b"1", "cls": b"7"}),
+        Sample(1, "b/c", {"v1.jpg": b"2", "seg.png": b"3"}),
+    ]
+    data = files.read("x.tar")
+    assert samples.digest == hashlib.sha256(data).hexdigest()
+    assert samples.bytes == len(data)
+    assert list(read_samples(files, "x.tar")) == list(reader(files, TWO))
+
+
+def test_webdataset_finds_the_same_samples(tmp_path: Path) -> None:
+    with webdataset.TarWriter(str(tmp_path / "x.tar")) as writer:
+        for number in range(7):
+            writer.write({"__key__": f"n{number % 3}/{number:04}", "jpg": bytes([number] * 600), "cls": number})
+    assert_equal_to_webdataset(tmp_path / "x.tar", 7)
+
+
+def test_webdataset_finds_the_same_samples_in_real_shards() -> None:
+    assert_equal_to_webdataset(shared_data("photos/photos-0000.tar"), 100)
+
+
+def assert_equal_to_webdataset(tar: Path, count: int) -> None:
+    with tar.open("rb") as stream:
+        items = ({**item, "__url__": ""} for item in tar_file_iterator(stream))
+        theirs = [{**sample} for sample in group_by_keys(items)]
+    ours = [
+        {"__key__": sample.key, "__url__": "", **sample.members}
+        for sample in read_samples(LocalFiles(tar.parent), tar.name)
+    ]
+    assert len(ours) == count
+    assert ours == theirs
+
+
+def test_unwanted_members_are_known_but_not_read(files: LocalFiles) -> None:
+    files.put("x.tar", tar_bytes(TWO))
+    samples = list(SampleReader(files, "x.tar", lambda extension: extension == "cls"))
+    assert [sample.members for sample in samples] == [
+        {"jpg": None, "cls": b"7"},
+        {"v1.jpg": None, "seg.png": None},
+    ]
+
+
+def test_members_of_no_sample_are_listed_and_part_no_sample(files: LocalFiles) -> None:
+    samples = reader(
+        files, [("README", b""), ("a.jpg", b""), (".DS_Store", b""), ("a.cls", b"1"), ("__m__/x.jpg", b"")]
+    )
+    assert [(sample.key, list(sample.members)) for sample in samples] == [("a", ["jpg", "cls"])]
+    assert samples.ignored == ["README", ".DS_Store", "__m__/x.jpg"]
+
+
+def test_a_tar_without_samples_has_none(files: LocalFiles) -> None:
+    assert list(reader(files, [])) == []
+    assert list(reader(files, [("README", b"")])) == []
+
+
+REPEATS = [
+    ([("a.jpg", b""), ("b.jpg", b""), ("a.cls", b"")], "key 'a' comes again", "at byte 1,024"),  # members apart
+    ([("a.jpg", b""), ("b.jpg", b""), ("a.jpg", b"")], "key 'a' comes again", "at byte 1,024"),  # a repeated key
+    ([("a.jpg", b""), ("a.jpg", b"")], "two members a.jpg", "at byte 512"),
+    ([("a.jpg", b""), ("a.JPG", b"")], "two members a.jpg", "at byte 512"),  # one name in lower case
+    ([("f/a.jpg", b"1" * 600), ("f/a.jpg", b"")], "two members f/a.jpg", "at byte 1,536"),
+]
+
+
+@pytest.mark.parametrize(("members", "reason", "place"), REPEATS)
+def test_keys_and_members_that_come_again_are_errors(
+    files: LocalFiles, members: Members, reason: str, place: str
+) -> None:
+    message = refused(files, members)
+    assert reason in message
+    assert place in message
+
+
+def test_the_same_file_name_in_two_folders_is_two_samples(files: LocalFiles) -> None:
+    assert [sample.key for sample in reader(files, {"x/a.jpg": b"", "y/a.jpg": b"", "a.jpg": b""})] == [
+        "x/a",
+        "y/a",
+        "a",
+    ]
+
+
+def test_samples_before_an_error_are_there_and_the_digest_is_not(files: LocalFiles) -> None:
+    samples = reader(files, [("a.jpg", b""), ("b.jpg", b""), ("c.jpg", b""), ("a.cls", b"")])
+    seen: list[str] = []
+    with pytest.raises(SourceError):
+        seen.extend(sample.key for sample in samples)
+    assert seen == ["a", "b", "c"]
+    assert samples.digest == ""
+
+
+def test_a_cut_tar_does_not_yield_its_last_half_sample(files: LocalFiles) -> None:
+    data = tar_bytes([("a.jpg", b"1"), ("b.jpg", b"2"), ("b.cls", b"3")])
+    files.put("x.tar", data[:2500])
+    iterator = iter(SampleReader(files, "x.tar"))
+    assert next(iterator).key == "a"
+    with pytest.raises(SourceError, match="cut off"):
+        next(iterator)
+
+
+def test_an_unterminated_tar_is_accepted_where_that_was_asked_for(files: LocalFiles) -> None:
+    data = tar_bytes([("a.jpg", b"1"), ("b.jpg", b"2")])[:2048]
+    files.put("x.tar", data)
+    with pytest.raises(SourceError, match=r"source\.allow_unterminated"):
+        list(SampleReader(files, "x.tar"))
+    samples = SampleReader(files, "x.tar", allow_unterminated=True)
+    assert [sample.key for sample in samples] == ["a", "b"]
+    assert (samples.bytes, samples.digest) == (2048, hashlib.sha256(data).hexdigest())
+
+
+def test_a_file_that_is_missing_or_is_none_is_named(files: LocalFiles, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"absent\.tar: the source shard is gone; restore it"):
+        next(read_samples(files, "absent.tar"))
+    with pytest.raises(SourceError, match=r"cannot be read: .* run again when it can"):
+        next(read_samples(LocalFiles(tmp_path.parent), tmp_path.name))  # a folder
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_was_opened_is_read_to_its_end_whatever_takes_its_name(
+    files: LocalFiles, tmp_path: Path, replaced: bool
+) -> None:
+    write_tar(tmp_path / "x.tar", {f"{number}.jpg": bytes(1 << 20) for number in range(4)})
+    iterator = read_samples(files, "x.tar")
+    samples = [next(iterator)]
+    files.delete("x.tar")
+    if replaced:
+        write_tar(tmp_path / "x.tar", {f"{number}.jpg": b"\1" * (1 << 20) for number in range(9)})
+    samples += iterator
+    assert [set(sample.members["jpg"] or b"") for sample in samples] == [{0}] * 4
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named(files: LocalFiles, tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", {f"{number}.jpg": bytes(1 << 20) for number in range(8)})
+    iterator = read_samples(files, "x.tar")
+    next(iterator)
+    os.truncate(tmp_path / "x.tar", 3 << 20)
+    with pytest.raises(SourceError, match="cut off inside a member"):
+        list(iterator)
+
+
+def test_bytes_grow_while_reading(files: LocalFiles) -> None:
+    samples = reader(files, {f"{number}.jpg": bytes(2000) for number in range(5)})
+    seen = [samples.bytes for _ in samples]
+    assert seen == sorted(seen)
+    assert 0 < seen[0] < seen[-1] < samples.bytes
+
+
+def test_a_wanted_text_file_is_no_secret(files: LocalFiles) -> None:
+    """Contents stay out of messages and logs."""
+    assert "private" not in repr(next(iter(reader(files, {"a.txt": b"private"}))))

@@ -1,0 +1,37 @@
+"""torchvision without torch's compiler, until somebody wants that."""
+
+from fixtures_store import cold_python
+
+NOT_LOADED = """
+import sys
+import pipeline.jobs.tokenizing.job
+from pipeline.world import current_world
+current_world()
+print([name for name in ("torch._dynamo", "sympy", "tensorboard", "boto3") if name in sys.modules])
+"""
+
+WANTED_LATER = """
+import torch
+from torchvision.ops import roi_align
+print(tuple(roi_align(torch.rand(1, 1, 4, 4), [torch.tensor([[0.0, 0.0, 2.0, 2.0]])], (2, 2)).shape))
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)).tolist())
+"""
+
+WANTED_MEANWHILE = """
+from pipeline.source.images.vision import _compiler_left_out
+with _compiler_left_out():
+    from torch._dynamo.utils import counters
+    import torch._dynamo.config
+import torch._dynamo
+print(counters is torch._dynamo.utils.counters, torch._dynamo.config.__name__)
+"""
+
+
+def test_tokenizing_loads_no_compiler_and_whoever_wants_it_has_it() -> None:
+    done = cold_python(NOT_LOADED + WANTED_LATER)
+    assert done.out.splitlines() == ["[]", "(1, 1, 2, 2)", "[2.0, 2.0]"], done.err
+
+
+def test_an_import_that_wants_more_of_the_compiler_gets_it() -> None:
+    done = cold_python(WANTED_MEANWHILE)
+    assert done.out == "True torch._dynamo.config\n", done.err

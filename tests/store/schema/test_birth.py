@@ -1,0 +1,130 @@
+"""The birth: exclusive, compared field by field, and refused where this version cannot read it."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from fixtures_store import make_birth
+
+from pipeline.errors import IdentityMismatch, StoreError
+from pipeline.files import LocalFiles
+from pipeline.store.schema.birth import Birth, create_or_compare, read_birth, smallest_token_dtype
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "dtype"),
+    [
+        (1, "uint8"),
+        (256, "uint8"),  # the largest token is 255
+        (257, "uint16"),
+        (65536, "uint16"),
+        (65537, "uint32"),
+    ],
+)
+def test_tokens_take_the_smallest_dtype_that_holds_them(vocab_size: int, dtype: str) -> None:
+    assert smallest_token_dtype(vocab_size) == dtype
+
+
+def test_the_first_birth_decides_and_an_equal_one_is_accepted(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    create_or_compare(files, make_birth())
+    written = (tmp_path / "store.json").read_bytes()
+    create_or_compare(files, make_birth())
+    assert (tmp_path / "store.json").read_bytes() == written
+    assert read_birth(files) == make_birth()
+
+
+def test_of_many_births_at_once_one_wins_and_the_others_compare_with_it(tmp_path: Path) -> None:
+    refused: list[str] = []
+    start = threading.Barrier(8)
+
+    def be_born(number: int) -> None:
+        start.wait()
+        try:
+            create_or_compare(LocalFiles(tmp_path), make_birth(identity={"number": number}))
+        except IdentityMismatch as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=be_born, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winner = read_birth(LocalFiles(tmp_path)).identity["number"]
+    assert len(refused) == 7
+    assert all(f"{winner} there" in message for message in refused)
+    assert [path.name for path in tmp_path.iterdir()] == ["store.json"]
+
+
+def test_every_field_that_differs_is_named_with_both_values(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    create_or_compare(files, make_birth(fields=["txt"]))
+    before = (tmp_path / "store.json").read_bytes()
+    other = make_birth(
+        vocab_size=300,
+        fields=["json", "txt"],
+        codec="raw",
+        identity={"tokenizer": {"weights": "other"}, "layout": "invented", "new": 1},
+        var_input="sum",
+    )
+    with pytest.raises(IdentityMismatch) as caught:
+        create_or_compare(files, other)
+    message = str(caught.value)
+    for line in (
+        'identity.tokenizer.weights: "other" here, "none" there',
+        "identity.new: 1 here, null there",
+        "codebook.vocab_size: 300 here, 16 there",
+        'token_dtype: "uint16" here, "uint8" there',
+        'fields: ["json", "txt"] here, ["txt"] there',
+        'codec: "raw" here, "lz4" there',
+        'var_input: "sum" here, "lookup" there',
+    ):
+        assert line in message
+    assert "identity.layout" not in message
+    assert str(tmp_path) in message
+    assert "Name another tokenize.store" in message
+    assert (tmp_path / "store.json").read_bytes() == before
+
+
+def test_the_fingerprint_is_that_of_the_identity_alone() -> None:
+    assert make_birth().fingerprint == make_birth(codec="raw").fingerprint
+    assert make_birth().fingerprint != make_birth(identity={"layout": "other"}).fingerprint
+    swapped = make_birth(identity={"layout": "invented", "tokenizer": {"weights": "none"}})
+    assert make_birth().fingerprint == swapped.fingerprint
+
+
+def test_no_store_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"nowhere: not a token store \(no store.json\); run vqtok tokenize"):
+        read_birth(LocalFiles(tmp_path / "nowhere"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="not a token store"):
+        read_birth(LocalFiles(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"version": 2}, "version"),
+        ({"kind": "ragged"}, "kind"),  # reserved: refused by a reader that does not know it
+        ({"token_dtype": "int8"}, "token_dtype"),
+        ({"geometry": {"views": 2}}, "geometry"),
+    ],
+)
+def test_a_store_of_another_format_is_refused(tmp_path: Path, change: dict[str, object], where: str) -> None:
+    tree = json.loads(make_birth().to_json()) | change
+    (tmp_path / "store.json").write_text(json.dumps(tree))
+    with pytest.raises(StoreError, match=rf"store.json: {where}.*later version than format 1"):
+        read_birth(LocalFiles(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_damaged_birth_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "store.json").write_text(text)
+    with pytest.raises(StoreError, match=r"store.json: .*damaged"):
+        read_birth(LocalFiles(tmp_path))
+
+
+def test_a_birth_survives_json() -> None:
+    birth = make_birth(fields=["txt"])
+    assert Birth.model_validate_json(birth.to_json()) == birth

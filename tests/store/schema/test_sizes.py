@@ -1,0 +1,72 @@
+"""Sizes and checksums of files: any change is found, and the file is named."""
+
+from pathlib import Path
+
+import google_crc32c
+import pytest
+
+from pipeline.errors import CorruptStore
+from pipeline.files import LocalFiles, Stat
+from pipeline.store.schema.commits import FileRecord
+from pipeline.store.schema.sizes import check_checksums, check_file, check_sizes
+
+DATA = bytes(range(256)) * 5000
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LocalFiles:
+    files = LocalFiles(tmp_path)
+    files.put("part/folder/file", DATA)
+    return files
+
+
+RECORD = FileRecord(path="folder/file", bytes=len(DATA), crc32c=google_crc32c.value(DATA))
+
+
+def check_all(files: LocalFiles) -> list[str]:
+    """What each of the three checks says, `` for nothing."""
+    said = []
+    for check in (
+        lambda: check_sizes("STORE/part", files.stats("part"), [RECORD]),
+        lambda: check_file(files, "part", RECORD),
+        lambda: check_checksums(files, "part", [RECORD]),
+    ):
+        try:
+            check()
+            said.append("")
+        except CorruptStore as error:
+            said.append(str(error).replace(files.root, "STORE"))
+    return said
+
+
+def test_files_as_recorded_pass(files: LocalFiles) -> None:
+    assert check_all(files) == ["", "", ""]
+
+
+def test_a_missing_or_a_short_file_is_named(files: LocalFiles) -> None:
+    files.put("part/folder/file", DATA[:-1])
+    assert check_all(files) == ["STORE/part/folder/file: 1,279,999 bytes, 1,280,000 bytes when it was committed"] * 3
+    files.delete("part/folder/file")
+    assert check_all(files) == ["STORE/part/folder/file: missing, 1,280,000 bytes when it was committed"] * 3
+
+
+@pytest.mark.parametrize("position", [0, len(DATA) // 2, len(DATA) - 1])
+def test_a_flipped_bit_is_found(files: LocalFiles, position: int) -> None:
+    data = bytearray(DATA)
+    data[position] ^= 1
+    files.put("part/folder/file", bytes(data))
+    said = "STORE/part/folder/file: the checksum is not that of the commit: damaged where it lies"
+    assert check_all(files) == ["", "", said]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "found", "sound"), [("a", "a", True), ("a", "b", False), (None, "b", True), ("a", None, True)]
+)
+def test_an_entity_tag_counts_where_both_are_known(recorded: str | None, found: str | None, sound: bool) -> None:
+    record = RECORD.model_copy(update={"etag": recorded})
+    stats = {record.path: Stat(record.bytes, "now", found)}
+    if sound:
+        check_sizes("STORE/part", stats, [record])
+        return
+    with pytest.raises(CorruptStore, match="STORE/part/folder/file: entity tag b, a when it was committed"):
+        check_sizes("STORE/part", stats, [record])
