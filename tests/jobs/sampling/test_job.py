@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from support import ROOT
 
 from pipeline.config import load_config
 from pipeline.errors import VqtokError
@@ -24,7 +25,7 @@ from pipeline.jobs.sampling import job as sample
 from pipeline.jobs.sampling import photographs
 from pipeline.jobs.sampling.photographs import PHOTOGRAPHS, open_photograph
 
-SHIPPED = Path(__file__).parents[2] / "configs" / "sample.yaml"
+SHIPPED = ROOT / "configs" / "sample.yaml"
 RUN = "import sys; from pathlib import Path; from pipeline.jobs import sample; sample.run(Path(sys.argv[1]))"
 
 

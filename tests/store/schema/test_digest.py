@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import zarr
 from fixtures_store import Job, cold_python, store_of_rows
+from support import ROOT
 
 from pipeline.store import TokenStore
 from pipeline.store.schema.digest import content_digest
 
 pytest_plugins = ["fixtures_store"]
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs/store-format.md"
+DOCUMENTATION = ROOT / "docs/store-format.md"
 
 
 def test_the_digest_is_sha256_over_described_arrays() -> None:
