@@ -35,7 +35,7 @@ from pipeline.records import JSON
 
 SIDE = 16
 RUN = (
-    "import sys; from pipeline.config import Config; from pipeline.jobs import train;"
+    "import sys; from pipeline.config import Config; from pipeline.jobs.training import job as train;"
     "print(train.run(Config.model_validate_json(sys.argv[1])))"
 )
 
