@@ -26,7 +26,10 @@ from pipeline.jobs.sampling import photographs
 from pipeline.jobs.sampling.photographs import PHOTOGRAPHS, open_photograph
 
 SHIPPED = ROOT / "configs" / "sample.yaml"
-RUN = "import sys; from pathlib import Path; from pipeline.jobs.sampling import job as sample; sample.run(Path(sys.argv[1]))"
+RUN = (
+    "import sys; from pathlib import Path; from pipeline.jobs.sampling import job as sample;"
+    "sample.run(Path(sys.argv[1]))"
+)
 
 
 @pytest.fixture(scope="module")
