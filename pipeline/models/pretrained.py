@@ -5,6 +5,7 @@ in a fraction of the time that the import takes.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,14 +95,21 @@ def load_tokenizer(
 def _serialize(model: TokenizerModel) -> bytes:
     """What inference needs of the model, as a safetensors file with float32 for every floating dtype."""
     import torch
-    from safetensors.torch import save
 
-    with torch.device("meta"):  # allocates nothing and draws no random numbers in the middle of training
+    # Not on the meta device: its first use loads torch's compiler, which takes longer than torch itself.
+    with torch.random.fork_rng(devices=[]):  # in the middle of training it must draw no random numbers
         names = type(model)(**model.arguments).state_dict().keys()
     state = {name: value.detach().cpu() for name, value in model.state_dict().items() if name in names}
     for name, value in state.items():
         if not value.isfinite().all():
             raise TokenizerError(f"{name} is not finite: training diverged; lower the learning rate")
+    return _file_of(state)
+
+
+def _file_of(state: Mapping[str, "Tensor"]) -> bytes:
+    """A safetensors file."""
+    from safetensors.torch import save
+
     return save({name: _portable(value) for name, value in state.items()})
 
 
@@ -113,7 +121,7 @@ def _load_state(model: TokenizerModel, weights: bytes, path: Path) -> None:
     """Fill a new model from a safetensors file that has exactly what it holds."""
     from safetensors.torch import load
 
-    wanted, found = _tensors(_serialize(model)), _tensors(weights)
+    wanted, found = _tensors(_file_of(model.state_dict())), _tensors(weights)
     if found != wanted:
         name = min(name for name in wanted.keys() | found.keys() if found.get(name) != wanted.get(name))
         raise TokenizerError(

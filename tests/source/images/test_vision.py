@@ -1,12 +1,16 @@
 """torchvision without torch's compiler, until somebody wants that."""
 
-from fixtures_store import cold_python
+from fixtures_store import COLLECTION, Job, cold_python
+
+pytest_plugins = ["fixtures_store"]
 
 NOT_LOADED = """
 import sys
-import pipeline.jobs.tokenizing.job
-from pipeline.world import current_world
-current_world()
+from pipeline.cli import main
+try:
+    main(["tokenize", "--no-progress", "--config", sys.argv[1]])
+except SystemExit as end:
+    print(end.code)
 print([name for name in ("torch._dynamo", "sympy", "tensorboard", "boto3") if name in sys.modules])
 """
 
@@ -27,9 +31,10 @@ print(counters is torch._dynamo.utils.counters, torch._dynamo.config.__name__)
 """
 
 
-def test_tokenizing_loads_no_compiler_and_whoever_wants_it_has_it() -> None:
-    done = cold_python(NOT_LOADED + WANTED_LATER)
-    assert done.out.splitlines() == ["[]", "(1, 1, 2, 2)", "[2.0, 2.0]"], done.err
+def test_tokenizing_loads_no_compiler_and_whoever_wants_it_has_it(job: Job) -> None:
+    done = cold_python(NOT_LOADED + WANTED_LATER, job.file)
+    assert done.out.splitlines()[-4:] == ["0", "[]", "(1, 1, 2, 2)", "[2.0, 2.0]"], done.out + done.err
+    assert len(job.commits) == len(COLLECTION)
 
 
 def test_an_import_that_wants_more_of_the_compiler_gets_it() -> None:
