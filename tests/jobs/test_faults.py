@@ -163,12 +163,16 @@ def remount(disk: Path, how: str) -> None:
 
 def test_a_read_only_store_is_said_in_one_message(mounted: Job, finished: Job) -> None:
     disk = mounted.store.parent
+    message = rf"vqtok: tokenize\.store: {mounted.store} cannot be written: the file system of {disk} is read-only\n"
     remount(disk, "ro")
-    assert_ends_in_one_message(mounted.start().wait(), mounted, "Errno 30")
+    done = mounted.start().wait()
+    assert (done.status, done.out) == (2, "")
+    assert re.fullmatch(message, done.err), done.err
     remount(disk, "rw")
     assert mounted.run("source.exclude=more/*").complete
     remount(disk, "ro")
-    assert_ends_in_one_message(mounted.start().wait(), mounted, "Errno 30")
+    done = mounted.start().wait()
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1), done
     remount(disk, "rw")
     assert mounted.run().complete
     remount(disk, "ro")
