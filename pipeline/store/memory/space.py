@@ -64,7 +64,8 @@ class Space:
     def gather(self, offsets: Array, row: "np.dtype[np.void]") -> Array:
         """Rows of one size at int64 [n] offsets, which `place` and sums with it gave: `row` [n], a copy.
 
-        What keeps their arrays must be held meanwhile. Raises IndexError for an offset where nothing can be.
+        What keeps their arrays must be held meanwhile. Raises IndexError for an offset where nothing can be; one below
+        0 is not always found out (see Reserved.gather).
         """
         if self._range is None:
             return self._elsewhere.gather(offsets, row)

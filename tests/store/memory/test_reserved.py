@@ -1,11 +1,14 @@
 """A range of addresses: what is named by an offset is what was mapped there, or the process ends."""
 
+import contextlib
 import faulthandler
 import gc
 import mmap
 import signal
+import sys
 from pathlib import Path
 from threading import RLock
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -72,6 +75,18 @@ def test_rows_of_any_size(tmp_path: Path, row_bytes: int) -> None:
     for wild in (reserved.size - row_bytes + 1, reserved.size, 1 << 62):
         with pytest.raises(IndexError):
             reserved.gather(np.array([wild]), row)
+
+
+def test_negative_offsets_are_refused_or_count_from_the_end() -> None:
+    reserved = Reserved(1 << 18, RLock())
+    memory = np.asarray(reserved.map_memory(reserved.size))
+    memory[:] = np.arange(memory.size) % 251
+    for row_bytes in (10, 65_536):
+        gathered = reserved.gather(np.array([-1, -3]), np.dtype((np.void, row_bytes))).view(np.uint8)
+        expected = [memory[-row_bytes:], memory[-row_bytes - 2 : -2]]
+        assert np.array_equal(gathered.reshape(2, row_bytes), expected)
+    with pytest.raises(IndexError, match="offset -1 "):
+        reserved.gather(np.array([5, -1]), np.dtype("V65537"))
 
 
 def wild(file: Path, where: str, size: int) -> None:
@@ -145,3 +160,32 @@ def test_showing_it_reads_nothing() -> None:
     shown = [repr(value) for value in vars(reserved).values()]
     assert all(len(text) < 200 for text in shown)
     assert len(repr(Memory(reserved.base, 100))) < 200
+
+
+def show(frame: FrameType, event: str, returned: object) -> object:
+    """As debuggers do: each local of a frame, and what it returns."""
+    for value in (*frame.f_locals.values(), returned):
+        with contextlib.suppress(Exception):  # of an object that is not complete yet
+            repr(value)
+    return show
+
+
+def shown(file: Path, row_bytes: int) -> list[bool]:
+    reserved = Reserved(1 << 40, RLock())
+    row = np.dtype((np.void, row_bytes))
+    sys.setprofile(show)  # type: ignore[arg-type]
+    sys.settrace(show)  # type: ignore[arg-type]
+    data, written = mapped(reserved, file), np.asarray(reserved.map_memory(4 * row_bytes))
+    offset, other = reserved.offset_of(data), reserved.offset_of(written)
+    assert offset is not None and other is not None
+    gathered = reserved.gather(np.array([other, other + row_bytes]), row)
+    with contextlib.suppress(IndexError):
+        reserved.gather(np.array([reserved.size]), row)
+    sys.setprofile(None)
+    sys.settrace(None)
+    return [len(gathered) == 2, not any(gathered.view(np.uint8))]
+
+
+@pytest.mark.parametrize("row_bytes", [10, 70_000])
+def test_a_debugger_may_show_whatever_is_named_or_returned(file: Path, row_bytes: int) -> None:
+    assert in_a_fork(shown, file, row_bytes) == (0, [[True, True]])
