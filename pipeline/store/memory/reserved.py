@@ -107,14 +107,18 @@ class Reserved:
             offset = self._spans.take(room, _LARGE if size >= _LARGE else mmap.PAGESIZE)
         if offset is None:
             return None
-        # If this fails, nobody knows what lies there now: that room is not handed out again.
-        map_at(room, self.base + offset)
+        try:
+            map_at(room, self.base + offset)
+        except OSError:
+            # Linux may have ended the old mapping before it refused the new one, and others could map there now.
+            self._release(offset, room)
+            raise
         memory = Memory(self.base + offset, size, writable)
         weakref.finalize(memory, self._release, offset, room).atexit = False
         return memory
 
     def _release(self, offset: int, room: int) -> None:
-        """End what is mapped. Runs wherever the garbage collector does, so it must not wait for a lock."""
+        """End what is mapped, keep the addresses. Runs where the garbage collector does, so it waits for no lock."""
         with contextlib.suppress(OSError):  # the process has all the mappings it may have: that room is lost
             libc.map_nothing(room, self.base + offset)
             self._returned.append((offset, room))

@@ -5,6 +5,7 @@ import faulthandler
 import gc
 import mmap
 import signal
+import socket
 import sys
 from pathlib import Path
 from threading import RLock
@@ -121,6 +122,20 @@ def high() -> None:
 def test_addresses_beyond_those_of_this_machine_are_asked_for() -> None:
     code, returned = in_a_fork(high)
     assert code in FAULTS and not returned
+
+
+def test_what_cannot_be_mapped_leaves_its_addresses_reserved() -> None:
+    reserved = Reserved(1 << 20, RLock())
+    size = 3 * mmap.PAGESIZE
+    for _ in range(2 * reserved.size // size):
+        # Linux refuses a socket only after it has ended what was mapped there.
+        with socket.socket(socket.AF_UNIX) as unmappable, pytest.raises(OSError):
+            reserved.map_file(unmappable.fileno(), size)
+    found = [libc.map_nothing(mmap.PAGESIZE, reserved.base + at, fixed=False) for at in range(0, reserved.size, size)]
+    for address in found:
+        libc.unmap(address, mmap.PAGESIZE)
+    assert not any(reserved.base <= address < reserved.base + reserved.size for address in found)
+    assert reserved.map_memory(reserved.size) is not None
 
 
 def test_room_comes_back_with_the_last_view(file: Path) -> None:
