@@ -1,7 +1,9 @@
 """`TokenLoader`: every row once per epoch, over any number of ranks, from any point on."""
 
+import faulthandler
 import gc
 import json
+import signal
 import threading
 import warnings
 from collections import Counter
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures_space import gather_from, in_a_fork, range_at
 from fixtures_store import begin_store, finish_store, make_birth, make_shard, store_of_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +22,8 @@ from pipeline.loader import TokenBatch, TokenLoader
 from pipeline.loader import order as order_module
 from pipeline.store import TokenStore
 from pipeline.store.arrays import storage as arrays
+from pipeline.store.memory.reserved import Reserved
+from pipeline.store.memory.space import space
 from pipeline.store.writing.writer import commit_part
 
 ROWS = 331
@@ -345,3 +350,49 @@ def test_labels_and_fields_come_when_asked_for(tmp_path: Path) -> None:
         assert batch.label.tolist() == [row % 7 - 1 for row in batch.row]
         with pytest.raises(StoreError, match="no field 'json'; there is txt"):
             batch.field("json")
+
+
+ADDRESSES = [
+    pytest.param(0xEFFF_8C20_0000, id="48 bits"),
+    pytest.param(0xFF_EFFF_8C20_0000, id="56 bits"),
+]
+"""Where ARM64, and x86-64 with five levels of page tables, may have a process's files."""
+
+
+def rows_at(base: int, path: Path) -> tuple[int, list[list[int]], list[tuple[int, list[int], int]]]:
+    """Base of the range; tokens that are read in reverse; row, tokens and label of each that a loader gives."""
+    with pytest.MonkeyPatch.context() as patch:
+        contents = range_at(base, patch)
+        patch.setattr(Reserved, "gather", lambda self, offsets, row: gather_from(contents, offsets, row))
+        store = TokenStore(path)
+        read = store.read(slice(None, None, -1)).tokens.tolist()
+        given = [
+            row
+            for batch in TokenLoader(store, batch_size=10)
+            for row in zip(batch.row.tolist(), batch.tokens.tolist(), batch.label.tolist(), strict=True)
+        ]
+        assert space._range is not None
+        return space._range.base, read, sorted(given)
+
+
+def gather_at(base: int, path: Path, how: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        range_at(base, patch)
+        store = TokenStore(path)
+        faulthandler.disable()
+        store.read([1, 50]) if how == "read" else next(iter(TokenLoader(store, batch_size=10)))
+
+
+@pytest.mark.parametrize("base", ADDRESSES)
+def test_rows_are_found_at_addresses_that_this_machine_may_not_have(
+    base: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 16 * 8)
+    path = store_of_rows(tmp_path / "store", [40, 0, 3, 20], codec="raw")
+    expected = TokenStore(path).read(slice(None))
+    tokens = expected.tokens.tolist()
+    rows = list(zip(range(63), tokens, expected.label.tolist(), strict=True))
+    assert in_a_fork(rows_at, base, path) == (0, [(base, tokens[::-1], rows)])
+    for how in ("read", "load"):  # nothing is there, which is found out by going there
+        code, returned = in_a_fork(gather_at, base, path, how)
+        assert code in (-signal.SIGSEGV, -signal.SIGBUS) and not returned
