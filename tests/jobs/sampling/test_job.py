@@ -98,11 +98,9 @@ def test_a_second_run_writes_nothing_and_needs_neither_torch_nor_the_packages(
 ) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in made.folder.iterdir()}
     check = "; print([m for m in ('torch', 'webdataset', 'skimage', 'sklearn') if m in sys.modules])"
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", RUN + check, str(made.folder)], check=True, capture_output=True, text=True
     )
-    assert time.monotonic() - started < 3  # most of it is the start of Python
     assert done.stdout.strip() == "[]"
     assert not sample.run(made.folder).written
     assert {path.name: path.stat().st_mtime_ns for path in made.folder.iterdir()} == before
