@@ -38,6 +38,9 @@ def test_what_macos_lacks_is_not_needed(job: Job) -> None:
 
 def test_windows_is_told_where_it_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
+    for name in [name for name in sys.modules if name.startswith("pipeline.jobs.work")] + ["pipeline.files.locks"]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
     done = CliRunner().invoke(main, ["status", "--config", "my.yaml"])
     assert (done.exit_code, done.stderr) == (1, "vqtok: vqtok runs on Linux and macOS; on Windows, use it in WSL\n")
 

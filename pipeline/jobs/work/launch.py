@@ -10,21 +10,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pipeline
 from pipeline.errors import VqtokError
-from pipeline.files import Files
+from pipeline.jobs.plan import Plan
 from pipeline.jobs.work.result import TokenizeResult, together
 from pipeline.jobs.work.siblings import new_siblings
 from pipeline.jobs.work.starting import announced
+from pipeline.signals import handling, terminable
+from pipeline.store.schema.commits import committed_parts
+from pipeline.store.schema.manifest import is_current
 from pipeline.world import available_cores
 
 _POLL_SECONDS = 1.0
 
 
 def tokenize_in_processes(
-    store: Files, arguments: Sequence[str], processes: int, timeout_s: float
+    plan: Plan, arguments: Sequence[str], processes: int, timeout_s: float
 ) -> tuple[int, TokenizeResult | None]:
     """Run `vqtok tokenize arguments` in `processes` processes; the largest exit status, and what they came to.
 
@@ -33,7 +37,7 @@ def tokenize_in_processes(
     Args:
         timeout_s: `tokenize.claim_timeout`.
     """
-    with new_siblings() as siblings, announced(store, processes, timeout_s) as until_begun:
+    with terminable(), new_siblings() as siblings, announced(plan.store, processes, timeout_s) as until_begun:
 
         def look() -> None:
             if siblings.has_begun:
@@ -42,11 +46,22 @@ def tokenize_in_processes(
         status = launch(["tokenize", *arguments], processes, siblings.environment, look)
         results = siblings.results()
     if status == 0 and len(results) < processes:
+        return status, _found_finished(plan, processes - len(results), processes)
+    return status, together(results) if results else None
+
+
+def _found_finished(plan: Plan, silent: int, processes: int) -> TokenizeResult:
+    """What the store tells after a success of which some processes left no result, as when their folder is gone.
+
+    Raises VqtokError where the store is not finished.
+    """
+    plan = replace(plan, committed=committed_parts(plan.store))
+    if plan.pending or not is_current(plan.manifest, plan.committed, plan.planned):
         raise VqtokError(
-            f"{processes - len(results)} of {processes} processes ended without having tokenized; is another package "
+            f"{silent} of {processes} processes ended without having tokenized; is another package "
             "called pipeline where Python looks first?"
         )
-    return status, together(results) if results else None
+    return TokenizeResult(store=plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
 
 
 def launch(
@@ -64,7 +79,6 @@ def launch(
     Each process finds its rank where torchrun would put it. Ctrl-C reaches all of them through the
     terminal; SIGTERM is passed on.
     """
-    threads = max(1, available_cores() // processes)
     children: list[subprocess.Popen[bytes]] = []
     passed_on: list[int] = []
 
@@ -73,23 +87,25 @@ def launch(
         for child in children:
             child.send_signal(signum)
 
-    signal.signal(signal.SIGTERM, pass_on)
-    signal.signal(signal.SIGINT, lambda signum, frame: None)
-    for rank in range(processes):
-        variables = {
-            "OMP_NUM_THREADS": str(threads),
-            **os.environ,
-            **(environment or {}),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(processes),
-            "LOCAL_WORLD_SIZE": str(processes),
-        }
-        children.append(subprocess.Popen([*_command(), *arguments], env=variables))
-        for signum in passed_on:  # while this one began
-            children[-1].send_signal(signum)
-    statuses = [_wait(child, look) for child in children]
+    with handling([signal.SIGTERM], pass_on), handling([signal.SIGINT], lambda signum, frame: None):
+        for rank in range(processes):
+            variables = {**_environment(rank, processes), **(environment or {})}
+            children.append(subprocess.Popen([*_command(), *arguments], env=variables))
+            for signum in passed_on:  # while this one began
+                children[-1].send_signal(signum)
+        statuses = [_wait(child, look) for child in children]
     return max(status if status >= 0 else 128 - status for status in statuses)
+
+
+def _environment(rank: int, processes: int) -> dict[str, str]:
+    return {
+        "OMP_NUM_THREADS": str(max(1, available_cores() // processes)),
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
 
 
 def _command() -> list[str]:

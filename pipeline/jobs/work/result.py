@@ -37,8 +37,15 @@ class TokenizeResult(Record):
         """What bounded them; None where they committed nothing."""
         return find_bounds(self.loads, self.idle)
 
+    @property
+    def pending_failures(self) -> list[str]:
+        """A line for each failure; none where all is committed, for others have made good what failed here."""
+        if self.complete:
+            return []
+        return [f"{path} stays pending: {reason}" for path, reason in self.failures.items()]
+
     def __str__(self) -> str:
-        lines = [f"{path} stays pending: {reason}" for path, reason in self.failures.items()]
+        lines = self.pending_failures
         if self.images:
             who = "this process" if self.processes == 1 else f"{self.processes} processes"
             lines.append(f"{self.images:,} images in {who}, {self.images / self.seconds:,.0f} images/s")

@@ -1,11 +1,14 @@
-"""What the processes of one `vqtok tokenize --processes N` leave for each other, in a folder of their parent."""
+"""What the processes of one `vqtok tokenize --processes N` leave for each other, in a folder of their parent.
 
-import fcntl
+It spares repeated work and repeated lines, and nothing depends on it: cleaners of temporary files may take the folder
+away, and its disk may be full.
+"""
+
+import contextlib
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -41,28 +44,45 @@ class Siblings:
 
         Where that one dies, the next one does it. Whatever `compute` raises is raised, and remembered by nobody.
         """
-        with (self._folder / f"{name}.once").open("a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # given back by the system when a process dies
-            file.seek(0)
-            found = file.read()
-            if not found:
-                found = compute()
-                file.write(found)
-                file.flush()
-            return found
+        from pipeline.files import locks  # cannot be imported on Windows, which is told so by way of this module
+
+        try:
+            descriptor = locks.lock(self._folder / f"{name}.lock")
+        except OSError:
+            return compute()  # better twice than never
+        try:
+            return self._found(name) or self._left(name, compute())
+        finally:
+            locks.unlock(descriptor)
+
+    def _found(self, name: str) -> str:
+        """What `_left` has left; empty where there is nothing."""
+        with contextlib.suppress(OSError):
+            return (self._folder / name).read_text(encoding="utf-8")
+        return ""
+
+    def _left(self, name: str, found: str) -> str:
+        with contextlib.suppress(OSError):
+            (self._folder / name).write_text(found, encoding="utf-8")
+        return found
 
     def begin_work(self) -> None:
         """Say that this process has started up."""
-        (self._folder / "at-work").touch()
+        with contextlib.suppress(OSError):
+            (self._folder / "at-work").touch()
 
     @property
     def has_begun(self) -> bool:
-        """Whether any of them has started up."""
-        return (self._folder / "at-work").exists()
+        """Whether any of them has started up; also where that can no longer be told."""
+        return not self._folder.is_dir() or (self._folder / "at-work").exists()
 
-    def leave_result(self, result: TokenizeResult) -> None:
-        """Hand the result of this process to whoever started it."""
-        (self._folder / f"{os.getpid()}.result").write_bytes(result.to_json())
+    def leave_result(self, result: TokenizeResult) -> bool:
+        """Hand the result of this process to whoever started it. Returns whether that was possible."""
+        try:
+            (self._folder / f"{os.getpid()}.result").write_bytes(result.to_json())
+        except OSError:
+            return False
+        return True
 
     def results(self) -> list[TokenizeResult]:
         """Of those that have left one."""
@@ -70,16 +90,20 @@ class Siblings:
         for path in sorted(self._folder.glob("*.result")):
             try:
                 found.append(TokenizeResult.model_validate_json(path.read_bytes()))
-            except ValidationError:
-                continue  # killed while it wrote
+            except (OSError, ValidationError):
+                continue  # killed while it wrote, or the disk is full
         return found
 
 
-@contextmanager
+@contextlib.contextmanager
 def new_siblings() -> Iterator[Siblings]:
     """For processes that are about to be started."""
-    with tempfile.TemporaryDirectory(prefix="vqtok-launch-", ignore_cleanup_errors=True) as folder:
-        yield Siblings(Path(folder))
+    with contextlib.ExitStack() as until_ended:
+        folder = ""
+        with contextlib.suppress(OSError):
+            made = tempfile.TemporaryDirectory(prefix="vqtok-launch-", ignore_cleanup_errors=True)
+            folder = until_ended.enter_context(made)
+        yield Siblings(Path(folder or os.devnull))  # no folder: each process stands alone
 
 
 def current_siblings() -> Siblings | None:
