@@ -223,15 +223,9 @@ def claimed_parts(files: Files) -> list[str]:
     return [name for name in _claimed(files) if not name.startswith(START)]
 
 
-def read_starts(files: Files) -> list[Claim]:
-    """The claims, live or not, of processes that have not begun to work."""
-    starts = (read_claim(files, name) for name in _claimed(files) if name.startswith(START))
-    return [start for start in starts if start is not None]
-
-
-def processes_of(start: Claim) -> int:
-    """How many processes the claim of those that start up stands for."""
-    return int(start.part.removeprefix(START).partition("-")[0])
+def claimed_starts(files: Files) -> list[str]:
+    """Names of the claims, live or not, of processes that have not begun to work."""
+    return [name for name in _claimed(files) if name.startswith(START)]
 
 
 def _claimed(files: Files) -> list[str]:

@@ -57,11 +57,14 @@ def in_all(loads: Sequence[Load]) -> tuple[Load, ...]:
     return (replace(loads[0], seconds=seconds),)
 
 
-def find_bounds(loads: Iterable[Load], idle: float | None = None) -> Bounds | None:
+def find_bounds(loads: Iterable[Load], idle: float | None = None, *, seconds: float | None = None) -> Bounds | None:
     """What bounded the making of some parts; None where their commits do not tell.
 
     Args:
+        loads: of one source shard each, or of one process each.
         idle: share of the CPU time that nobody used; None where that is unknown.
+        seconds: how long anybody was at work; by default that of the longest of `loads`, for processes work side by
+            side.
     """
     loads = list(loads)
     busy, able = dict.fromkeys(_STAGES, 0.0), dict.fromkeys(_STAGES, 0.0)
@@ -79,9 +82,10 @@ def find_bounds(loads: Iterable[Load], idle: float | None = None) -> Bounds | No
     full = shares["decode"] + shares["encode"] if on_cpu and most in ("decode", "encode") else max(shares.values())
     if full < _BUSY:
         most = None
-    telling = sum(load.seconds.get("wall", 0.0) for load in loads) >= _TELLING_SECONDS
+    if seconds is None:
+        seconds = max(load.seconds.get("wall", 0.0) for load in loads)
     bf16 = all(load.bf16_helps for load in loads)
-    return Bounds(shares, most, _remedy(most, on_cpu, bf16, idle) if telling else "")
+    return Bounds(shares, most, _remedy(most, on_cpu, bf16, idle) if seconds >= _TELLING_SECONDS else "")
 
 
 def _remedy(stage: str | None, on_cpu: bool, bf16: bool, idle: float | None) -> str:

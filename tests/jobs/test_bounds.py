@@ -60,6 +60,14 @@ def test_advice_is_given_where_it_can_be_true(found: Load, idle: float | None, r
     assert find_bounds(in_all([found] * 3), idle) == find_bounds([found] * 3, idle)
 
 
+def test_processes_side_by_side_tell_as_much_as_the_longest() -> None:
+    short = [load(False, wall=2.0, read=1.9)] * 8
+    for seconds, telling in ((None, False), (2.0, False), (16.0, True)):
+        bounds = find_bounds(short, seconds=seconds)
+        assert bounds is not None
+        assert bool(bounds.remedy) is telling
+
+
 def test_source_shards_count_by_the_time_they_took() -> None:
     bounds = find_bounds([load(False, wall=90, decode=360), load(False, wall=10)])
     assert bounds is not None

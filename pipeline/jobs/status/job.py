@@ -4,13 +4,14 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
-from pipeline.claims import Claim, claimed_parts, is_local_and_gone, processes_of, read_claim, read_starts
+from pipeline.claims import Claim, claimed_parts, is_local_and_gone, read_claim
 from pipeline.config import Config
 from pipeline.jobs.bounds import Bounds, find_bounds
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.rejects import ReasonCounts, RejectReason, count_reasons, most_common, read_rejects
 from pipeline.jobs.status.committed import Committed, read_committed, read_each
 from pipeline.jobs.status.rates import Rate, Work, rate_of
+from pipeline.jobs.work.starting import processes_of, read_starts
 from pipeline.records import JSON, SourceShard
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.failures import Failure, read_failures
@@ -136,7 +137,7 @@ class Observer:
             rejects=most_common(self._reasons[commit.part] for commit in commits if commit.rejected),
             images_per_second=mean.images_per_second if mean else None,
             recent_images_per_second=recent.images_per_second if recent else None,
-            bounds=find_bounds(commit.load() for commit in commits),
+            bounds=find_bounds((commit.load() for commit in commits), seconds=mean.seconds if mean else 0.0),
             eta_seconds=bytes_left / speed.bytes_per_second if pending and speed and speed.bytes_per_second else None,
             complete=not pending and is_current(read_manifest(plan.store), plan.committed, plan.planned),
         )
@@ -167,7 +168,7 @@ class Observer:
         ]
 
     def _starting(self) -> int:
-        starts = [start for start in read_starts(self._plan.store) if not is_local_and_gone(start)]
+        starts = read_starts(self._plan.store)
         return sum(processes_of(start) for start in starts if self._last_change(start)[1] < self._timeout_s)
 
     def _last_change(self, claim: Claim) -> tuple[Claim | None, float]:

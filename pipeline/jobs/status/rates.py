@@ -28,6 +28,8 @@ class Rate:
     images_per_second: float
     bytes_per_second: float
     """Bytes of source shards."""
+    seconds: float
+    """In which anybody was at work."""
 
 
 def rate_of(work: Iterable[Work], since: float = -math.inf, until: float = math.inf) -> Rate | None:
@@ -51,4 +53,4 @@ def rate_of(work: Iterable[Work], since: float = -math.inf, until: float = math.
         reached = max(end, reached)
     if seconds < _LEAST_SECONDS:
         return None
-    return Rate(images / seconds, bytes_done / seconds)
+    return Rate(images / seconds, bytes_done / seconds, seconds)

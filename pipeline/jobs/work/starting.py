@@ -1,19 +1,24 @@
 """Processes that are starting up: what is said meanwhile, and how others get to know of them."""
 
 import contextlib
-import os
 import secrets
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
-from pipeline.claims import START, Claims, is_local_and_gone, read_starts
+from pipeline.claims import START, Claim, Claims, claimed_starts, is_local_and_gone, read_claim
 from pipeline.errors import VqtokError
 from pipeline.files import Files
+from pipeline.store.schema import names
+from pipeline.world import launched_rank
+
+# Many times what loading PyTorch takes. That of a process of another host that was killed ends in no other way.
+_LONGEST_SECONDS = 600.0
 
 
 def say_what_is_loaded(processes: int = 1) -> None:
-    """Print what there is to wait for, unless it is there already."""
-    if "torch" not in sys.modules:
+    """Print what there is to wait for, unless it is there already; of processes launched together one says so."""
+    if "torch" not in sys.modules and launched_rank()[0] == 0:
         who = f"starting {processes} processes: " if processes > 1 else ""
         print(f"{who}loading PyTorch", file=sys.stderr, flush=True)
 
@@ -22,14 +27,42 @@ def say_what_is_loaded(processes: int = 1) -> None:
 def announced(store: Files, processes: int, timeout_s: float) -> Iterator["contextlib.ExitStack"]:
     """Let `vqtok status` know of `processes` that start, until the stack it gives is closed or the body left.
 
-    A store that cannot be written to is for the processes themselves to find.
+    Nothing is written where there is no store yet: a job that is refused leaves none. A store that cannot be written
+    to is for the processes themselves to find.
     """
     with contextlib.ExitStack() as until_begun:
-        if "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+        if "torch" not in sys.modules and launched_rank()[0] == 0:
             with contextlib.suppress(OSError, VqtokError):
-                for start in read_starts(store):
-                    if is_local_and_gone(start):
-                        store.delete(f"claims/{start.part}.json")
-                claims = until_begun.enter_context(Claims(store, timeout_s))
-                claims.acquire(f"{START}{processes}-{secrets.token_hex(6)}")
+                _announce(store, processes, timeout_s, until_begun)
         yield until_begun
+
+
+def _announce(store: Files, processes: int, timeout_s: float, until_begun: contextlib.ExitStack) -> None:
+    store.stat(names.STORE)  # there is none before the first processes have begun
+    for name in claimed_starts(store):
+        if not _may_live(read_claim(store, name)):
+            store.delete(f"{names.CLAIMS}/{name}.json")
+    claims = until_begun.enter_context(Claims(store, timeout_s))
+    claims.acquire(f"{START}{processes}-{secrets.token_hex(6)}")
+
+
+def read_starts(store: Files) -> list[Claim]:
+    """The claims of processes that start up, without those that are known to have ended or have done so for long."""
+    starts = (read_claim(store, name) for name in claimed_starts(store))
+    return [start for start in starts if start is not None and _may_live(start)]
+
+
+def processes_of(start: Claim) -> int:
+    """How many processes the claim of those that start up stands for."""
+    count = start.part.removeprefix(START).partition("-")[0]
+    return int(count) if count.isdecimal() else 1
+
+
+def _may_live(start: Claim | None) -> bool:
+    if start is None or is_local_and_gone(start):
+        return False
+    try:
+        age = datetime.now(UTC) - datetime.fromisoformat(start.since)
+    except (ValueError, TypeError):  # no time, or one without its zone
+        return False
+    return abs(age.total_seconds()) < _LONGEST_SECONDS  # a clock that is ahead must not make it last for ever

@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 from fixtures_store import COLLECTION, ROWS, Halt, Job, make_job, vqtok, wait_for
 
-from pipeline.claims import START, Claim, Claims, read_claims, read_starts
+from pipeline.claims import START, Claim, Claims, read_claims
 from pipeline.errors import ConfigError, CorruptStore
 from pipeline.files import LocalFiles
 from pipeline.jobs.status import job as status
 from pipeline.jobs.status.table import duration, status_table
+from pipeline.jobs.work.starting import read_starts
 from pipeline.source.shards.find import part_name
 
 pytest_plugins = ["fixtures_store"]

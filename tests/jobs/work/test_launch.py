@@ -128,6 +128,7 @@ def test_what_all_processes_meet_is_told_once(job: Job) -> None:
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("starting 2 processes: loading PyTorch\nvqtok: image.size: ")
     assert done.err.count("\n") == 2
+    assert not job.store.exists()
 
 
 def test_a_bad_tokenizer_is_told_once_and_at_once(job: Job) -> None:
