@@ -60,7 +60,7 @@ class FolderConfig(Record):
     """How it was trained, for people to read."""
 
 
-_identities: dict[tuple[Path, _Versions], TokenizerIdentity] = {}
+_identities: dict[tuple[Path, _Versions | None], TokenizerIdentity] = {}
 """Those that this process has read, with the digest of their weights compared."""
 
 
@@ -80,30 +80,33 @@ def trained_image_size(folder: str | os.PathLike[str]) -> tuple[int, int] | None
 def read_folder(folder: str | os.PathLike[str]) -> tuple[FolderConfig, bytes]:
     """config.json, checked, and the bytes of model.safetensors, compared with the digest in config.json.
 
+    Files that this process has compared, and that have not changed since, are not digested again.
+
     Raises TokenizerError naming the file and the remedy.
     """
     path = Path(folder)
     if not path.is_dir():
         _refuse_pickles([path])
         raise TokenizerError(f"{path}: no such tokenizer folder; {_REMEDY}")
-    config = _read_config(path / CONFIG)
-    return config, _read_weights(path / WEIGHTS, config.identity.weights)
+    key = path.absolute(), _versions(path)
+    config, weights = _read_config(path / CONFIG), _read(path / WEIGHTS)
+    settled = key[1] is not None and key[1] == _versions(path)
+    if not settled or _identities.get(key) != config.identity:
+        _compare_weights(path / WEIGHTS, weights, config.identity.weights)
+    if settled:
+        _identities[key] = config.identity
+    return config, weights
 
 
 def tokenizer_identity(folder: str | os.PathLike[str]) -> JSON:
     """What `Tokenizer.identity()` says of the tokenizer in a folder, without importing torch.
 
-    A process reads and digests the weights once, and again after the files have changed.
+    A process digests the weights once, and again after the files have changed.
 
     Raises TokenizerError naming the file and the remedy.
     """
-    path = Path(folder).absolute()
-    before = _versions(path)
-    identity = _identities.get((path, before)) if before else None
-    if identity is None:
-        identity = read_folder(folder)[0].identity
-        if before and before == _versions(path):
-            _identities[path, before] = identity
+    path = Path(folder)
+    identity = _identities.get((path.absolute(), _versions(path))) or read_folder(folder)[0].identity
     return identity.model_dump(mode="json")
 
 
@@ -150,10 +153,9 @@ def _explain(error: ValidationError) -> str:
     return f"{field}: {detail['msg']} (got {detail['input']!r})"
 
 
-def _read_weights(path: Path, digest: str) -> bytes:
-    data = _read(path)
+def _compare_weights(path: Path, weights: bytes, digest: str) -> None:
     try:
-        found = weights_digest(data)
+        found = weights_digest(weights)
     except ValueError as error:
         raise TokenizerError(f"{path}: {error}; copy the folder again or train again") from None
     if found != digest:
@@ -161,7 +163,6 @@ def _read_weights(path: Path, digest: str) -> bytes:
             f"{path}: not the weights that {CONFIG} was written for ({found} here, {digest} there); "
             "copy both files again or train again"
         )
-    return data
 
 
 def _read(path: Path) -> bytes:

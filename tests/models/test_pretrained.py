@@ -143,6 +143,7 @@ def test_weights_are_digested_once_and_again_after_any_change(
     monkeypatch.setattr("pipeline.models.folder._SETTLED_NS", 0)
     for _ in range(3):
         assert tokenizer_identity(folder) == identity
+        assert load_tokenizer(folder, "raster").identity() == identity
         identity["arguments"]["vocab_size"] = -1  # a caller's own
         identity = tokenizer_identity(folder)
         assert identity["arguments"]["vocab_size"] != -1
