@@ -169,13 +169,16 @@ def tokenize(config: Config, dry_run: bool, processes: int, **options: bool) -> 
 @_processes
 def run(config: Config, allow_change: bool, processes: int, **options: bool) -> None:
     """All in one: train a tokenizer unless there is one, tokenize, report."""
+    from pipeline.jobs.tokenizing.checked import checked_plan
     from pipeline.jobs.tokenizing.command import tokenize_as_asked
     from pipeline.jobs.training import job as train_job
 
+    plan = checked_plan(config, options["allow_other_sources"])  # hours of training should not end in a refusal
     trained = train_job.ensure(config, allow_change=allow_change)
     click.echo(trained or f"{config.tokenizer.path}: a tokenizer is there")
     options |= {"no_wait": False, "no_progress": False}
-    status = tokenize_as_asked(config, _config_arguments(), processes, options)
+    known = None if trained and trained.trained else plan  # others may have gone on while it trained
+    status = tokenize_as_asked(config, _config_arguments(), processes, options, known)
     if status:
         sys.exit(status)
     from pipeline.jobs.reporting import job as report_job

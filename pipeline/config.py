@@ -204,8 +204,14 @@ class Config(Section):
 def examples() -> str:
     """The folder of the configurations that come with vqtok: in an installed package, or beside it in a clone."""
     package = Path(__file__).parent
-    folder = next(place for place in (package / "configs", package.with_name("configs")) if place.is_dir())
-    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+    places = (package / "configs", package.with_name("configs"))
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        return "configs"  # as the sources of vqtok call it
+    try:
+        return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+    except OSError:  # the working folder is gone
+        return str(folder)
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:

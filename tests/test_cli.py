@@ -12,9 +12,10 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from fixtures_store import COLLECTION, ROWS, Done, Job, cold, save_tiny_tokenizer, vqtok
+from fixtures_store import COLLECTION, ROWS, Done, Job, cold, good_samples, save_tiny_tokenizer, vqtok, write_shard
 from support import ROOT
 
+import pipeline
 from pipeline import __version__
 from pipeline.cli import main
 
@@ -57,6 +58,15 @@ def test_help_is_printed(options: list[str], tmp_path: Path) -> None:
     done = vqtok(*options, folder=tmp_path).wait()
     assert (done.status, done.err) == (0, "")
     assert __version__ in done.out if options == ["--version"] else done.out.startswith("Usage: ")
+
+
+def test_help_is_printed_where_the_working_folder_is_gone(tmp_path: Path) -> None:
+    code = "import os, runpy, sys; os.rmdir(os.getcwd()); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    (tmp_path / "gone").mkdir()
+    main_file = Path(pipeline.__file__).with_name("__main__.py")
+    done = cold(sys.executable, "-P", "-c", code, main_file, "tokenize", "--help", folder=tmp_path / "gone")
+    assert (done.status, done.err) == (0, "")
+    assert "configs" in done.out
 
 
 def test_commands_are_listed_in_the_order_of_use(tmp_path: Path) -> None:
@@ -291,6 +301,15 @@ def test_run_tokenizes_with_the_tokenizer_there_is_and_reports(job: Job, finishe
     assert (again.status, again.err) == (0, "")
     assert "all 6 source shards are committed; nothing to do" in again.out
     assert again.out.endswith(done.out[done.out.index("rows  ") :])
+
+
+def test_run_refuses_before_it_trains(damageable: Job, tmp_path: Path) -> None:
+    write_shard(tmp_path / "mine/mine-0000.tar", good_samples(500, 3))
+    options = {"source.shards": f"{tmp_path}/mine/*.tar", "source.base": "null", "tokenizer.path": f"{tmp_path}/new"}
+    settings = [word for key, value in options.items() for word in ("--set", f"{key}={value}")]
+    done = vqtok("run", "--config", damageable.file, *settings, "--set", "train.steps=1", folder=damageable.output)
+    assert "none of them of the source shards of this configuration" in refused(done.wait(), 1)
+    assert not (tmp_path / "new").exists()
 
 
 def test_run_ends_with_the_status_of_what_failed(copied: Path, job: Job) -> None:

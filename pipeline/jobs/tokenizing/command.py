@@ -3,42 +3,47 @@
 Imports torch when there is something to tokenize, and only in processes that do.
 """
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 from pipeline.config import Config
-from pipeline.jobs.plan import Plan, is_finished, make_plan, refuse_unwritable
-from pipeline.jobs.tokenizing.other_sources import describe_other_parts, refuse_other_sources
-from pipeline.jobs.tokenizing.replaced import refuse_replaced_sources
+from pipeline.jobs.plan import Plan, is_finished, refuse_unwritable
+from pipeline.jobs.tokenizing.checked import checked_plan
+from pipeline.jobs.tokenizing.other_sources import describe_other_parts
 from pipeline.jobs.work.launch import tokenize_in_processes
 from pipeline.jobs.work.result import TokenizeResult
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.jobs.work.starting import announced, say_what_is_loaded
+from pipeline.signals import terminable
+from pipeline.world import launched_rank
 
 
 def tokenize_as_asked(
-    config: Config, config_arguments: Sequence[str], processes: int, options: Mapping[str, bool]
+    config: Config,
+    config_arguments: Sequence[str],
+    processes: int,
+    options: Mapping[str, bool],
+    plan: Plan | None = None,
 ) -> int:
     """Tokenize, and print what came of it; the exit status.
 
     Args:
         config_arguments: what makes the command line load `config`, for other processes.
         options: `no_wait`, `no_progress`, and every `allow_...` of `tokenize.run`.
+        plan: `checked_plan` of this configuration, where it is known.
 
     Raises VqtokError as `tokenize.run` does.
     """
     if siblings := current_siblings():
         result = _tokenize_here(config, options, None)
-        siblings.leave_result(result)
+        if not siblings.leave_result(result) and not result.complete:
+            print(result, file=sys.stderr)  # nobody else can say so
         return 0 if result.complete else 1
-    plan = make_plan(config)
-    refuse_replaced_sources(plan)
-    if not options["allow_other_sources"]:
-        refuse_other_sources(plan)
+    plan = plan or checked_plan(config, options["allow_other_sources"])
     others = describe_other_parts(plan)
     if is_finished(plan, config):
-        print(f"{plan}; nothing to do")
+        _say(f"{plan}; nothing to do", sys.stdout)
         _say(others)
         return 0
     refuse_unwritable(plan.store)
@@ -47,7 +52,7 @@ def tokenize_as_asked(
         say_what_is_loaded(processes)
     status, found = _tokenize(plan, config, config_arguments, processes, options)
     if found:
-        print(found, file=sys.stdout if found.complete else sys.stderr)
+        _report(found)
     _say(others)
     return status
 
@@ -59,8 +64,8 @@ def _tokenize(
     timeout_s = config.tokenize.claim_timeout
     if processes > 1:
         flags = [f"--{name.replace('_', '-')}" for name, given in options.items() if given]
-        return tokenize_in_processes(plan.store, [*config_arguments, *flags], processes, timeout_s)
-    with announced(plan.store, 1, timeout_s):
+        return tokenize_in_processes(plan, [*config_arguments, *flags], processes, timeout_s)
+    with terminable(), announced(plan.store, 1, timeout_s):
         import pipeline.jobs.tokenizing.job  # noqa: F401
     result = _tokenize_here(config, options, plan)
     return 0 if result.complete else 1, result
@@ -80,7 +85,15 @@ def _tokenize_here(config: Config, options: Mapping[str, bool], plan: Plan | Non
     )
 
 
-def _say(line: str | None) -> None:
-    """Say something of the whole job, once."""
-    if line and os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr)
+def _report(result: TokenizeResult) -> None:
+    """Say what came of it: of processes launched together one sums up, and each tells what failed in it."""
+    if launched_rank()[0] == 0:
+        print(result, file=sys.stdout if result.complete else sys.stderr)
+    elif result.pending_failures:
+        print("\n".join(result.pending_failures), file=sys.stderr)
+
+
+def _say(line: str | None, file: TextIO | None = None) -> None:
+    """Say something of the whole job, once; on stderr unless told otherwise."""
+    if line and launched_rank()[0] == 0:
+        print(line, file=file or sys.stderr)

@@ -13,10 +13,9 @@ from pipeline.claims import Claims
 from pipeline.config import Config
 from pipeline.errors import ConfigError, StoreError, TokenizerError, VqtokError
 from pipeline.files import Files, is_url
-from pipeline.jobs.plan import Plan, is_finished, job_identity, make_plan, refuse_unwritable
+from pipeline.jobs.plan import Plan, is_finished, job_identity, refuse_unwritable
+from pipeline.jobs.tokenizing.checked import checked_plan
 from pipeline.jobs.tokenizing.failures import end_hung_process
-from pipeline.jobs.tokenizing.other_sources import refuse_other_sources
-from pipeline.jobs.tokenizing.replaced import refuse_replaced_sources
 from pipeline.jobs.tokenizing.worker import Worker
 from pipeline.jobs.work.encoding import shard_encoder
 from pipeline.jobs.work.execution import refuse_other_execution
@@ -59,8 +58,8 @@ def run(
     """Commit every pending source shard that nobody else is working on; finish with the manifest.
 
     Args:
-        plan: that of this configuration, where it was just made, compared with its sources and found unfinished: so
-            that nothing is listed and compared twice.
+        plan: `checked_plan` of this configuration, where it is known and not finished: so that nothing is listed
+            and compared twice.
         wait: at the end wait for the claims of other processes, and take over those that die.
         allow_execution_change: go on with another precision, device, batch size or library version than
             the store's parts were made with.
@@ -71,10 +70,7 @@ def run(
     left pending and named in the result.
     """
     if plan is None:
-        plan = make_plan(config)
-        refuse_replaced_sources(plan)
-        if not allow_other_sources:
-            refuse_other_sources(plan)
+        plan = checked_plan(config, allow_other_sources)
         if is_finished(plan, config):
             return TokenizeResult(store=plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
     try:

@@ -8,7 +8,6 @@ from pipeline.records import SourceShard
 from pipeline.source.shards.identity import is_same_file
 from pipeline.store.schema import names
 from pipeline.store.schema.commits import SourceRecord, read_commit
-from pipeline.world import launched_rank
 
 _READS = 16
 _NAMED = 3
@@ -19,7 +18,7 @@ def refuse_replaced_sources(plan: Plan) -> None:
 
     A file of the same size and version (modification time or entity tag) is taken for the same, and of one
     whose version alone differs the first 64 KiB are read: copied collections pass. Whole digests are
-    compared by `vqtok verify`. Processes that were launched together compare a share each.
+    compared by `vqtok verify`.
     """
     recorded = _recorded(plan)
     present = [shard for shard in plan.shards if shard.part in recorded and shard.bytes is not None]
@@ -36,10 +35,9 @@ def refuse_replaced_sources(plan: Plan) -> None:
 
 
 def _recorded(plan: Plan) -> dict[str, SourceRecord]:
-    """What our share of the planned source shards that are committed were then, by part."""
+    """What the planned source shards that are committed were then, by part."""
     recorded = {part.part: part.sources[0] for part in plan.manifest.parts} if plan.manifest else {}
-    rank, size = launched_rank()
-    wanted = sorted(plan.committed & plan.planned)[rank % size :: size]
+    wanted = sorted(plan.committed & plan.planned)
     return {part: recorded.get(part) or read_commit(plan.store, part).sources[0] for part in wanted}
 
 

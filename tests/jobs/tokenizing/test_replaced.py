@@ -11,8 +11,8 @@ import pytest
 from fixtures_store import COLLECTION, Halt, Job, all_files, good_samples, make_job, vqtok, write_shard
 
 from pipeline.errors import SourceError
-from pipeline.jobs.plan import make_plan
-from pipeline.jobs.tokenizing import replaced
+from pipeline.jobs.tokenizing.checked import checked_plan
+from pipeline.jobs.work.siblings import new_siblings
 from pipeline.source.shards.find import part_name
 from pipeline.source.shards.identity import HEAD_BYTES
 from pipeline.store import TokenStore
@@ -92,26 +92,27 @@ def test_several_processes_refuse_before_they_start(resumed: Job) -> None:
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
 
 
-def test_processes_launched_together_compare_a_share_each(resumed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand processes that each read all of a million commits would read for weeks."""
+def test_every_rank_of_another_launcher_refuses(resumed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that compared its share alone would go on, and so would a process that was given a rank by mistake."""
     replace(resumed, 700)
-    found = []
-    compared: list[str] = []
-    read = replaced.files_at
-    monkeypatch.setattr(replaced, "files_at", lambda base: compared.append(base) or read(base))
     monkeypatch.setenv("WORLD_SIZE", "3")
-    for path in COLLECTION:
-        os.utime(resumed.source / path, (1, 1))
-    plan = make_plan(resumed.config())
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
-        try:
-            replaced.refuse_replaced_sources(plan)
-        except SourceError as error:
-            found.append(str(error))
-    assert len(found) == 1
-    assert f"{SHARD}: {OTHER_CONTENTS}" in found[0]
-    assert len(compared) == len(plan.committed)
+        with pytest.raises(SourceError, match=f"{SHARD}: {OTHER_CONTENTS}"):
+            checked_plan(resumed.config(), False)
+
+
+def test_processes_that_another_has_started_leave_the_comparison_to_it(
+    resumed: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand processes that each read all of a million commits would read for weeks."""
+    replace(resumed, 700)
+    with new_siblings() as siblings:
+        for name, value in siblings.environment.items():
+            monkeypatch.setenv(name, value)
+        assert checked_plan(resumed.config(), False).planned
+    with pytest.raises(SourceError):  # nobody has compared for whoever finds the variable of processes long gone
+        checked_plan(resumed.config(), False)
 
 
 def test_only_the_first_of_many_are_named(resumed: Job) -> None:
