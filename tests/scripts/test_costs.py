@@ -6,7 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from costs.calls import MARKER, NoStrace, count_calls
+from costs.handing_out import handout
 from costs.requests import Server
 from support import ROOT
 
@@ -25,6 +27,13 @@ def test_the_stub_commits_every_part_and_its_calls_are_counted(tmp_path: Path) -
     assert calls["link"] >= 24  # a claim and a commit for each
     assert 26 * 12 <= calls["fsync"] <= 28 * 12
     assert calls.total() < 200 * 12  # imports and the warm-up come before the marker
+
+
+def test_without_strace_the_other_figures_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    done = CliRunner().invoke(handout)
+    assert done.exit_code == 0
+    assert done.output.endswith("left out: strace is not installed, so system calls cannot be counted\n")
 
 
 def test_calls_are_counted_from_the_marker_on_and_by_place(tmp_path: Path) -> None:

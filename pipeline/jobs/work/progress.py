@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from itertools import islice
 from types import TracebackType
 from typing import NoReturn
 
@@ -13,6 +14,10 @@ from pipeline.jobs.plan import Plan
 from pipeline.store.schema.commits import committed_parts, read_commit
 
 _POLL_SECONDS = 1.0
+# Every process that was started by itself has a bar, and a job may have a million commits: a bar reads a few new ones a
+# look and so many in all, and takes the others for like them. The last look may read all that may still be read.
+_READS_A_LOOK = 32
+_READS = 1000
 
 
 class JobProgress:
@@ -59,21 +64,29 @@ class JobProgress:
                 self._show(bar)
                 # Listing a large store elsewhere takes a while: it should not be all that this thread does.
                 pause = max(_POLL_SECONDS, 10 * (time.monotonic() - started))
-            self._show(bar)
+            self._show(bar, _READS)
 
-    def _show(self, bar: "tqdm[NoReturn]") -> None:
+    def _images_of(self, parts: set[str], reads: int) -> tuple[int, bool]:
+        """Images of committed parts, of which at most `reads` more are read, and whether all were read.
+
+        Those of the others are estimated from their bytes.
+        """
+        for part in islice(parts - self._images.keys(), min(reads, _READS - len(self._images))):
+            self._images[part] = read_commit(self._plan.store, part).seen
+        counted, unread = sum(self._images.values()), parts - self._images.keys()
+        per_byte = counted / max(sum(self._bytes[part] for part in self._images), 1)
+        return counted + round(per_byte * sum(self._bytes[part] for part in unread)), not unread
+
+    def _show(self, bar: "tqdm[NoReturn]", reads: int = _READS_A_LOOK) -> None:
         try:
             committed = committed_parts(self._plan.store) & self._bytes.keys()
-            for part in committed - self._before - self._images.keys():
-                self._images[part] = read_commit(self._plan.store, part).seen
+            images, exact = self._images_of(committed - self._before, reads)
             claims = [claim for claim in read_claims(self._plan.store) if claim.part not in committed]
         except Exception:
             return  # a picture of progress is not worth a failure
-        images = sum(self._images.values()) + sum(claim.images for claim in claims)
+        images += sum(claim.images for claim in claims)
         bytes_done = sum(self._bytes[part] for part in committed) + sum(claim.bytes for claim in claims)
         elapsed = bar.format_dict["elapsed"] or 1.0
-        bar.set_postfix_str(
-            f"{len(committed)}/{len(self._bytes)} source shards, {images:,} images, {images / elapsed:.0f} images/s",
-            refresh=False,
-        )
+        done = f"{len(committed)}/{len(self._bytes)} source shards, {'' if exact else 'about '}{images:,} images"
+        bar.set_postfix_str(f"{done}, {images / elapsed:.0f} images/s", refresh=False)
         bar.update(max(bytes_done - bar.n, 0))
