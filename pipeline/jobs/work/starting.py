@@ -18,7 +18,7 @@ _LONGEST_SECONDS = 600.0
 
 def say_what_is_loaded(processes: int = 1) -> None:
     """Print what there is to wait for, unless it is there already; of processes launched together one says so."""
-    if "torch" not in sys.modules and launched_rank()[0] == 0:
+    if _is_loading(processes):
         who = f"starting {processes} processes: " if processes > 1 else ""
         print(f"{who}loading PyTorch", file=sys.stderr, flush=True)
 
@@ -31,10 +31,15 @@ def announced(store: Files, processes: int, timeout_s: float) -> Iterator["conte
     to is for the processes themselves to find.
     """
     with contextlib.ExitStack() as until_begun:
-        if "torch" not in sys.modules and launched_rank()[0] == 0:
+        if _is_loading(processes):
             with contextlib.suppress(OSError, VqtokError):
                 _announce(store, processes, timeout_s, until_begun)
         yield until_begun
+
+
+def _is_loading(processes: int) -> bool:
+    """Whether PyTorch is yet to be loaded, by this process or those that it starts, and this one speaks for them."""
+    return (processes > 1 or "torch" not in sys.modules) and launched_rank()[0] == 0
 
 
 def _announce(store: Files, processes: int, timeout_s: float, until_begun: contextlib.ExitStack) -> None:

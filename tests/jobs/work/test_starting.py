@@ -11,7 +11,7 @@ from fixtures_store import Job, cold, cold_python, wait_for
 from pipeline.claims import START, Claims, read_claim
 from pipeline.files import LocalFiles
 from pipeline.jobs.status import job as status
-from pipeline.jobs.work.starting import processes_of, read_starts
+from pipeline.jobs.work.starting import processes_of, read_starts, say_what_is_loaded
 
 pytest_plugins = ["fixtures_store"]
 
@@ -66,3 +66,14 @@ def test_a_job_that_is_refused_leaves_no_store(job: Job) -> None:
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("loading PyTorch\nvqtok: image.size: ")
     assert not job.store.exists()
+
+
+def test_what_loads_is_said_by_one_of_many(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "torch" in sys.modules
+    say_what_is_loaded()  # it is here already
+    assert capsys.readouterr().err == ""
+    say_what_is_loaded(2)  # as after training: they have yet to load it
+    assert capsys.readouterr().err == "starting 2 processes: loading PyTorch\n"
+    monkeypatch.setenv("RANK", "1")
+    say_what_is_loaded(2)
+    assert capsys.readouterr().err == ""
