@@ -1,6 +1,7 @@
 """Reading the samples of windows: in threads, and one window ahead of its use."""
 
 import itertools
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -36,6 +37,9 @@ class WindowReader:
         self._source = source
         self._threads = ThreadPoolExecutor(_THREADS, "read")
         self._streams: dict[int, _Stream] = {}
+        self._lock = threading.Lock()
+        """Held while streams are added and taken away: threads do so, and another one closes."""
+        self._closed = False
 
     def read(self, windows: Iterable[Window], share: Callable[[Window], Numbers]) -> Generator[list[Drawn], None, None]:
         """The samples that `share` names of each window, in its order.
@@ -55,10 +59,13 @@ class WindowReader:
 
     def close(self) -> None:
         """Stop reading, and what is being read from."""
-        for stream in self._streams.values():
+        with self._lock:
+            self._closed = True  # from now on no command is started that nobody would stop
+            streams = list(self._streams.values())
+        for stream in streams:
             stream.stop()
         self._threads.shutdown(cancel_futures=True)
-        for stream in self._streams.values():
+        for stream in streams:
             stream.close()
 
     def _submit(self, window: Window, taken: Numbers) -> Iterator[Future[list[Sample]]]:
@@ -90,17 +97,27 @@ class WindowReader:
         index = self._collection.indexes[shard]
         assert index is not None
         first = int(samples[0]) if len(samples) else last
-        stream = self._streams.get(shard)
-        if stream is None or stream.next > first:
-            stream = _Stream(self._collection.shards[shard], self._source, index, first)
-            self._streams[shard] = stream
+        stream = self._stream_at(shard, index, first)
+        if stream is None:
+            return []
         wanted = {int(sample) for sample in samples}
         found = [sample for sample in stream.up_to(last) if sample.index in wanted]
         if stream.next == index.samples:
             # Reading to the very end shows whether the command failed, and lets go of it.
             stream.finish()
-            del self._streams[shard]
+            with self._lock:
+                del self._streams[shard]
         return found
+
+    def _stream_at(self, shard: int, index: ShardIndex, first: int) -> "_Stream | None":
+        """What reads a source shard forward, and has not passed sample `first`; None when nobody waits any more."""
+        with self._lock:
+            if self._closed:
+                return None
+            stream = self._streams.get(shard)
+            if stream is None or stream.next > first:
+                stream = self._streams[shard] = _Stream(self._collection.shards[shard], self._source, index, first)
+            return stream
 
 
 class _Stream:

@@ -15,8 +15,10 @@ from support import encoded, write_tar
 from pipeline.config import Config
 from pipeline.errors import SourceError
 from pipeline.jobs.training import collection as collection_module
+from pipeline.jobs.training import reading
 from pipeline.jobs.training.collection import Collection, Ranks, count_samples
 from pipeline.jobs.training.index_cache import FILE, IndexCache
+from pipeline.jobs.training.reading import WindowReader
 from pipeline.jobs.training.shards import training_shards
 from pipeline.jobs.training.stream import Place, training_batches
 
@@ -201,6 +203,27 @@ def test_a_command_that_fails_or_prints_something_else_is_an_error(tmp_path: Pat
     (tmp_path / "name").write_text(later)
     with pytest.raises(SourceError, match=r"exit status 1|other samples than when it was counted"):
         drawn(config, collection, 10)
+
+
+def test_a_command_that_begins_while_reading_is_closed_is_never_left_to_itself(
+    collections: dict[str, Images], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a thread may, at any time, that had been told to read from it before."""
+    config = configuration(collections["pipe"].shards)
+    collection = counted(config)
+    reader = WindowReader(collection, config.source)
+    late: list[Any] = []
+    original = reading._Stream.stop
+
+    def stop(stream: Any) -> None:
+        late.append(reader._read_on(1, np.arange(3), 2))
+        original(stream)
+
+    monkeypatch.setattr(reading._Stream, "stop", stop)
+    assert [sample.index for sample in reader._read_on(0, np.arange(2), 1)] == [0, 1]
+    reader.close()
+    assert late == [[]]
+    assert list(reader._streams) == [0]
 
 
 def test_a_truncated_source_shard_is_named_before_training(tmp_path: Path) -> None:
