@@ -16,7 +16,7 @@ TERMINATING = tuple(
 )
 """What schedulers, launchers, terminals and people send."""
 
-# One request may come twice, from the terminal and through a launcher that hands it on.
+# One request may come twice, from the terminal and through a launcher that hands it on: as the same signal.
 _ECHO_SECONDS = 5.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.5
 # What torchrun and Slurm leave a process between asking it to end and ending it.
 _GRACE_SECONDS = 30
@@ -88,7 +88,7 @@ class StopRequest:
         """One more signal has come."""
         now = time.monotonic()
         if self.signum is not None:
-            ends = now > self._first + _ECHO_SECONDS
+            ends = signum != self.signum or now > self._first + _ECHO_SECONDS
         else:
             self.signum, self._first = signum, now
             ends = not self._postponed
