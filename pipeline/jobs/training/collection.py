@@ -76,6 +76,8 @@ def count_samples(
                 indexes[number] = index
                 counted += index.samples
             bar.update(len(group))
+            if cache and ranks.rank == 0:  # the job may end before the last one
+                cache.save(shards, indexes, final=False)
     if cache and ranks.rank == 0:
         cache.save(shards, indexes)
     return Collection(shards, indexes)

@@ -1,6 +1,7 @@
 """Where the samples of the source shards are, kept in the tokenizer folder: a resumed training does not count anew."""
 
 import io
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from pipeline.config import SourceConfig
 from pipeline.files import LocalFiles
 from pipeline.records import SourceShard, digest_of
 from pipeline.source.containers.access import ShardIndex
-from pipeline.source.shards.find import location
 
 FILE = "source-index.npz"
+_SAVING_SHARE = 0.1
+"""Of the time of counting, at most, that saving in between may take: all is written each time."""
 
 
 class IndexCache:
@@ -24,28 +26,46 @@ class IndexCache:
         self._files = LocalFiles(folder)
         self._source = source
         self._starts = self._load()
-        self._known = len(self._starts)
+        self._saved = self._starts.keys()
+        """Names of what the file holds."""
+        self._next_save = 0.0
 
     def find(self, shard: SourceShard) -> ShardIndex | None:
         """The index of a source shard that has not been written anew since."""
         starts = self._starts.get(self._name(shard))
         return None if starts is None else ShardIndex(len(starts) - 1, starts)
 
-    def save(self, shards: Sequence[SourceShard], indexes: Sequence[ShardIndex | None]) -> None:
-        """Keep these, too."""
-        for shard, index in zip(shards, indexes, strict=True):
+    def save(self, shards: Sequence[SourceShard], indexes: Sequence[ShardIndex | None], final: bool = True) -> None:
+        """Keep these, and of what was kept before what belongs to one of these source shards.
+
+        Args:
+            final: False while counting goes on: then it may be left for later, so as not to take most of the time.
+        """
+        if not final and time.monotonic() < self._next_save:
+            return
+        names = [self._name(shard) for shard in shards]
+        starts = {name: self._starts[name] for name in names if name in self._starts}
+        for name, index in zip(names, indexes, strict=True):
             if index is not None and index.starts is not None:
-                self._starts[self._name(shard)] = index.starts
-        if len(self._starts) > self._known:
-            file = io.BytesIO()
-            arrays: Any = self._starts
-            np.savez(file, **arrays)
-            self._files.put(FILE, file.getvalue())
-            self._known = len(self._starts)
+                starts[name] = index.starts
+        self._starts = starts
+        if starts.keys() != self._saved:  # a name stands for what was counted
+            self._write()
+
+    def _write(self) -> None:
+        began = time.monotonic()
+        file = io.BytesIO()
+        arrays: Any = self._starts
+        np.savez(file, **arrays)
+        self._files.put(FILE, file.getvalue())
+        self._saved = self._starts.keys()
+        now = time.monotonic()
+        self._next_save = now + (now - began) / _SAVING_SHARE
 
     def _name(self, shard: SourceShard) -> str:
-        # All that decides whether counting would come to the same, with the same strictness.
-        return digest_of([location(shard), shard.bytes, shard.version, self._source.allow_unterminated])
+        # All that decides whether counting would come to the same, with the same strictness. Not the folder: files that
+        # are copied to a disk of the node are the same.
+        return digest_of([shard.path, shard.bytes, shard.version, self._source.allow_unterminated])
 
     def _load(self) -> dict[str, np.ndarray]:
         try:
