@@ -16,11 +16,14 @@ from fixtures_store import good_samples, save_tiny_tokenizer, vqtok, write_shard
 from fixtures_training import TrainingJob, edit_birth
 
 from pipeline.config import TrainConfig
-from pipeline.errors import TokenizerError
+from pipeline.errors import TokenizerError, TrainingDiverged
 from pipeline.jobs.training import job as train
 from pipeline.jobs.training.birth import find_result
 from pipeline.jobs.training.disk import explaining_a_full_disk, in_words
 from pipeline.jobs.training.metrics import MetricsLog
+from pipeline.jobs.training.steps import checkpointed_steps
+from pipeline.models.folder import has_tokenizer
+from pipeline.source.shards import identity
 
 pytest_plugins = ["fixtures_store", "fixtures_training"]
 
@@ -136,6 +139,21 @@ def test_more_steps_at_another_rate_go_on_from_the_last_checkpoint(finished_trai
     assert not train.run(finished_training.config()).trained
 
 
+def test_a_longer_training_that_diverges_leaves_nothing_that_looks_finished(
+    finished_training: TrainingJob, trained: TrainingJob
+) -> None:
+    stray = finished_training.tokenizer / "checkpoints/step-000400.bak"
+    stray.mkdir()
+    with pytest.raises(TrainingDiverged, match=r"no tokenizer was saved.*the checkpoint before it is .*step-000024$"):
+        train.run(finished_training.config("train.steps=100", "train.learning_rate=30"))
+    assert not has_tokenizer(finished_training.tokenizer)
+    assert finished_training.born["result"] is None
+    # Back to what it was.
+    assert train.run(finished_training.config()).trained
+    assert finished_training.weights == trained.weights
+    assert stray.exists()
+
+
 def test_an_allowed_change_goes_on_and_is_written_down(halted: TrainingJob) -> None:
     halted.write(batch_size=6)
     refused = halted.run()
@@ -224,11 +242,43 @@ def test_run_uses_what_is_there_where_nothing_is_to_be_compared(
         train.run(finished_training.config())
 
 
+def test_run_with_an_allowed_change_notes_it_and_not_what_it_is_going_to_tokenize(
+    finished_training: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    born = finished_training.born
+    finished_training.source = shutil.copytree(finished_training.source, tmp_path / "other")
+    for name in ("train-2.tar", "train-0.tar"):
+        write_shard(finished_training.source / name, good_samples(90, 2))
+    read: list[str] = []
+    monkeypatch.setattr(identity, "head_digest", lambda shard: read.append(shard.path) or "")
+    job = finished_training.write(seed=3, image={"interpolation": "bilinear"})
+    summary = train.ensure(job.config(), allow_change=True)
+    assert summary is not None
+    assert not summary.trained
+    assert read == []  # `tokenize` will look at them
+    change = {"step": 24, "field": "train.seed", "from": 0, "to": 3}
+    assert finished_training.born == born | {
+        "configuration": born["configuration"]
+        | {"train": born["configuration"]["train"] | {"seed": 3, "holdout": [f"{job.source}/heldout.tar"]}},
+        "history": [change],
+    }
+    assert train.ensure(job.config()) is not None
+    with pytest.raises(TokenizerError, match=re.escape("source.shards[train-2.tar]: ")):
+        train.run(job.config())
+
+
 def test_run_uses_a_folder_that_somebody_saved_and_train_refuses_it(untrained: TrainingJob) -> None:
     save_tiny_tokenizer(untrained.tokenizer)
     assert train.ensure(untrained.config()) is None
     with pytest.raises(TokenizerError, match="holds a tokenizer that `vqtok train` did not make"):
         train.run(untrained.config())
+
+
+def test_only_a_folder_with_the_name_of_a_step_is_a_checkpoint(tmp_path: Path) -> None:
+    for name in ("step-000012", "step-000400.bak", "step-", "step-12x", "step-13", "step-0000014", "step-1000000"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    (tmp_path / "checkpoints/step-000500").touch()
+    assert checkpointed_steps(tmp_path) == [12, 1_000_000]
 
 
 # --- damage ---------------------------------------------------------------------------------------------------

@@ -1,11 +1,24 @@
-"""When all processes of a training stop: at the same step, whichever of them was asked to."""
+"""When all processes of a training stop: at the same step, whichever of them was asked to, and with one message."""
 
-from typing import Any
+import time
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, distributed
 
+from pipeline.errors import VqtokError
 from pipeline.signals import StopRequest
+
+# A launcher ends all processes as soon as one has ended: the one that says why goes first.
+_WORD_SECONDS = 2.0
+
+
+def raise_once(error: VqtokError, is_main: bool) -> NoReturn:
+    """Raise what all processes have come to on the main one; on the others SystemExit, with the same status."""
+    if is_main:
+        raise error
+    time.sleep(_WORD_SECONDS)
+    raise SystemExit(error.exit_status)
 
 
 class StopAgreement:

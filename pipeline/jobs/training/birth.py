@@ -13,11 +13,14 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.files import LocalFiles
 from pipeline.jobs.training.changes import FROM_NOW_ON, PATTERNS, Change, changed_values, configuration_of
-from pipeline.jobs.training.sources import Sources, changed_holdout, changed_shards, read_sources
+from pipeline.jobs.training.sources import Sources, changed_holdout, changed_shards, read_holdout, read_sources
+from pipeline.jobs.training.steps import checkpointed_steps
 from pipeline.records import JSON, Record
 
 FILE = "train.json"
-_TOKENIZER_FILES = ("config.json", "model.safetensors")
+_MARKER = "config.json"
+"""What makes a folder a tokenizer; written last."""
+_TOKENIZER_FILES = (_MARKER, "model.safetensors")
 _ANOTHER = "set another tokenizer.path, or delete the folder"
 _LINES = 20
 """Differences that a message names."""
@@ -73,9 +76,7 @@ def find_result(config: Config, *, allow_change: bool = False, growing: bool = F
             + _ANOTHER
         )
     finished = birth.result is not None and birth.result.steps == config.train.steps and _is_whole(folder)
-    changes = _changes(config, birth, finished)
-    if finished and growing:
-        changes = [change for change in changes if change.field.startswith("train.")]
+    changes = _changes(config, birth, finished, growing)
     if not finished:
         _require_checkpoint(folder, birth, changes)
         changes = [change for change in changes if change.field not in FROM_NOW_ON]
@@ -87,19 +88,39 @@ def find_result(config: Config, *, allow_change: bool = False, growing: bool = F
 def begin(config: Config, step: int) -> None:
     """Bind the folder to this configuration, and note what has changed since `step` was reached.
 
-    The caller holds the folder alone, and has called `find_result`.
+    A tokenizer of fewer steps is none from here on: until the new one is saved, or where it is never saved, nobody is
+    to take the old one for what the folder says. The caller holds the folder alone, and has called `find_result`.
     """
     path = Path(config.tokenizer.path, FILE)
     birth = _read(path) if _holds_work(path.parent) else None
-    LocalFiles(path.parent).put(FILE, _rewritten(config, birth, step).to_json())
+    changes = _changes(config, birth, finished=False, growing=False) if birth else []
+    born = _rewritten(birth, changes, step).model_copy(
+        update={
+            "configuration": configuration_of(config),
+            "sources": read_sources(config, birth.sources if birth else None),
+            "result": None,
+        }
+    )
+    (path.parent / _MARKER).unlink(missing_ok=True)
+    LocalFiles(path.parent).put(FILE, born.to_json())
 
 
-def accept(config: Config, result: TrainResult) -> None:
-    """Note what has changed since training was finished. For those who have called `find_result`."""
+def accept(config: Config, result: TrainResult, *, growing: bool = False) -> None:
+    """Note what has changed since training was finished. For those who have called `find_result`, with that `growing`.
+
+    What `growing` leaves uncompared stays as it was: the images that the tokenizer was trained on.
+    """
     path = Path(config.tokenizer.path, FILE)
     birth = _read(path)
-    if _changes(config, birth, finished=True):
-        LocalFiles(path.parent).put(FILE, _rewritten(config, birth, result.steps, result).to_json())
+    changes = _changes(config, birth, finished=True, growing=growing)
+    if changes:
+        now = configuration_of(config)
+        update = {
+            "configuration": {**birth.configuration, "train": now["train"]} if growing else now,
+            "sources": _sources_now(config, birth.sources, growing),
+        }
+        born = _rewritten(birth, changes, result.steps).model_copy(update=update)
+        LocalFiles(path.parent).put(FILE, born.to_json())
 
 
 def record_result(config: Config, result: TrainResult) -> None:
@@ -109,35 +130,35 @@ def record_result(config: Config, result: TrainResult) -> None:
     LocalFiles(folder).put(FILE, finished.to_json())
 
 
-def checkpointed_steps(folder: Path) -> list[int]:
-    """The steps of which `folder`/checkpoints has a checkpoint, ascending."""
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*"))
+def _rewritten(birth: Birth | None, changes: Sequence[Change], step: int) -> Birth:
+    """The same with these changes in its history."""
+    birth = birth or Birth(configuration={})
+    return birth.model_copy(update={"history": (*birth.history, *(_noted(change, step) for change in changes))})
 
 
-def _rewritten(config: Config, birth: Birth | None, step: int, result: TrainResult | None = None) -> Birth:
-    known = birth.sources if birth else None
-    changes = _changes(config, birth, finished=result is not None) if birth else []
+def _sources_now(config: Config, known: Sources | None, growing: bool) -> Sources | None:
+    """The files of a finished training, which needs its images no more."""
     try:
-        sources: Sources | None = read_sources(config, known)
+        if growing:
+            return known and known.model_copy(update={"holdout": read_holdout(config, known)})
+        return read_sources(config, known)
     except ConfigError:
-        if result is None:
-            raise
-        sources = known  # a finished training needs its images no more
-    return Birth(
-        configuration=configuration_of(config),
-        sources=sources,
-        history=(*(birth.history if birth else ()), *(_noted(change, step) for change in changes)),
-        result=result,
-    )
+        return known
 
 
-def _changes(config: Config, birth: Birth, finished: bool) -> list[Change]:
-    """All fields and files that differ. Of a finished training, files that are no longer there are not missed."""
+def _changes(config: Config, birth: Birth, finished: bool, growing: bool) -> list[Change]:
+    """All fields and files that differ. Of a finished training, files that are no longer there are not missed.
+
+    Of one that is finished and `growing`, only the `train` section is compared, and no source shard is looked at.
+    """
+    only_train = finished and growing
     values = changed_values(config, birth.configuration)
+    if only_train:
+        values = [change for change in values if change.field.startswith("train.")]
     if birth.sources is None:
         return values
     files = []
-    for changed in (changed_shards, changed_holdout):
+    for changed in (changed_holdout,) if only_train else (changed_shards, changed_holdout):
         try:
             files += changed(config, birth.sources)
         except ConfigError:

@@ -18,9 +18,9 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from pipeline.errors import TokenizerError
 from pipeline.files import sync_folder, sync_tree
-from pipeline.jobs.training.birth import checkpointed_steps
 from pipeline.jobs.training.contents import damage, write_contents
 from pipeline.jobs.training.disk import free_bytes, in_words, room, used_bytes
+from pipeline.jobs.training.steps import checkpoint_path, checkpointed_steps
 
 KEPT = 2
 
@@ -156,4 +156,4 @@ class Checkpoints:
             shutil.rmtree(checkpoint.rename(checkpoint.with_name(f".tmp-{checkpoint.name}-old")))
 
     def _path(self, step: int) -> Path:
-        return self._folder / f"step-{step:06d}"
+        return checkpoint_path(self._tokenizer_folder, step)

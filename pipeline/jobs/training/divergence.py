@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from pipeline.config import TrainConfig
 from pipeline.errors import TrainingDiverged
+from pipeline.jobs.training.agreement import raise_once
+from pipeline.jobs.training.steps import checkpoint_path, checkpointed_steps
 from pipeline.records import JSON
 
 _SMOOTHED_STEPS = 20
@@ -95,12 +97,20 @@ class Verdict:
         folder: the tokenizer folder.
         model: what is trained.
         lines: the lines of metrics from before a resume, on the main process.
+        done: the step of the checkpoint that was resumed from, 0 without one.
 
-    Raises TrainingDiverged when the training had diverged before the checkpoint that it resumes from.
+    Where a method raises TrainingDiverged, the main process does, and the others raise SystemExit with its status. So
+    does this, when the training had diverged before the checkpoint that it resumes from.
     """
 
     def __init__(
-        self, accelerator: Accelerator, folder: Path, model: nn.Module, train: TrainConfig, lines: Iterable[JSON]
+        self,
+        accelerator: Accelerator,
+        folder: Path,
+        model: nn.Module,
+        train: TrainConfig,
+        lines: Iterable[JSON],
+        done: int,
     ) -> None:
         self._accelerator = accelerator
         self._folder = folder
@@ -112,19 +122,18 @@ class Verdict:
         for step, loss in seen[0]:
             self._watch.observe(step, loss)
         if seen[0] and self._watch.too_high:
-            *before, newest = self._saved()
-            self._raise(
-                f"{self._loss_now(seen[0][-1][0])}, and {newest} was saved all the same", "delete it and ", before
-            )
+            resumed = checkpoint_path(folder, done)
+            what = f"{self._loss_now(seen[0][-1][0])}, and {resumed} was saved all the same"
+            self._raise(done, what, "delete it and ")
 
     def on_figures(self, step: int, values: JSON) -> None:
         """Judge a line of metrics. Raises TrainingDiverged for a loss that is not finite or has exploded."""
         if not math.isfinite(values["loss"]):
-            self._raise(f"at step {step} the loss became {values['loss']}")
+            self._raise(step, f"at step {step} the loss became {values['loss']}")
         # Rounded as in metrics.jsonl, from which a resumed training takes it.
         self._watch.observe(step, float(f"{values['reconstruction_loss']:.6g}"))
         if self._watch.exploded:
-            self._raise(self._loss_now(step))
+            self._raise(step, self._loss_now(step))
 
     def may_save(self, step: int) -> bool:
         """Whether a checkpoint of this step is worth going on from.
@@ -134,7 +143,7 @@ class Verdict:
         tensors = [value for value in self._model.state_dict().values() if value.is_floating_point()]
         finite = torch.stack([value.isfinite().all() for value in tensors]).all()
         if self._accelerator.reduce(finite.long(), "sum").item() < self._accelerator.num_processes:
-            self._raise(f"at step {step} weights became infinite or NaN")
+            self._raise(step, f"at step {step} weights became infinite or NaN")
         if self._watch.doubtful and self._accelerator.is_main_process:
             tqdm.write(f"no checkpoint of this state, for {self._loss_now(step)}", file=sys.stderr)
         return not self._watch.doubtful
@@ -145,9 +154,10 @@ class Verdict:
         Raises TrainingDiverged when the loss is too high at the end, and when the mean image does better.
         """
         if self._watch.too_high:
-            self._raise(self._loss_now(self._train.steps))
+            self._raise(self._train.steps, self._loss_now(self._train.steps))
         if mean_image_psnr is not None and psnr < mean_image_psnr:
             self._raise(
+                self._train.steps,
                 f"after {self._train.steps} steps the reconstructions of {kind} images, with a PSNR of {psnr:.2f} dB, "
                 f"are worse than their mean image, with {mean_image_psnr:.2f} dB",
                 "train for more steps (train.steps) if the loss was still falling, else ",
@@ -157,22 +167,20 @@ class Verdict:
         watch = self._watch
         return f"at step {step} the reconstruction loss was {watch.latest:.3g}, {_best(watch.best)}"
 
-    def _saved(self) -> list[Path]:
-        """All checkpoints, the newest last."""
-        return sorted(self._folder.glob("checkpoints/step-*"), key=lambda path: int(path.name.removeprefix("step-")))
-
-    def _raise(self, what: str, remedy: str = "", kept: list[Path] | None = None) -> NoReturn:
+    def _raise(self, step: int, what: str, remedy: str = "") -> NoReturn:
+        """End all processes, with what went wrong up to `step`."""
         train = self._train
-        kept = self._saved() if kept is None else kept
+        kept = [saved for saved in checkpointed_steps(self._folder) if saved < step]
         remedy += (
             f"lower train.learning_rate ({train.learning_rate:g}) or raise train.warmup_steps ({train.warmup_steps})"
         )
         if train.precision == "fp16":
             remedy += ", or set train.precision to bf16 or fp32"
-        before = f"the checkpoint before it is {kept[-1]}" if kept else "there is no checkpoint before it"
-        raise TrainingDiverged(
-            f"{self._folder}: training went wrong, and no tokenizer was saved: {what}; {remedy}; {before}"
-        )
+        before = "there is no checkpoint before it"
+        if kept:
+            before = f"the checkpoint before it is {checkpoint_path(self._folder, kept[-1])}"
+        message = f"{self._folder}: training went wrong, and no tokenizer was saved: {what}; {remedy}; {before}"
+        raise_once(TrainingDiverged(message), self._accelerator.is_main_process)
 
 
 def _best(best: float) -> str:

@@ -59,7 +59,7 @@ def run(config: Config, *, allow_change: bool = False, growing: bool = False) ->
         result = find_result(config, allow_change=allow_change, growing=growing)
         if result is not None:
             if allow_change:
-                accept(config, result)
+                accept(config, result, growing=growing)
             return TrainSummary(folder, result, trained=False)
         require_peak(config.train)
         # Importing torch takes seconds.

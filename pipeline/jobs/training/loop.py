@@ -91,10 +91,11 @@ class Training:
             closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter,
             closing(self._batches(train.steps - done)) as batches,
         ):
-            verdict = Verdict(self._accelerator, self._folder, self._model, train, reporter.earlier_figures())
+            verdict = Verdict(self._accelerator, self._folder, self._model, train, reporter.earlier_figures(), done)
             if done:
                 self._evaluate(done, reporter)  # when the run before was stopped or killed at this step
-            # Which takes its time in a large collection; until then there is nothing to save.
+            # Samples are counted first, which takes its time in a large collection. What was counted is kept; until
+            # the first step there is nothing else to save.
             first = list(itertools.islice(batches, int(done < train.steps)))
             with request.postponed():
                 self._train(done, itertools.chain(first, batches), reporter, verdict, StopAgreement(request))

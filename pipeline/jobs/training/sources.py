@@ -35,8 +35,13 @@ def read_sources(config: Config, known: Sources | None) -> Sources:
     """What the files are now; of those that are `known` nothing is read. Raises ConfigError."""
     return Sources(
         shards=_describe(find_source_shards(config.source), known.shards if known else {}),
-        holdout=_describe(held_out_shards(config), known.holdout if known else {}),
+        holdout=read_holdout(config, known),
     )
+
+
+def read_holdout(config: Config, known: Sources | None) -> dict[str, SourceFile]:
+    """The same of the held-out files alone."""
+    return _describe(held_out_shards(config), known.holdout if known else {})
 
 
 def changed_shards(config: Config, then: Sources) -> list[Change]:
@@ -63,18 +68,20 @@ def _describe(shards: Iterable[SourceShard], known: Mapping[str, SourceFile]) ->
 
 def _changes(field: str, shards: Iterable[SourceShard], then: Mapping[str, SourceFile]) -> list[Change]:
     now = {shard.path: shard for shard in shards}
-    both = sorted(now.keys() & then.keys())
-    with ThreadPoolExecutor(_READS) as reads:
-        same = list(reads.map(lambda path: is_same_file(now[path], **then[path].model_dump()), both))
-    changed = {path for path, is_same in zip(both, same, strict=True) if not is_same} | (now.keys() ^ then.keys())
-    return [
-        Change(
+
+    def change(path: str) -> Change | None:
+        here, there = now.get(path), then.get(path)
+        if here and there and is_same_file(here, **there.model_dump()):
+            return None
+        return Change(
             f"{field}[{path}]",
-            here=_in_words(source_file(now[path])) if path in now else None,
-            there=_in_words(then[path]) if path in then else None,
+            here=_in_words(source_file(here)) if here else None,
+            there=_in_words(there) if there else None,
         )
-        for path in sorted(changed)
-    ]
+
+    with ThreadPoolExecutor(_READS) as reads:
+        changes = list(reads.map(change, sorted(now.keys() | then.keys())))
+    return [change for change in changes if change is not None]
 
 
 def _in_words(file: SourceFile) -> str:

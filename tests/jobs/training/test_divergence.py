@@ -88,9 +88,9 @@ def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
 
 
-def verdict(accelerator: Accelerator, folder: Path, model: nn.Module, lines: list[JSON]) -> Verdict:
+def verdict(accelerator: Accelerator, folder: Path, model: nn.Module, lines: list[JSON], done: int = 0) -> Verdict:
     train = TrainConfig(learning_rate=30, warmup_steps=0, steps=60)
-    return Verdict(accelerator, folder, model, train, lines)
+    return Verdict(accelerator, folder, model, train, lines, done)
 
 
 def lines_of(losses: list[float]) -> list[JSON]:
@@ -98,17 +98,17 @@ def lines_of(losses: list[float]) -> list[JSON]:
 
 
 def test_a_checkpoint_of_a_diverged_training_is_not_resumed(accelerator: Accelerator, tmp_path: Path) -> None:
-    (tmp_path / "checkpoints" / "step-000040").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "step-1000000").mkdir()
-    (tmp_path / "checkpoints" / "step-999999").mkdir()
+    # The newest one is damaged, say: it was not resumed from.
+    for name in ("step-000030", "step-000040", "step-1000000", "step-999999", "step-000035.bak"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
     model = nn.Linear(2, 2)
     with pytest.raises(TrainingDiverged) as caught:
-        verdict(accelerator, tmp_path, model, lines_of([0.3, 0.2, 4e5, 4e6]))
+        verdict(accelerator, tmp_path, model, lines_of([0.3, 0.2, 4e5, 4e6]), done=40)
     message = str(caught.value)
     assert "at step 40 the reconstruction loss was 4e+06, its best 0.238" in message
-    assert "step-1000000 was saved all the same; delete it and lower train.learning_rate" in message
+    assert "step-000040 was saved all the same; delete it and lower train.learning_rate" in message
     assert "(30) or raise train.warmup_steps (0)" in message
-    assert message.endswith("the checkpoint before it is " + str(tmp_path / "checkpoints" / "step-999999"))
+    assert message.endswith("the checkpoint before it is " + str(tmp_path / "checkpoints" / "step-000030"))
     healthy = verdict(accelerator, tmp_path, model, lines_of([0.3, 0.2, 0.4, 0.1]))
     assert healthy.may_save(40)
     healthy.on_figures(50, {"loss": 1e6, "reconstruction_loss": 1e6})

@@ -337,7 +337,7 @@ def test_all_processes_end_together_when_a_training_explodes(data: Path, tmp_pat
     with training(config, ranks=2) as processes:
         outputs = [process.communicate(timeout=200) for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
-    assert all("TrainingDiverged" in err and "training went wrong" in err for _, err in outputs)
+    assert ["training went wrong" in err for _, err in outputs] == [True, False]
     assert nothing_finished(tmp_path)
 
 
