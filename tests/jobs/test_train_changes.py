@@ -308,6 +308,19 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert not train.run(finished_training.config()).trained
 
 
+def test_an_older_checkpoint_that_cannot_be_loaded_falls_back_too(
+    finished_training: TrainingJob, trained: TrainingJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no record of its files, so that only loading shows the damage."""
+    (finished_training.tokenizer / "config.json").unlink()
+    newest = finished_training.tokenizer / "checkpoints/step-000024"
+    (newest / "contents.json").unlink()
+    (newest / "optimizer.bin").write_bytes(b"torn")
+    assert train.run(finished_training.config()).trained
+    assert len(re.findall(r"step-000024: damaged \(.*\); goes on from step 18\n", capsys.readouterr().err)) == 1
+    assert finished_training.weights == trained.weights
+
+
 def test_no_whole_checkpoint_is_not_a_new_beginning(halted: TrainingJob) -> None:
     for path in halted.tokenizer.glob("checkpoints/*/optimizer.bin"):
         path.write_bytes(b"")

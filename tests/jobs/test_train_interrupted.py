@@ -127,6 +127,17 @@ def test_a_signal_before_the_first_step_ends_at_once(fragment: str, untrained: T
     assert untrained.checkpoints == []
 
 
+def test_a_signal_after_the_last_step_says_that_the_tokenizer_is_complete(
+    finished_training: TrainingJob, trained: TrainingJob
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (finished_training.tokenizer / name).unlink()
+    done = finished_training.start(halt=Halt("open", "model.safetensors", 2, signal.SIGTERM)).wait()
+    assert done.status == 143, done.err
+    assert re.search(r"vqtok: SIGTERM: came after the last step; the tokenizer in .* is complete\n", done.err), done.err
+    assert finished_training.weights == trained.weights
+
+
 def test_run_does_not_tokenize_with_what_was_interrupted(untrained: TrainingJob) -> None:
     untrained.write(log_every=1)
     done = untrained.start("run", halt=Halt("open", "metrics.jsonl", 6, signal.SIGTERM)).wait()

@@ -11,7 +11,7 @@ import time
 
 from pipeline.claims import Claims
 from pipeline.config import Config
-from pipeline.errors import ConfigError, StoreError, TokenizerError, VqtokError
+from pipeline.errors import ConfigError, StoreError, VqtokError
 from pipeline.files import Files, is_url
 from pipeline.jobs.plan import Plan, is_finished, job_identity, refuse_unwritable
 from pipeline.jobs.tokenizing.checked import checked_plan
@@ -20,6 +20,7 @@ from pipeline.jobs.tokenizing.worker import Worker
 from pipeline.jobs.work.encoding import shard_encoder
 from pipeline.jobs.work.execution import refuse_other_execution
 from pipeline.jobs.work.handout import Handout
+from pipeline.jobs.work.image_size import taking
 from pipeline.jobs.work.precision import refuse_slow_precision
 from pipeline.jobs.work.progress import JobProgress
 from pipeline.jobs.work.result import TokenizeResult
@@ -147,10 +148,8 @@ def _warn_of_another_size(config: Config) -> None:
 def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
     """What a store of this configuration is born as. Raises ConfigError for a size that the tokenizer cannot take."""
     codebook = tokenizer.codebook
-    try:
-        geometry = tokenizer.geometry(config.image.size)
-    except TokenizerError as error:
-        raise ConfigError(f"image.size: the tokenizer in {config.tokenizer.path} cannot take it: {error}") from error
+    size, called = config.image.size, f"the tokenizer in {config.tokenizer.path}"
+    geometry = taking(size, lambda: tokenizer.geometry(size), tokenizer.downsampling, called)
     return Birth(
         identity=job_identity(config),
         geometry=geometry,

@@ -18,7 +18,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from pipeline.errors import TokenizerError
 from pipeline.files import sync_folder, sync_tree
-from pipeline.jobs.training.contents import damage, write_contents
+from pipeline.jobs.training.agreement import raise_once
+from pipeline.jobs.training.contents import damage, is_recorded, write_contents
 from pipeline.jobs.training.disk import free_bytes, in_words, room, used_bytes
 from pipeline.jobs.training.steps import checkpoint_path, checkpointed_steps
 
@@ -45,18 +46,23 @@ class Checkpoints:
         """Load the newest whole checkpoint into what the accelerator has prepared.
 
         Returns the number of steps done, 0 without a checkpoint. Raises TokenizerError when none is whole, and for
-        one that cannot be loaded.
+        one that cannot be loaded; on other processes than the main one SystemExit.
         """
-        # One process looks, so that all of them agree.
-        found: list[int | str] = [0]
+        while True:
+            # One process looks, so that all of them agree.
+            found: list[int | str] = [0]
+            if self._accelerator.is_main_process:
+                found = [self._newest_whole()]
+            broadcast_object_list(found)
+            step = found[0]
+            if isinstance(step, str):
+                raise_once(TokenizerError(step), self._accelerator.is_main_process)
+            if step == 0 or self._load(step):
+                break
         if self._accelerator.is_main_process:
-            found = [self._newest_whole()]
-        broadcast_object_list(found)
-        step = found[0]
-        if isinstance(step, str):
-            raise TokenizerError(step)
-        if step:
-            self._load(self._path(step))
+            for damaged, reason in self._damaged.items():
+                path = self._path(damaged)
+                print(f"{path}: damaged ({reason}); goes on from step {step}", file=sys.stderr, flush=True)
         return step
 
     def save(self, step: int) -> None:
@@ -73,7 +79,7 @@ class Checkpoints:
     def _newest_whole(self) -> int | str:
         """The step of the newest checkpoint that is not damaged, 0 without any, or why there is none."""
         steps = checkpointed_steps(self._tokenizer_folder)
-        for step in reversed(steps):
+        for step in sorted(set(steps) - self._damaged.keys(), reverse=True):
             reason = damage(self._path(step))
             if reason is None:
                 break
@@ -85,19 +91,32 @@ class Checkpoints:
                 f"{self._path(first)}: damaged ({reason}), and so is every other checkpoint; put one back from a copy, "
                 "or delete the folder to train from the start"
             )
-        for step, reason in self._damaged.items():
-            print(f"{self._path(step)}: damaged ({reason}); goes on from step {whole}", file=sys.stderr, flush=True)
         return whole
 
-    def _load(self, path: Path) -> None:
+    def _load(self, step: int) -> bool:
+        """Load a checkpoint. False, on all processes, for one that has no record to tell damage by, and is damaged.
+
+        Raises TokenizerError when it cannot be loaded, and nothing says that it is damaged or there is none before it.
+        """
+        path, reason = self._path(step), None
         try:
             self._accelerator.load_state(str(path))
         except Exception as error:  # unpickling damaged files raises almost anything
             first = (str(error).strip().splitlines() or [""])[0]
-            raise TokenizerError(
-                f"{path}: the checkpoint cannot be loaded ({type(error).__name__}: {first}); if it is not one of "
-                "another model (train.model), delete it to resume from the one before"
-            ) from error
+            reason = f"{type(error).__name__}: {first}"
+        reasons = [found for found in gather_object([reason]) if found is not None]
+        if not reasons:
+            return True
+        goes_back = [not is_recorded(path) and min(checkpointed_steps(self._tokenizer_folder)) < step]
+        broadcast_object_list(goes_back)
+        if not goes_back[0]:
+            message = (
+                f"{path}: the checkpoint cannot be loaded ({reasons[0]}); if it is not one of another model "
+                "(train.model), delete it to resume from the one before"
+            )
+            raise_once(TokenizerError(message), self._accelerator.is_main_process)
+        self._damaged[step] = reasons[0]
+        return False
 
     def _together(self, step: int, act: Callable[[], object]) -> None:
         """Have all processes do their part; when one fails, all of them do."""

@@ -25,10 +25,15 @@ def write_contents(folder: Path) -> None:
     (folder / FILE).write_bytes(_Contents(files=files).to_json())
 
 
+def is_recorded(folder: Path) -> bool:
+    """Whether `damage` has something to go by."""
+    return (folder / FILE).exists()
+
+
 def damage(folder: Path) -> str | None:
     """Why the files in a checkpoint are not those that were written; None when they are.
 
-    Checkpoints of versions that recorded nothing are taken as they are.
+    Checkpoints of versions that recorded nothing are taken as they are: see `is_recorded`.
     """
     try:
         contents = _Contents.model_validate_json((folder / FILE).read_bytes())

@@ -10,6 +10,8 @@ TOKENIZER/
   source-index.npz                  where the samples of the source shards are, so that a resume need not count anew
 """
 
+import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from pipeline.jobs.training.birth import FILE, TrainResult, accept, find_result
 from pipeline.jobs.training.schedule import require_peak
 from pipeline.models.folder import has_tokenizer
 from pipeline.signals import exit_status, stop_request
+from pipeline.world import launched_rank
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,15 @@ def run(config: Config, *, allow_change: bool = False, growing: bool = False) ->
 
         result = Training(config).run(request, allow_change=allow_change)
         if request.signum is not None:  # after the last step: nothing that comes next is begun
+            _say_complete(folder, request.signum)
             raise SystemExit(exit_status(request.signum))
         return TrainSummary(folder, result, trained=True)
+
+
+def _say_complete(folder: Path, signum: int) -> None:
+    if launched_rank()[0] == 0:
+        name = signal.Signals(signum).name
+        print(f"vqtok: {name}: came after the last step; the tokenizer in {folder} is complete", file=sys.stderr)
 
 
 def ensure(config: Config, *, allow_change: bool = False) -> TrainSummary | None:

@@ -31,6 +31,7 @@ from pipeline.jobs.training.schedule import WarmupThenCosine
 from pipeline.jobs.training.shards import require_usable_image, training_shards
 from pipeline.jobs.training.stepper import Stepper, Window
 from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
+from pipeline.jobs.work.image_size import taking
 from pipeline.models import SimpleVQVAE
 from pipeline.models.pretrained import save_tokenizer
 from pipeline.records import Normalization
@@ -55,7 +56,9 @@ class Training:
         require_usable_image(config, self._shards)
         self._normalization = Normalization()
         set_seed(config.train.seed)
-        self._model = SimpleVQVAE(**config.train.model.model_dump())
+        self._model = model = SimpleVQVAE(**config.train.model.model_dump())
+        size = config.image.size
+        taking(size, lambda: model.grid_of(*size), model.downsampling, "the tokenizer to train")
         self._optimizer = AdamW(
             self._model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
         )
@@ -152,18 +155,24 @@ class Training:
 
     def _save(self, step: int, reporter: Reporter, verdict: Verdict) -> bool:
         """Save a checkpoint, unless the state is not worth going on from; whether it was saved."""
+        reporter.sync()  # in either case: at the last step the tokenizer is saved whatever the last line says
         if not verdict.may_save(step):
             return False
-        reporter.sync()
         self._checkpoints.save(step)
         return True
 
     def _judge_outcome(
         self, verdict: Verdict, held_out_psnr: float | None, psnr: float, newest: tuple[Tensor, Tensor, Tensor] | None
     ) -> None:
-        """By the held-out images, or without any by the newest batch of training images. Raises TrainingDiverged."""
+        """By the held-out images, or by the newest batch of training images where those have no mean image to compare.
+
+        Raises TrainingDiverged.
+        """
+        mean = None
         if self._held_out is not None and held_out_psnr is not None:
-            verdict.on_end("held-out", held_out_psnr, mean_image_psnr(self._accelerator, self._held_out.img_B3HW))
+            mean = mean_image_psnr(self._accelerator, self._held_out.img_B3HW)
+        if mean is not None and held_out_psnr is not None:
+            verdict.on_end("held-out", held_out_psnr, mean)
         elif newest is not None:
             verdict.on_end("training", psnr, mean_image_psnr(self._accelerator, newest[0]))
 

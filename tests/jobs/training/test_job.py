@@ -241,10 +241,15 @@ def test_a_tokenizer_of_unknown_origin_is_left_alone(data: Path, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_a_training_that_never_got_anywhere_binds_nobody(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="multiples of 4"):
-        train.run(configuration(data, tmp_path).model_copy(update={"image": ImageConfig(size=(18, 18))}))
-    assert train.run(configuration(data, tmp_path, steps=1)).trained
+def test_an_image_size_that_no_tokenizer_can_take_is_refused_before_work_begins(data: Path, tmp_path: Path) -> None:
+    config = configuration(data, tmp_path / "tokenizer")
+    for command in (train.run, train.ensure):
+        with pytest.raises(
+            ConfigError,
+            match=r"image\.size: the tokenizer to train cannot take it: .* of 4; such as 28 x 12 or 32 x 16",
+        ):
+            command(config.model_copy(update={"image": ImageConfig(size=(30, 15))}))
+    assert not (tmp_path / "tokenizer").exists()
 
 
 def test_a_folder_that_cannot_be_written(data: Path, tmp_path: Path) -> None:
@@ -358,6 +363,15 @@ def test_an_outcome_worse_than_the_mean_image_is_refused(tmp_path: Path, holdout
         assert str(caught.value).endswith("step-000006")
         assert nothing_finished(tmp_path / "tokenizer")
         assert [path.name for path in (tmp_path / "tokenizer/checkpoints").glob("step-*")] == ["step-000006"]
+
+
+def test_a_single_held_out_image_does_not_spare_an_outcome_its_judgement(data: Path, tmp_path: Path) -> None:
+    dark = np.random.default_rng(0).integers(0, 40, (12, SIDE, SIDE, 3), dtype=np.uint8)
+    for name, images in (("train-0", dark), ("heldout", dark[:1])):
+        write_tar(tmp_path / f"{name}.tar", [encoded(Image.fromarray(pixels), "PNG") for pixels in images])
+    config = configuration(tmp_path, tmp_path / "tokenizer", steps=2, warmup_steps=0, learning_rate=1e-9)
+    with pytest.raises(TrainingDiverged, match=r"after 2 steps the reconstructions of training images, .* are worse"):
+        train.run(config)
 
 
 def test_a_step_in_one_batch_or_in_four_trains_the_same_model(
