@@ -82,6 +82,7 @@ def _with_config(command: Callable[..., None]) -> Callable[..., None]:
 _processes = click.option(
     "--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine."
 )
+_allow_slow = click.option("--allow-slow", is_flag=True, help="Go on with a precision that this processor is slow in.")
 _allow_change = click.option(
     "--allow-change",
     is_flag=True,
@@ -92,7 +93,7 @@ _allow_change = click.option(
 def _allowances(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that let tokenizing go on where it would refuse."""
     for option in (
-        click.option("--allow-slow", is_flag=True, help="Go on with a precision that this processor is slow in."),
+        _allow_slow,
         click.option(
             "--allow-other-sources", is_flag=True, help="Go on in a store that only holds parts of other source shards."
         ),
@@ -119,7 +120,8 @@ def sample(folder: Path) -> None:
 @main.command()
 @_with_config
 @_allow_change
-def train(config: Config, allow_change: bool) -> None:
+@_allow_slow
+def train(config: Config, allow_change: bool, allow_slow: bool) -> None:
     """Train a tokenizer, or go on where training was interrupted.
 
     SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint after the step at hand.
@@ -128,7 +130,7 @@ def train(config: Config, allow_change: bool) -> None:
     from pipeline.world import end_process
 
     try:
-        result = job.run(config, allow_change=allow_change)
+        result = job.run(config, allow_change=allow_change, allow_slow=allow_slow)
     except SystemExit as stop:  # by a signal
         if os.environ.get("WORLD_SIZE", "1") != "1" and isinstance(stop.code, int):
             end_process(stop.code)
@@ -174,7 +176,7 @@ def run(config: Config, allow_change: bool, processes: int, **options: bool) -> 
     from pipeline.jobs.training import job as train_job
 
     plan = checked_plan(config, options["allow_other_sources"])  # hours of training should not end in a refusal
-    trained = train_job.ensure(config, allow_change=allow_change)
+    trained = train_job.ensure(config, allow_change=allow_change, allow_slow=options["allow_slow"])
     click.echo(trained or f"{config.tokenizer.path}: a tokenizer is there")
     options |= {"no_wait": False, "no_progress": False}
     known = None if trained and trained.trained else plan  # others may have gone on while it trained

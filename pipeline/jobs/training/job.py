@@ -44,7 +44,7 @@ class TrainSummary:
         return f"{self.folder}: {state}; {result.steps} steps; {quality}"
 
 
-def run(config: Config, *, allow_change: bool = False, growing: bool = False) -> TrainSummary:
+def run(config: Config, *, allow_change: bool = False, allow_slow: bool = False, growing: bool = False) -> TrainSummary:
     """Train the tokenizer of `config`, resume its training, or find it finished.
 
     Under torchrun or `accelerate launch` every process calls this. A finished tokenizer is found without
@@ -52,6 +52,7 @@ def run(config: Config, *, allow_change: bool = False, growing: bool = False) ->
 
     Args:
         allow_change: go on in the folder of another configuration, and write down what changed.
+        allow_slow: go on with a `train.precision` that this processor has no instructions for.
         growing: once training is finished, more source shards, and other ones, are no change: they are to be tokenized.
 
     Raises TokenizerError when the folder holds the work of another configuration, TrainingDiverged when the training
@@ -68,7 +69,7 @@ def run(config: Config, *, allow_change: bool = False, growing: bool = False) ->
         # Importing torch takes seconds.
         from pipeline.jobs.training.loop import Training
 
-        result = Training(config).run(request, allow_change=allow_change)
+        result = Training(config, allow_slow=allow_slow).run(request, allow_change=allow_change)
         if request.signum is not None:  # after the last step: nothing that comes next is begun
             _say_complete(folder, request.signum)
             raise SystemExit(exit_status(request.signum))
@@ -81,7 +82,7 @@ def _say_complete(folder: Path, signum: int) -> None:
         print(f"vqtok: {name}: came after the last step; the tokenizer in {folder} is complete", file=sys.stderr)
 
 
-def ensure(config: Config, *, allow_change: bool = False) -> TrainSummary | None:
+def ensure(config: Config, *, allow_change: bool = False, allow_slow: bool = False) -> TrainSummary | None:
     """Have a tokenizer to tokenize with: train it like `run` unless it is there. None where nothing tells how it came.
 
     That is so in a folder without `train.json`, imported or saved by hand, and for a configuration that sets nothing
@@ -90,4 +91,4 @@ def ensure(config: Config, *, allow_change: bool = False) -> TrainSummary | None
     folder = Path(config.tokenizer.path)
     if has_tokenizer(folder) and not (config.train.model_fields_set and (folder / FILE).exists()):
         return None
-    return run(config, allow_change=allow_change, growing=True)
+    return run(config, allow_change=allow_change, allow_slow=allow_slow, growing=True)

@@ -32,6 +32,7 @@ from pipeline.jobs.training.shards import require_usable_image, training_shards
 from pipeline.jobs.training.stepper import Stepper, Window
 from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
 from pipeline.jobs.work.image_size import taking
+from pipeline.jobs.work.precision import refuse_slow_training
 from pipeline.models import SimpleVQVAE
 from pipeline.models.pretrained import save_tokenizer
 from pipeline.records import Normalization
@@ -47,7 +48,7 @@ class Training:
     Raises ConfigError and SourceError for a configuration or images that cannot be trained on.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, allow_slow: bool = False) -> None:
         self._config = config
         self._folder = Path(config.tokenizer.path)
         self._shards = training_shards(config)
@@ -59,6 +60,8 @@ class Training:
         self._model = model = SimpleVQVAE(**config.train.model.model_dump())
         size = config.image.size
         taking(size, lambda: model.grid_of(*size), model.downsampling, "the tokenizer to train")
+        if not allow_slow:
+            refuse_slow_training(config, model, self._accelerator)
         self._optimizer = AdamW(
             self._model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
         )
@@ -266,4 +269,4 @@ def _accelerator(train: TrainConfig, folder: Path) -> Accelerator:
 def _require_precision(train: TrainConfig, device: str, has_fp16: bool) -> None:
     """Refuse what Accelerate would do in float32 without a word."""
     if train.precision == "fp16" and not has_fp16:
-        raise ConfigError(f"train.precision: fp16 is for GPUs, and this device is {device}; set fp32, or bf16")
+        raise ConfigError(f"train.precision: fp16 is for GPUs, and this device is {device}; set fp32")

@@ -1,8 +1,11 @@
 """Precisions that a processor has no instructions for, and computes all the same, many times slower."""
 
+import copy
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,7 +14,11 @@ from pipeline.errors import ConfigError
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer, normalize_pixels
+from pipeline.models.vqvae import SimpleVQVAE
 from pipeline.threads import cpu_threads
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # Slower by so much is no accident of measuring.
 _CLEARLY = 1.5
@@ -38,12 +45,34 @@ def refuse_slow_precision(config: Config, tokenizer: Tokenizer, device: torch.de
 
     low_ms, full_ms = json.loads(siblings.once("precision", measure) if siblings else measure())
     if low_ms > _CLEARLY * full_ms:
-        height, width = _probe_size(config, tokenizer)
-        raise ConfigError(
-            f"tokenize.precision: {precision} is {low_ms / full_ms:.1f} times slower than fp32 on this processor, "
-            f"as if it had no instructions for it: {low_ms:.2f} against {full_ms:.2f} ms of a core for an image of "
-            f"{height} x {width} pixels; set tokenize.precision=fp32, or accept it with --allow-slow"
-        )
+        size = _probe_size(config.image.size, tokenizer.downsampling)
+        raise _too_slow("tokenize.precision", precision, low_ms, full_ms, size)
+
+
+def refuse_slow_training(config: Config, model: SimpleVQVAE, accelerator: "Accelerator") -> None:
+    """Raise ConfigError where the device trains much more slowly in `train.precision` than in float32.
+
+    All ranks call this together; the first of them measures, as above.
+    """
+    precision = config.train.precision
+    if accelerator.device.type != "cpu" or precision == "fp32":
+        return
+    size = _probe_size(config.image.size, model.downsampling)
+    from accelerate.utils import broadcast_object_list  # there already, where a model is trained
+
+    measured = [_training_milliseconds(model, size) if accelerator.is_main_process else (0.0, 0.0)]
+    broadcast_object_list(measured)
+    low_ms, full_ms = measured[0]
+    if low_ms > _CLEARLY * full_ms:
+        raise _too_slow("train.precision", precision, low_ms, full_ms, size)
+
+
+def _too_slow(key: str, precision: str, low_ms: float, full_ms: float, size: tuple[int, int]) -> ConfigError:
+    return ConfigError(
+        f"{key}: {precision} is {low_ms / full_ms:.1f} times slower than fp32 on this processor, as if it had no "
+        f"instructions for it: {low_ms:.2f} against {full_ms:.2f} ms of a core for an image of {size[0]} x {size[1]} "
+        f"pixels; set {key}=fp32, or accept it with --allow-slow"
+    )
 
 
 def bf16_would_help(precision: str, device: torch.device) -> bool:
@@ -63,31 +92,51 @@ def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
     return {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
 
 
-def _probe_size(config: Config, tokenizer: Tokenizer) -> tuple[int, int]:
+def _probe_size(size: tuple[int, int], downsampling: int) -> tuple[int, int]:
     """Height and width of the images to measure with: small, for a large model takes seconds for a whole one."""
-    unit = tokenizer.downsampling
-    side = -(-_SIDE // unit) * unit
-    height, width = config.image.size
-    return min(height, side), min(width, side)
+    side = -(-_SIDE // downsampling) * downsampling
+    return min(size[0], side), min(size[1], side)
 
 
 def _milliseconds_per_image(config: Config, tokenizer: Tokenizer) -> tuple[float, float]:
-    """CPU time of one thread in the precision of `tokenizer`, and in float32: the best of some turns each."""
+    """CPU time of one thread to encode in the precision of `tokenizer`, and in float32."""
     full = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu")
-    height, width = _probe_size(config, tokenizer)
-    batch = min(config.tokenize.batch_size, max(1, _PIXELS // (height * width)))
-    img_B3HW = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
+    size = _probe_size(config.image.size, tokenizer.downsampling)
+    batch = min(config.tokenize.batch_size, _probe_batch(size))
+    pixels = normalize_pixels(torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8), tokenizer.normalization)
+    with torch.inference_mode():
+        return _best_ms(lambda: tokenizer.encode(pixels), lambda: full.encode(pixels), batch)
+
+
+def _training_milliseconds(model: SimpleVQVAE, size: tuple[int, int]) -> tuple[float, float]:
+    """CPU time of one thread to go through a model forwards and backwards in bfloat16, and in float32."""
+    probe, batch = copy.deepcopy(model).eval(), _probe_batch(size)  # in evaluation the codebook is left alone
+    img_B3HW = torch.zeros(batch, 3, *size)
+
+    def step(low: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            reconstruction_B3HW, loss, _ = probe(img_B3HW)
+            (reconstruction_B3HW.float().square().mean() + loss).backward()
+
+    return _best_ms(lambda: step(True), lambda: step(False), batch)
+
+
+def _probe_batch(size: tuple[int, int]) -> int:
+    return max(1, _PIXELS // (size[0] * size[1]))
+
+
+def _best_ms(low: Callable[[], object], full: Callable[[], object], images: int) -> tuple[float, float]:
+    """CPU time of one thread for an image: the best of some turns each, which alternate."""
     best = [float("inf")] * 2
     started = time.thread_time()
-    with cpu_threads(1), torch.inference_mode():
-        pixels = normalize_pixels(img_B3HW, tokenizer.normalization)
+    with cpu_threads(1):
         for number in range(_ROUNDS + 1):
-            for which, encoder in enumerate((tokenizer, full)):
+            for which, call in enumerate((low, full)):
                 before = time.thread_time()
-                encoder.encode(pixels)
+                call()
                 if number:  # the first turn prepares
                     best[which] = min(best[which], time.thread_time() - before)
             if number and time.thread_time() - started > _SECONDS:
                 break
-    low, high = (1e3 * seconds / batch for seconds in best)
-    return low, high
+    low_ms, full_ms = (1e3 * seconds / images for seconds in best)
+    return low_ms, full_ms

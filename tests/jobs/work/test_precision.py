@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from fixtures_store import Job, make_job, vqtok
 from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.jobs.work import precision
-from pipeline.jobs.work.precision import bf16_would_help, refuse_slow_precision
+from pipeline.jobs.work.precision import bf16_would_help, refuse_slow_precision, refuse_slow_training
 from pipeline.jobs.work.siblings import new_siblings
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import VqvaeTokenizer
+from pipeline.models.vqvae import SimpleVQVAE
 
 pytest_plugins = ["fixtures_store"]
 
@@ -50,6 +52,36 @@ def test_only_what_is_clearly_slower_is_refused_with_both_figures(job: Job) -> N
     refuse_slow_precision(config, tokenizer(config, 1), CPU)
     refuse_slow_precision(job.config("image.size=64"), tokenizer(config, 4), CPU)  # float32 is what it is
     refuse_slow_precision(config, tokenizer(config, 4), torch.device("cuda"))
+
+
+class _MoreWork(torch.autograd.Function):
+    """Much more work under autocast than without."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            for _ in range(100):
+                torch.rand(200, 200).double() @ torch.rand(200, 200).double()
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+class _SlowInBf16(SimpleVQVAE):
+    def forward(self, img_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return super().forward(_MoreWork.apply(img_B3HW))
+
+
+def test_training_is_measured_too(job: Job) -> None:
+    slow, accelerator = _SlowInBf16(hidden_dim=8), Accelerator(cpu=True)
+    weights = {name: value.clone() for name, value in slow.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"train\.precision: bf16 is .* ms of a core .* set train\.precision=fp32"):
+        refuse_slow_training(job.config("train.precision=bf16"), slow, accelerator)
+    refuse_slow_training(job.config(), slow, accelerator)
+    assert all(torch.equal(value, weights[name]) for name, value in slow.state_dict().items())
+    assert all(parameter.grad is None for parameter in slow.parameters())
 
 
 def test_processes_that_start_together_measure_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
