@@ -379,8 +379,13 @@ def fill(disk: Path, but: int) -> None:
     ("free", "message", "checkpoints"),
     [
         (0, "tokenizer: cannot be written: No space left on device; ", [18]),
-        (8 << 10, "step-000024: the checkpoint cannot be written: no space is left (SafetensorError: ", [18]),
-        (24 << 10, "step-000024: the checkpoint cannot be written: no space is left (RuntimeError: ", [18]),
+        # Which file does not fit, and so what its library calls it, depends on sizes that versions change.
+        (
+            8 << 10,
+            r"(: the checkpoint cannot be written: no space is left \(\w+Error: |No space left on device; )",
+            [18],
+        ),
+        (24 << 10, r"step-000024: the checkpoint cannot be written: no space is left \(\w+Error: ", [18]),
         (76 << 10, "tokenizer: cannot be written: No space left on device; ", [18, 24]),
     ],
 )
@@ -395,7 +400,7 @@ def test_a_full_disk_ends_in_one_message_and_keeps_the_checkpoint_before(
     assert done.status == 1, done.err
     messages = re.findall("^vqtok: .*", done.err, re.MULTILINE)
     assert len(messages) == 1, done.err
-    assert message in messages[0]
+    assert re.search(message, messages[0]), messages
     assert re.search(r"[\d.]+ [KM]iB are free there, about [\d.]+ KiB are needed; make room", messages[0]), messages
     assert "Traceback" not in done.err
     assert list(job.tokenizer.rglob(".tmp-*")) == []

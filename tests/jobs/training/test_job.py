@@ -391,9 +391,7 @@ def test_a_step_in_one_batch_or_in_four_trains_the_same_model(
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="an accelerator can train in fp16")
 def test_fp16_on_a_cpu_is_refused_before_work_begins(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"train\.precision: fp16 is for GPUs, and this device is cpu; set fp32"
-    ):
+    with pytest.raises(ConfigError, match=r"train\.precision: fp16 is for GPUs, and this device is cpu; set fp32"):
         train.run(configuration(data, tmp_path / "tokenizer", precision="fp16"))
     assert not (tmp_path / "tokenizer").exists()
 
