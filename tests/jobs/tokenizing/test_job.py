@@ -315,7 +315,7 @@ def test_every_launcher_gives_the_same_store(
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "Traceback" not in err
-    assert out.count("6 of 6 source shards are committed") == (2 if launcher == "torchrun" else 1)
+    assert out.count("6 of 6 source shards are committed") == 1
     if launcher == "processes":  # they say one thing together
         assert re.match(r"69 images in 2 processes, [\d,]+ images/s\n", out), out
         assert err.startswith("starting 2 processes: loading PyTorch\n")
@@ -658,9 +658,8 @@ def test_a_store_that_cannot_be_a_folder_is_an_error(job: Job) -> None:
     job.store.parent.mkdir(parents=True, exist_ok=True)
     job.store.write_text("a file")
     done = job.start().wait()
-    assert done.status == 1
-    assert str(job.store) in done.err
-    assert "Traceback" not in done.err
+    assert done.status == 2
+    assert done.err == f"vqtok: tokenize.store: {job.store} cannot be a store: {job.store} is a file\n"
     assert job.store.read_text() == "a file"
 
 
