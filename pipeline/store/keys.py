@@ -17,6 +17,10 @@ from pipeline.store.types import Array
 # Object stores answer each read after tens of milliseconds; on a local disk it changes little.
 SEARCH_THREADS = 16
 
+# Where a part holds the bytes of a key more often, as those of a short key, the lengths of all its keys are compared
+# first.
+_MOST_PLACES = 1024
+
 # Rows of which the keys are in memory at a time, where many are read or compared.
 _BLOCK_ROWS = 1 << 16
 
@@ -157,23 +161,42 @@ def rows_with(part: Part, key: bytes) -> Array:
 
     Most parts do not hold its bytes anywhere; only of those that do, keys are told apart.
     """
-    if not part.rows or (key and not _holds(part, key)):
-        return np.empty(0, np.int64)
+    places = _places(part, key) if part.rows and key else None
+    if places is not None:
+        return _rows_at(part, places, len(key)) if places else np.empty(0, np.int64)
     blocks = range(0, part.rows, _BLOCK_ROWS)
-    return np.concatenate([at + _rows_with(part, key, at, min(at + _BLOCK_ROWS, part.rows)) for at in blocks])
+    found = [at + _rows_with(part, key, at, min(at + _BLOCK_ROWS, part.rows)) for at in blocks]
+    return np.concatenate([np.empty(0, np.int64), *found])
 
 
-def _holds(part: Part, key: bytes) -> bool:
-    """Whether the keys of a part, one behind the other, hold these bytes, be it across several keys."""
+def _places(part: Part, key: bytes) -> list[int] | None:
+    """Where the keys of a part, one behind the other, hold these bytes, be it across several keys; None for many."""
     data = part.array("key/data")
-    end, tail = data.shape[0], b""
+    end, tail, places = data.shape[0], b"", []
     step = chunk_rows(end, 1)  # reads whole chunks
     for start in range(0, end, step):
         piece = tail + part.read_range("key/data", data, start, min(start + step, end)).tobytes()
-        if key in piece:
-            return True
+        begin = start - len(tail)
+        place = piece.find(key)
+        while place >= 0:
+            places.append(begin + place)
+            if len(places) > _MOST_PLACES:
+                return None
+            place = piece.find(key, place + 1)
         tail = piece[max(len(piece) - len(key) + 1, 0) :]
-    return False
+    return places
+
+
+def _rows_at(part: Part, places: list[int], length: int) -> Array:
+    """The rows of a part whose keys begin at one of these bytes and have this length, not 0."""
+    starts, rows = np.asarray(places), []
+    for first in range(0, part.rows, _BLOCK_ROWS):
+        offsets = part.read("key/offsets", slice(first, min(first + _BLOCK_ROWS, part.rows) + 1)).astype(np.int64)
+        row = offsets.searchsorted(starts, side="right") - 1  # behind the empty keys that begin there too
+        inside = (row >= 0) & (row < len(offsets) - 1)
+        row, wanted = row[inside], starts[inside]
+        rows.append(first + row[(offsets[row] == wanted) & (offsets[row + 1] - wanted == length)])
+    return np.concatenate(rows)
 
 
 def _rows_with(part: Part, key: bytes, start: int, stop: int) -> Array:
