@@ -1,11 +1,12 @@
 """What tests of several rooms share: tar files, image files, other processes, data that may be absent."""
 
+import contextlib
 import io
 import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,18 @@ def run_python(code: str, *arguments: object, timeout_s: float = 120, **environm
             process.kill()
     assert process.returncode == 0, errors
     return out
+
+
+@contextlib.contextmanager
+def file_system(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A new file system of this size at `folder`; the test is skipped where mounting is not allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -29,7 +29,7 @@ from fixtures_store import (
     write_shard,
 )
 from PIL import Image
-from support import ROOT, encoded, tar_bytes
+from support import ROOT, encoded, file_system, tar_bytes
 
 from pipeline.files import LocalFiles
 from pipeline.jobs.verifying.commits import check_commits
@@ -59,17 +59,8 @@ def assert_sound(job: Job) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of a megabyte of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with file_system(tmp_path / "disk", 1) as folder:
+        yield folder
 
 
 @pytest.fixture

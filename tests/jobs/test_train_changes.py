@@ -6,7 +6,6 @@ import math
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from fixtures_store import good_samples, save_tiny_tokenizer, vqtok, write_shard
 from fixtures_training import TrainingJob, edit_birth
+from support import file_system
 
 from pipeline.config import TrainConfig
 from pipeline.errors import TokenizerError, TrainingDiverged
@@ -355,17 +355,8 @@ def test_figures_lost_in_a_power_cut_are_taken_again(finished_training: Training
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of two megabytes of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with file_system(tmp_path / "disk", 2) as folder:
+        yield folder
 
 
 def fill(disk: Path, but: int) -> None:
