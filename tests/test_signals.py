@@ -16,13 +16,14 @@ from pipeline.signals import stop_request
 for name in sys.argv[2:]:
     signal.signal(signal.Signals[name], signal.SIG_IGN)
 with stop_request("ended at once") as request:
-    print("ready", flush=True)
     if sys.argv[1] == "postponed":
         with request.postponed():
+            print("ready", flush=True)
             while request.signum is None:
                 time.sleep(0.01)
             print(signal.Signals(request.signum).name, flush=True)
             time.sleep(60)
+    print("ready", flush=True)
     time.sleep(60)
 """
 
