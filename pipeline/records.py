@@ -57,7 +57,7 @@ class Normalization(Record):
 
 
 class SourceShard(Record):
-    """One input tar: the unit of work."""
+    """One tar, or whatever else holds samples: the unit of work."""
 
     path: str
     """POSIX path relative to `source.base`."""
@@ -69,6 +69,19 @@ class SourceShard(Record):
     """Size in bytes when the job was planned; None for the output of a command."""
     version: str = ""
     """Another text whenever the file has been written anew: its modification time, or an object's entity tag."""
+
+
+class SourceRecord(Record):
+    """A file that a part was made of, as it was then."""
+
+    path: str
+    """Relative to `source.base`."""
+    bytes: int
+    sha256: str
+    version: str = ""
+    """Its version (see `SourceShard`), so that a file that is still the same need not be read to say so."""
+    head: str = ""
+    """sha256 of its first 64 KiB: tells another file of the same size without reading it all."""
 
 
 class Reject(Record):

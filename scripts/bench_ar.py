@@ -26,11 +26,10 @@ from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer, normalize_pixels
 from pipeline.overlap import prefetch
 from pipeline.source.batches import image_batches
-from pipeline.source.containers.samples import SampleReader
+from pipeline.source.find import find_source_shards
 from pipeline.source.images.transform import ImageTransform
+from pipeline.source.reading import open_shard
 from pipeline.source.selection import Selection
-from pipeline.source.shards.find import find_source_shards
-from pipeline.source.shards.opening import source_at
 from pipeline.store import TokenStore
 from pipeline.threads import one_thread
 from pipeline.world import available_cores
@@ -74,10 +73,7 @@ def from_images(
 ) -> Iterator[TokenBatch]:
     """The same batches out of the tars: read and decoded ahead on all cores, encoded here."""
     selection, transform, batch_size = Selection(job.source), ImageTransform(job.image), job.tokenize.batch_size
-    readers = (
-        SampleReader(source_at(shard.base), shard.path, selection.wants, job.source.allow_unterminated)
-        for shard in find_source_shards(job.source)
-    )
+    readers = (open_shard(shard, job.source, digests=False) for shard in find_source_shards(job.source))
     samples = itertools.islice(itertools.chain.from_iterable(readers), batches * batch_size)
     with ThreadPoolExecutor(available_cores(), "decode", one_thread) as decoders:
         for batch in prefetch(image_batches(samples, selection, transform, batch_size, decoders), depth=2):

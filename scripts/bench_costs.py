@@ -43,9 +43,8 @@ from pipeline.jobs.tokenizing import worker
 from pipeline.jobs.work import handout
 from pipeline.models.pretrained import load_tokenizer, save_tokenizer
 from pipeline.models.vqvae import SimpleVQVAE
-from pipeline.records import Normalization
+from pipeline.records import Normalization, SourceRecord
 from pipeline.store.schema.birth import Birth, create_or_compare
-from pipeline.store.schema.commits import SourceRecord
 from pipeline.store.writing.hierarchy import prepare_hierarchy
 from pipeline.store.writing.writer import EncodedShard, commit_part
 
@@ -232,7 +231,7 @@ def _encoded(birth: Birth, part: str, source: SourceRecord, rows: int) -> Encode
     shape = (rows, birth.geometry.num_tokens)
     return EncodedShard(
         part=part,
-        source=source,
+        sources=(source,),
         tokens=np.random.default_rng(0).integers(0, birth.codebook.vocab_size, shape).astype(birth.token_dtype),
         keys=[f"{row:06d}" for row in range(rows)],
         labels=[0] * rows,

@@ -37,10 +37,10 @@ from pipeline.files import LocalFiles
 from pipeline.jobs.tokenizing import job as tokenize
 from pipeline.models.pretrained import save_tokenizer
 from pipeline.models.vqvae import SimpleVQVAE
-from pipeline.records import Geometry, Normalization, Reject
+from pipeline.records import Geometry, Normalization, Reject, SourceRecord
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
-from pipeline.store.schema.commits import SourceRecord, committed_parts, read_commits
+from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.manifest import read_manifest
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy, table_digest
@@ -289,7 +289,7 @@ def make_shard(
         tokens[0, 0], tokens[-1, -1] = vocab_size - 1, 0
     return EncodedShard(
         part=part,
-        source=SourceRecord(path=f"{part}.tar", bytes=10, sha256="0" * 64),
+        sources=(SourceRecord(path=f"{part}.tar", bytes=10, sha256="0" * 64),),
         tokens=tokens,
         keys=[f"{part}/{row}-ü" for row in range(rows)],
         labels=[row % 7 - 1 for row in range(rows)],

@@ -11,11 +11,11 @@ from pipeline.jobs.rejects import read_rejects
 from pipeline.overlap import prefetch
 from pipeline.records import SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
-from pipeline.source.containers.samples import SampleReader
 from pipeline.source.images.transform import ImageTransform
+from pipeline.source.reading import Opener
 from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
-from pipeline.source.shards.opening import Opener, shard_name
+from pipeline.source.shards.opening import shard_name
 
 # Batches decoded ahead of whoever uses them.
 _BATCHES_AHEAD = 2
@@ -49,8 +49,8 @@ def batches_of_rows(
     Raises SourceError when the source shard cannot be read, or no longer has images for all of the rows.
     """
     rejected = {reject.index for reject in read_rejects(store, shard.part, attempt)}
-    opener = Opener()
-    samples = _samples_of_rows(config, opener, shard, rejected, chosen)
+    opener = Opener(config.source)
+    samples = _samples_of_rows(opener, shard, rejected, chosen)
     batches = image_batches(samples, Selection(config.source), ImageTransform(config.image), batch_size, decoders)
     with contextlib.closing(prefetch(batches, _BATCHES_AHEAD, opener.stop)) as ahead:
         for rows in chosen:
@@ -64,14 +64,11 @@ def batches_of_rows(
 
 
 def _samples_of_rows(
-    config: Config, opener: Opener, shard: SourceShard, rejected: set[int], chosen: Sequence[range]
+    opener: Opener, shard: SourceShard, rejected: set[int], chosen: Sequence[range]
 ) -> Iterator[Sample]:
-    reader = SampleReader(
-        opener.source_at(shard.base), shard.path, Selection(config.source).wants, config.source.allow_unterminated
-    )
     wanted = {row for rows in chosen for row in rows}
     row = 0
-    for sample in reader:
+    for sample in opener.open(shard, digests=False):
         if sample.index in rejected:
             continue
         if row in wanted:

@@ -9,7 +9,7 @@ from pipeline.files import Files, LocalFiles, files_at
 from pipeline.files.places import why_unreadable, why_unwritable
 from pipeline.models.folder import tokenizer_identity
 from pipeline.records import JSON, SourceShard, differences
-from pipeline.source.shards.find import find_source_shards
+from pipeline.source.find import find_source_shards
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.manifest import Manifest, is_current, read_manifest

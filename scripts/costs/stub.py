@@ -15,9 +15,9 @@ from costs.calls import MARKER
 from pipeline.claims import Claims
 from pipeline.files import Files, LocalFiles, files_at
 from pipeline.jobs.work.handout import Handout
-from pipeline.records import Geometry, SourceShard
+from pipeline.records import Geometry, SourceRecord, SourceShard
 from pipeline.store.schema.birth import Birth, CodebookRecord
-from pipeline.store.schema.commits import SourceRecord, committed_parts
+from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.failures import clear_failure
 from pipeline.store.writing.writer import EncodedShard, commit_part
 
@@ -82,7 +82,7 @@ def _commit(files: Files, shard: SourceShard) -> None:
     """A part of one row."""
     encoded = EncodedShard(
         part=shard.part,
-        source=SourceRecord(path=shard.path, bytes=1, sha256="0" * 64),
+        sources=(SourceRecord(path=shard.path, bytes=1, sha256="0" * 64),),
         tokens=np.zeros((1, BIRTH.geometry.num_tokens), np.uint8),
         keys=["0"],
         labels=[0],

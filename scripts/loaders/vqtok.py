@@ -13,11 +13,11 @@ from loaders.peer import Cannot, Fetch, Peer, Request
 from loaders.rows import VOCAB, Array
 from pipeline.files import LocalFiles
 from pipeline.loader import TokenLoader
-from pipeline.records import Geometry
+from pipeline.records import Geometry, SourceRecord
 from pipeline.store import TokenStore
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare
-from pipeline.store.schema.commits import SourceRecord, committed_parts, read_commits
+from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy
 from pipeline.store.writing.writer import EncodedShard, commit_part
@@ -112,7 +112,7 @@ def commit_rows(folder: Path, birth: Birth, part: int, tokens: Array) -> None:
     """Commit one part."""
     shard = EncodedShard(
         part=f"part-{part:06d}",
-        source=SourceRecord(path=f"part-{part:06d}.tar", bytes=1, sha256="0" * 64),
+        sources=(SourceRecord(path=f"part-{part:06d}.tar", bytes=1, sha256="0" * 64),),
         tokens=tokens,
         keys=[f"{part:06d}-{row:06d}" for row in range(len(tokens))],
         labels=[row % 1000 for row in range(len(tokens))],

@@ -16,11 +16,10 @@ from pipeline.config import Config
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.source.batches import ImageBatch, image_batches
-from pipeline.source.containers.samples import SampleReader
+from pipeline.source.find import find_source_shards
 from pipeline.source.images.transform import ImageTransform
+from pipeline.source.reading import open_shard
 from pipeline.source.selection import Selection
-from pipeline.source.shards.find import find_source_shards
-from pipeline.source.shards.opening import source_at
 from pipeline.threads import one_thread
 from tokenizing.job import Incomplete
 from tokenizing.photos import Photos
@@ -49,7 +48,7 @@ class Decode:
         selection, transform = Selection(source), ImageTransform(self._config.image)
         with ThreadPoolExecutor(self._cores, "decode", one_thread) as decoders:
             for shard in find_source_shards(source):
-                samples = SampleReader(source_at(shard.base), shard.path, selection.wants)
+                samples = open_shard(shard, source)
                 yield from image_batches(samples, selection, transform, batch_size, decoders)
 
 

@@ -10,10 +10,9 @@ from webdataset import TarWriter
 from pipeline.config import SourceConfig
 from pipeline.errors import SourceError
 from pipeline.jobs.sampling import job as sample
-from pipeline.source.containers.samples import SampleReader
+from pipeline.source.find import find_source_shards
+from pipeline.source.reading import open_shard
 from pipeline.source.selection import Selection
-from pipeline.source.shards.find import find_source_shards
-from pipeline.source.shards.opening import source_at
 
 TARS = 4
 _JPEG = b"\xff\xd8"
@@ -69,5 +68,5 @@ def write_photos(folder: Path, files: Sequence[bytes], count: int) -> Photos:
 def _images(source: SourceConfig) -> Iterator[bytes]:
     selection = Selection(source)
     for shard in find_source_shards(source):
-        for each in SampleReader(source_at(shard.base), shard.path, selection.wants):
+        for each in open_shard(shard, source):
             yield selection.image(each)

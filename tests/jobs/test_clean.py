@@ -15,7 +15,7 @@ from pipeline.errors import StoreError
 from pipeline.files import files_at
 from pipeline.jobs import clean
 from pipeline.jobs.verifying.commits import check_commits
-from pipeline.source.shards.find import part_name
+from pipeline.source.find import part_name
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store", "fixtures_s3"]

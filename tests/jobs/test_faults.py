@@ -34,7 +34,7 @@ from support import ROOT, encoded, file_system, tar_bytes
 from pipeline.files import LocalFiles
 from pipeline.jobs.verifying.commits import check_commits
 from pipeline.jobs.verifying.contents import check_contents
-from pipeline.source.shards.find import part_name
+from pipeline.source.find import part_name
 from pipeline.store import TokenStore
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.names import MANIFEST, STORE

@@ -20,7 +20,7 @@ from pipeline.files import LocalFiles
 from pipeline.overlap import prefetch
 from pipeline.records import Reject
 from pipeline.source.batches import ImageBatch, Row, image_batches, prepare_samples, split_into_tasks
-from pipeline.source.containers.samples import SampleReader
+from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
@@ -133,10 +133,10 @@ def test_labels_and_kept_members_come_with_the_rows(pool: ThreadPoolExecutor) ->
     assert batch.rows == [Row("k", -1, {"txt": b""}), Row("k", 5, {"txt": None})]
 
 
-def reader(folder: Path, data: bytes) -> SampleReader:
+def reader(folder: Path, data: bytes) -> TarReader:
     files = LocalFiles(folder)
     files.put("x.tar", data)
-    return SampleReader(files, "x.tar")
+    return TarReader(files, "x.tar")
 
 
 def test_an_error_of_the_reader_surfaces_behind_the_good_batches(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_batch_size_and_threads_do_not_change_the_pixels() -> None:
     apply = ImageTransform(ImageConfig(size=64))
 
     def pixels(threads: int, batch_size: int) -> np.ndarray:
-        samples = (item for item in SampleReader(LocalFiles(shards.parent), shards.name) if item.index < 40)
+        samples = (item for item in TarReader(LocalFiles(shards.parent), shards.name) if item.index < 40)
         with ThreadPoolExecutor(threads) as pool:
             found = list(image_batches(samples, selection(), apply, batch_size, pool))
         assert not any(batch.rejects for batch in found)
@@ -277,7 +277,7 @@ def test_batches_hold_what_the_transform_makes_of_each_image() -> None:
     """CIFAR-10: small JPEGs, decoded in groups."""
     shards = shared_data("cifar10/cifar10-test-0000.tar")
     apply = ImageTransform(ImageConfig(size=32))
-    samples = [item for item in SampleReader(LocalFiles(shards.parent), shards.name) if item.index < 100]
+    samples = [item for item in TarReader(LocalFiles(shards.parent), shards.name) if item.index < 100]
     with ThreadPoolExecutor(2) as pool:
         (batch,) = image_batches(samples, selection(), apply, 100, pool)
     for item, img_3HW in zip(samples, batch.img_B3HW, strict=True):

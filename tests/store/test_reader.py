@@ -22,7 +22,7 @@ from fixtures_store import (
 
 from pipeline.errors import CorruptStore, IncompleteStore, StoreError, TokenizerError
 from pipeline.models.pretrained import load_tokenizer
-from pipeline.source.shards.find import part_name
+from pipeline.source.find import part_name
 from pipeline.store import TokenStore
 from pipeline.store.reader import TokenBatch
 from pipeline.store.writing.writer import commit_part

@@ -18,7 +18,7 @@ from pipeline.jobs.reporting.page import report_page
 from pipeline.jobs.tally import Tally
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer, to_pixels
-from pipeline.source.shards.find import find_source_shards
+from pipeline.source.find import find_source_shards
 from pipeline.store.reader import TokenStore
 from pipeline.store.schema import names
 from pipeline.store.schema.counts import unpack_counts

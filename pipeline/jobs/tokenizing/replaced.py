@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.errors import SourceError
 from pipeline.jobs.plan import Plan
-from pipeline.records import SourceShard
+from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.shards.identity import is_same_file
 from pipeline.store.schema import names
-from pipeline.store.schema.commits import SourceRecord, read_commit
+from pipeline.store.schema.commits import read_commit
 
 _READS = 16
 _NAMED = 3

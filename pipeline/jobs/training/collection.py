@@ -14,7 +14,8 @@ from pipeline.jobs.training.index_cache import IndexCache
 from pipeline.jobs.training.order import GROUP_SHARDS, Extent, Order, shard_order
 from pipeline.overlap import ordered_map
 from pipeline.records import SourceShard
-from pipeline.source.containers.access import ShardIndex, index_shard
+from pipeline.source.containers.container import ShardIndex
+from pipeline.source.reading import index_shard
 
 _THREADS = 8
 # Counting a small collection is over before a bar is of use.

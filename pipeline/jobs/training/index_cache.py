@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.config import SourceConfig
 from pipeline.files import LocalFiles
 from pipeline.records import SourceShard, digest_of
-from pipeline.source.containers.access import ShardIndex
+from pipeline.source.containers.container import ShardIndex
 
 FILE = "source-index.npz"
 _SAVING_SHARE = 0.1

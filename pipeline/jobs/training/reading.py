@@ -13,10 +13,10 @@ from pipeline.errors import BadSample
 from pipeline.jobs.training.collection import Collection
 from pipeline.jobs.training.order import Numbers, Window
 from pipeline.records import SourceShard
-from pipeline.source.containers.access import Read, ShardIndex, open_samples, plan_reads, read_samples_at
+from pipeline.source.containers.container import Read, ShardIndex
+from pipeline.source.reading import Opener, plan_reads, read_samples_at
 from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
-from pipeline.source.shards.opening import Opener
 
 _THREADS = 8
 
@@ -78,7 +78,7 @@ class WindowReader:
             if index.starts is None:
                 yield self._threads.submit(self._read_on, int(shard), samples, int(window.samples[here].max()))
                 continue
-            for read in plan_reads(index, samples):
+            for read in plan_reads(self._collection.shards[shard], index, samples):
                 yield self._threads.submit(self._read_at, int(shard), index, read)
 
     def _drawn(self, window: Window, taken: Numbers, reads: list[Future[list[Sample]]]) -> list[Drawn]:
@@ -124,8 +124,8 @@ class _Stream:
     """A source shard that is being read forward."""
 
     def __init__(self, shard: SourceShard, source: SourceConfig, index: ShardIndex, first: int) -> None:
-        self._opener = Opener()
-        self._samples = open_samples(shard, source, index, first, self._opener.source_at)
+        self._opener = Opener(source)
+        self._samples = self._opener.read_on(shard, index, first)
         self.next = first
         """Number of the sample that comes next."""
 

@@ -7,7 +7,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.jobs.training.changes import Change
 from pipeline.records import Record, SourceShard
-from pipeline.source.shards.find import find_source_shards
+from pipeline.source.find import find_source_shards
 from pipeline.source.shards.identity import SourceFile, is_same_file, source_file
 
 _READS = 16

@@ -12,10 +12,9 @@ from pipeline.files import Files, files_at
 from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.verifying.commits import Verification
 from pipeline.records import Reject, SourceShard
-from pipeline.source.containers.samples import SampleReader
+from pipeline.source.find import find_source_shards
+from pipeline.source.reading import open_shard
 from pipeline.source.selection import NO_LABEL
-from pipeline.source.shards.find import find_source_shards
-from pipeline.source.shards.opening import source_at
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, damaged, read_birth
@@ -88,9 +87,9 @@ def _check_counts(birth: Birth, part: Part, rejects: list[Reject], commit: Commi
 
 def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:
     """Every key of the source shard once, in its order: either a row or a reject."""
-    reader = SampleReader(source_at(shard.base), shard.path, lambda _: False, config.source.allow_unterminated)
+    reader = open_shard(shard, config.source, contents=False)
     expected = [sample.key for sample in reader]
-    if reader.digest != commit.sources[0].sha256:
+    if [file.sha256 for file in reader.sources()] != [file.sha256 for file in commit.sources]:
         raise CorruptStore(f"{shard.path}: not the source shard that was tokenized (sha256): it was replaced")
     rejected = {reject.index: reject.key for reject in rejects}
     rows = iter(part.keys)

@@ -18,7 +18,7 @@ from pipeline.jobs.verifying.commits import Verification, percent
 from pipeline.jobs.work.encoding import ShardEncoder, shard_encoder
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import JSON, SourceShard, canonical_json, differences
-from pipeline.source.shards.find import find_source_shards
+from pipeline.source.find import find_source_shards
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import CommitRecord

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pipeline.config import Config
 from pipeline.jobs.work.timing import Stages
 from pipeline.jobs.work.watch import Watch
-from pipeline.records import SourceShard
+from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
-from pipeline.source.containers.samples import SampleReader
 from pipeline.source.images.transform import ImageTransform
+from pipeline.source.reading import Opener
 from pipeline.source.selection import Selection
-from pipeline.source.shards.opening import Opener, refuse_changed
-from pipeline.store.schema.commits import SourceRecord
+from pipeline.source.shards.opening import refuse_changed
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class End:
 
     shard: SourceShard
     stages: Stages
-    source: SourceRecord
+    sources: tuple[SourceRecord, ...]
     ignored: list[str]
     """Members that belong to no sample."""
 
@@ -60,7 +59,7 @@ class ShardDecoder:
         self._watch = watch
         self._selection = Selection(config.source)
         self._transform = ImageTransform(config.image)
-        self._opener = Opener()
+        self._opener = Opener(config.source)
         self._skipped: set[str] = set()
 
     def decode_shards(self, shards: Iterable[SourceShard]) -> Iterator[Images | End | Failed]:
@@ -80,9 +79,8 @@ class ShardDecoder:
         self._opener.stop()
 
     def _decode(self, shard: SourceShard) -> Iterator[Images | End]:
-        source = self._opener.source_at(shard.base)
         stages = Stages(shard, self._watch)
-        reader = SampleReader(source, shard.path, self._selection.wants, self._config.source.allow_unterminated)
+        reader = self._opener.open(shard)
         batches = image_batches(
             stages.reading(reader),
             self._selection,
@@ -97,7 +95,4 @@ class ShardDecoder:
             if shard.part in self._skipped:
                 return
         refuse_changed(shard, reader.bytes)
-        record = SourceRecord(
-            path=shard.path, bytes=reader.bytes, sha256=reader.digest, version=shard.version, head=reader.head
-        )
-        yield End(shard, stages, record, reader.ignored)
+        yield End(shard, stages, reader.sources(), reader.ignored)

@@ -205,7 +205,7 @@ class ShardEncoder:
         self._check_reject_rate(end.shard, rows)
         return EncodedShard(
             part=end.shard.part,
-            source=end.source,
+            sources=end.sources,
             tokens=np.concatenate(rows.tokens),
             keys=rows.keys,
             labels=rows.labels,

@@ -1,1 +1,1 @@
-"""What a source shard is made of: strict readers of tars, and samples from any place in them."""
+"""What a source shard may be: the protocol that jobs read it through, and a room for each kind."""

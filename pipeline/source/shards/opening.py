@@ -1,7 +1,12 @@
 """Where the bytes of a source shard come from: a file, an object, or the output of a shell command."""
 
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 from pipeline.errors import SourceError
-from pipeline.files import Readable, files_at
+from pipeline.files import Readable, files_at, is_url
 from pipeline.records import SourceShard
 from pipeline.source.shards.command import Command
 
@@ -39,23 +44,37 @@ def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
         raise SourceError(f"{name}: written anew since the job began; run again when nobody writes to it")
 
 
-class Opener:
-    """Opens source shards one after the other, until another thread wants an end of it."""
+def can_jump(shard: SourceShard) -> bool:
+    """Whether a source shard can be read from anywhere: the output of a command is read from its beginning."""
+    return not shard.base.startswith(PIPE)
 
-    def __init__(self) -> None:
-        self._command: Command | None = None
-        self._stopped = False
 
-    def source_at(self, base: str) -> Readable:
-        """What the source shards at `base` are read through; a command is stopped by `stop`, now or later."""
-        source = source_at(base)
-        self._command = source if isinstance(source, Command) else None
-        if self._stopped and self._command is not None:  # by a thread that saw the one before
-            self._command.stop()
-        return source
+def changed_since_counted(shard: SourceShard) -> SourceError:
+    """The error for a source shard with other samples than its index says."""
+    return SourceError(
+        f"{shard_name(shard)}: holds other samples than when it was counted; run again when nobody writes to it"
+    )
 
-    def stop(self) -> None:
-        """End a wait for the output of a command, which may last for ever. Any thread may do so, at any time."""
-        self._stopped = True
-        if (command := self._command) is not None:
-            command.stop()
+
+def location(shard: SourceShard) -> str:
+    """Where a source shard is, the same text however a pattern leads there."""
+    if is_url(shard.base) or shard.base.startswith(PIPE):
+        return f"{shard.base}/{shard.path}"
+    return str(absolute(Path(shard.base, shard.path)))
+
+
+def absolute(path: str | Path) -> Path:
+    """`path` from the root on, without `..`; links stay."""
+    # `Path.absolute` keeps `..` and so finds /data/../other/a.tar below /data; `Path.resolve` follows links.
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+@contextlib.contextmanager
+def source_errors(location: str) -> Iterator[None]:
+    """What goes wrong in reading the source shard at `location` as a SourceError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise SourceError(f"{location}: the source shard is gone; restore it and run again") from None
+    except OSError as error:
+        raise SourceError(f"{location}: cannot be read: {error}; run again when it can") from error

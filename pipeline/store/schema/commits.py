@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pydantic import Field, ValidationError
 
 from pipeline.files import Files
-from pipeline.records import JSON, Record
+from pipeline.records import JSON, Record, SourceRecord
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import damaged
 
@@ -30,19 +30,6 @@ class ArrayRecord(Record):
     chunks: tuple[int, ...]
     """Shape of the inner chunks; the one Zarr shard holds them all."""
     codecs: tuple[str, ...]
-
-
-class SourceRecord(Record):
-    """The source shard that a part was made of, as it was then."""
-
-    path: str
-    """Relative to `source.base`."""
-    bytes: int
-    sha256: str
-    version: str = ""
-    """Its version (see `Stat`), so that a file that is still the same need not be read to say so."""
-    head: str = ""
-    """sha256 of its first 64 KiB: tells another file of the same size without reading it all."""
 
 
 class CommitRecord(Record):

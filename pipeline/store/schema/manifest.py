@@ -5,10 +5,10 @@ from typing import Literal
 from pydantic import ValidationError
 
 from pipeline.files import Files
-from pipeline.records import Record
+from pipeline.records import Record, SourceRecord
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import FORMAT, VERSION, damaged
-from pipeline.store.schema.commits import CommitRecord, SourceRecord
+from pipeline.store.schema.commits import CommitRecord
 
 
 class PartRecord(Record):

@@ -11,12 +11,12 @@ import google_crc32c
 import numpy as np
 
 from pipeline.files import Files
-from pipeline.records import JSON, Reject
+from pipeline.records import JSON, Reject, SourceRecord
 from pipeline.store.arrays.group import make_group
 from pipeline.store.arrays.storage import arrays_of_part
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
-from pipeline.store.schema.commits import CommitRecord, FileRecord, SourceRecord, publish, read_commit
+from pipeline.store.schema.commits import CommitRecord, FileRecord, publish, read_commit
 from pipeline.store.schema.counts import pack_counts
 from pipeline.store.schema.digest import content_digest
 from pipeline.store.schema.sizes import check_sizes
@@ -28,7 +28,8 @@ class EncodedShard:
     """All that one source shard brings into the store."""
 
     part: str
-    source: SourceRecord
+    sources: tuple[SourceRecord, ...]
+    """The files that it is made of."""
     tokens: Array
     """unsigned [n, L_total] in the store's token dtype."""
     keys: list[str]
@@ -81,7 +82,7 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
     return CommitRecord(
         part=shard.part,
         attempt=attempt,
-        sources=(shard.source,),
+        sources=shard.sources,
         seen=len(shard.keys) + len(shard.rejects),
         written=len(shard.keys),
         rejected=len(shard.rejects),

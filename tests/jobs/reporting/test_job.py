@@ -30,8 +30,8 @@ from pipeline.errors import ConfigError, IdentityMismatch, IncompleteStore, Sour
 from pipeline.jobs.reporting import job as report
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import to_pixels
+from pipeline.source.find import part_name
 from pipeline.source.images.transform import ImageTransform
-from pipeline.source.shards.find import part_name
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store"]

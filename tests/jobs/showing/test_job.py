@@ -24,7 +24,7 @@ from pipeline.errors import CorruptStore, StoreError
 from pipeline.files import LocalFiles
 from pipeline.jobs.showing import job as show
 from pipeline.records import Geometry
-from pipeline.source.shards.find import part_name
+from pipeline.source.find import part_name
 from pipeline.store import TokenStore
 from pipeline.store.writing.writer import commit_part
 

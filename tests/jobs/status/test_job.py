@@ -24,7 +24,7 @@ from pipeline.files import LocalFiles
 from pipeline.jobs.status import job as status
 from pipeline.jobs.status.table import duration, status_table
 from pipeline.jobs.work.starting import read_starts
-from pipeline.source.shards.find import part_name
+from pipeline.source.find import part_name
 
 pytest_plugins = ["fixtures_store"]
 

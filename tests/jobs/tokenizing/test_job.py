@@ -55,8 +55,8 @@ from pipeline.jobs.verifying.contents import check_contents
 from pipeline.jobs.verifying.reencoding import encode_again
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import normalize_pixels
+from pipeline.source.find import part_name
 from pipeline.source.images.transform import ImageTransform
-from pipeline.source.shards.find import part_name
 from pipeline.store import TokenStore
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema.birth import read_birth

@@ -13,7 +13,7 @@ from fixtures_store import COLLECTION, Halt, Job, all_files, good_samples, make_
 from pipeline.errors import SourceError
 from pipeline.jobs.tokenizing.checked import checked_plan
 from pipeline.jobs.work.siblings import new_siblings
-from pipeline.source.shards.find import part_name
+from pipeline.source.find import part_name
 from pipeline.source.shards.identity import HEAD_BYTES
 from pipeline.store import TokenStore
 

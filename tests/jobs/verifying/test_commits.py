@@ -33,8 +33,8 @@ from pipeline.jobs.verifying.commits import Verification, check_commits, percent
 from pipeline.jobs.verifying.contents import check_contents
 from pipeline.jobs.verifying.reencoding import choose_batches, encode_again
 from pipeline.records import Reject
-from pipeline.source.containers.tar import StrictTar
-from pipeline.source.shards.find import find_source_shards, part_name
+from pipeline.source.containers.tar.strict import StrictTar
+from pipeline.source.find import find_source_shards, part_name
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commit, read_commits

@@ -18,7 +18,7 @@ from pipeline.jobs.work.encoding import ShardEncoder, shard_encoder
 from pipeline.jobs.work.timing import Stages
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import SourceShard
-from pipeline.source.shards.find import find_source_shards
+from pipeline.source.find import find_source_shards
 from pipeline.store.writing.writer import EncodedShard
 from pipeline.world import World, current_world
 

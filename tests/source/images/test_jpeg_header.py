@@ -10,7 +10,7 @@ from PIL import Image
 from support import encoded, picture, shared_data
 
 from pipeline.files import LocalFiles
-from pipeline.source.containers.samples import read_samples
+from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.images.jpeg_header import JpegHeader, jpeg_header
 
 RGB = Image.fromarray(picture(40, 56))
@@ -131,5 +131,5 @@ def test_what_it_vouches_for_pillow_opens(data: bytes, damage: list[tuple[int, i
 
 def test_most_photographs_need_no_closer_look() -> None:
     shard = shared_data("photos/photos-0000.tar")
-    files = [sample.members["jpg"] or b"" for sample in read_samples(LocalFiles(shard.parent), shard.name)]
+    files = [sample.members["jpg"] or b"" for sample in TarReader(LocalFiles(shard.parent), shard.name)]
     assert sum(jpeg_header(data) is not None for data in files) > 0.9 * len(files)

@@ -4,19 +4,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import tar_bytes
 
+from pipeline.config import SourceConfig
 from pipeline.errors import SourceError
-from pipeline.source.containers.samples import SampleReader
-from pipeline.source.containers.tar import StrictTar
+from pipeline.records import SourceShard
+from pipeline.source.containers.tar.reader import TarReader
+from pipeline.source.containers.tar.strict import StrictTar
+from pipeline.source.find import find_source_shards
+from pipeline.source.reading import Opener
+from pipeline.source.sample import Sample
 from pipeline.source.shards import command as command_module
 from pipeline.source.shards.command import Command
-from pipeline.source.shards.opening import PIPE, Opener, source_at
+from pipeline.source.shards.opening import PIPE, source_at
 
 MEMBERS = [("a.jpg", bytes(range(256)) * 4096), ("b.jpg", b"2")]
 
@@ -29,7 +34,7 @@ def tar(tmp_path: Path) -> Path:
 
 
 def keys(command: str) -> list[str]:
-    return [sample.key for sample in SampleReader(source_at(PIPE + command), "pipe/x.tar")]
+    return [sample.key for sample in TarReader(source_at(PIPE + command), "pipe/x.tar")]
 
 
 def is_running(number: int) -> bool:
@@ -48,7 +53,7 @@ def read_number(path: Path) -> int:
 def test_the_output_of_a_command_is_read_to_its_end(tar: Path) -> None:
     assert keys(f"cat {tar}") == ["a", "b"]
     assert keys(f"gzip -c {tar} | (sleep 0.1; gzip -dc)") == ["a", "b"]
-    reader = SampleReader(Command(f"cat {tar}"), "x.tar")
+    reader = TarReader(Command(f"cat {tar}"), "x.tar")
     assert [sample.members for sample in reader] == [{"jpg": MEMBERS[0][1]}, {"jpg": b"2"}]
     assert reader.bytes == tar.stat().st_size
 
@@ -113,19 +118,21 @@ def test_a_wait_for_output_that_never_comes_is_ended_from_another_thread(tar: Pa
     timer = threading.Timer(0.3, source.stop)
     timer.start()
     with pytest.raises(SourceError, match="exit status -15"):
-        list(SampleReader(source, "x.tar"))
+        list(TarReader(source, "x.tar"))
     timer.join()
     source.stop()  # nothing is left to stop
 
 
-@pytest.mark.parametrize("make", [Command, lambda command: Opener()], ids=["command", "opener"])
+@pytest.mark.parametrize("opened", [False, True], ids=["command", "opener"])
 def test_a_command_that_is_stopped_while_it_starts_does_not_run_on(
-    make: Callable[[str], Command | Opener], tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: bool, tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It runs before the process that started it knows its number."""
-    command = f"cat {tar}; echo $$ > {tmp_path}/pid; sleep 20"
-    stoppable = make(command)
-    source = stoppable.source_at(PIPE + command) if isinstance(stoppable, Opener) else stoppable
+    text = f"cat {tar}; echo $$ > {tmp_path}/pid; sleep 20"
+    command, opener = Command(text), Opener(SourceConfig())
+    shard = SourceShard(path="x.tar", base=PIPE + text, part="x-0", bytes=None)
+    samples: Iterable[Sample] = opener.open(shard) if opened else TarReader(command, "x.tar")
+    stop_it = opener.stop if opened else command.stop
     started, stopped = threading.Event(), threading.Event()
 
     class SlowPopen(subprocess.Popen[bytes]):
@@ -136,14 +143,14 @@ def test_a_command_that_is_stopped_while_it_starts_does_not_run_on(
 
     def stop() -> None:
         assert started.wait(20)
-        stoppable.stop()
+        stop_it()
         stopped.set()
 
     monkeypatch.setattr(subprocess, "Popen", SlowPopen)
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(SourceError, match="exit status -15"):
-        list(SampleReader(source, "x.tar"))
+        list(samples)
     thread.join()
 
 
@@ -177,14 +184,15 @@ for _ in range(100):
 
 
 def test_what_is_opened_after_the_stop_is_stopped_too(tar: Path) -> None:
-    command = f"cat {tar}; sleep 20"
-    opener = Opener()
-    assert [sample.key for sample in SampleReader(opener.source_at(str(tar.parent)), tar.name)] == ["a", "b"]
+    (shard,) = find_source_shards(SourceConfig(shards=(str(tar),)))
+    command = f"{PIPE}cat {tar}; sleep 20"
+    opener = Opener(SourceConfig())
+    assert [sample.key for sample in opener.open(shard)] == ["a", "b"]
     opener.stop()
     for _ in range(2):
         with pytest.raises(SourceError, match="exit status -15"):
-            list(SampleReader(opener.source_at(PIPE + command), "x.tar"))
-    assert [sample.key for sample in SampleReader(opener.source_at(str(tar.parent)), tar.name)] == ["a", "b"]
+            list(opener.open(SourceShard(path="x.tar", base=command, part="x-0", bytes=None)))
+    assert [sample.key for sample in opener.open(shard)] == ["a", "b"]
 
 
 def test_a_command_reads_nothing_from_the_terminal(tar: Path) -> None:

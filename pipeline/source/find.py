@@ -2,7 +2,6 @@
 
 import fnmatch
 import hashlib
-import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.files import is_url
 from pipeline.records import SourceShard
-from pipeline.source.shards.opening import PIPE
+from pipeline.source.shards.opening import PIPE, absolute, location
 from pipeline.source.shards.patterns import expand, expand_braces, literal_folder
 
 
@@ -58,13 +57,6 @@ def part_name(path: str) -> str:
     return f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
 
 
-def location(shard: SourceShard) -> str:
-    """Where a source shard is, the same text however a pattern leads there."""
-    if is_url(shard.base) or shard.base.startswith(PIPE):
-        return f"{shard.base}/{shard.path}"
-    return str(_absolute(Path(shard.base, shard.path)))
-
-
 def _shards_of(pattern: str, source: SourceConfig, excluded: Collection[str]) -> Iterator[SourceShard]:
     """What the files of one pattern are as source shards."""
     if pattern.startswith(PIPE):
@@ -108,18 +100,13 @@ def _relative(file: str, base: str) -> str:
         if is_url(file) and file.startswith(f"{base}/"):
             path = file[len(base) + 1 :]
         else:
-            path = _absolute(file).relative_to(_absolute(base)).as_posix()
+            path = absolute(file).relative_to(absolute(base)).as_posix()
         path.encode()
         return path
     except UnicodeEncodeError:
         raise ConfigError(f"source.shards: {file!r}: its name is not UTF-8; rename the file") from None
     except ValueError:
         raise ConfigError(f"source.base: {file} does not lie in {base}; name a folder above it") from None
-
-
-def _absolute(path: str | Path) -> Path:
-    # `Path.absolute` keeps `..` and so finds /data/../other/a.tar below /data; `Path.resolve` follows links.
-    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _is_excluded(file: str, path: str, excluded: Collection[str]) -> bool:

@@ -13,18 +13,11 @@ from support import write_tar
 from pipeline.config import SourceConfig
 from pipeline.errors import SourceError
 from pipeline.records import SourceShard
-from pipeline.source.containers.access import (
-    MAX_GAP_BYTES,
-    MAX_READ_BYTES,
-    ShardIndex,
-    index_shard,
-    open_samples,
-    plan_reads,
-    read_samples_at,
-)
-from pipeline.source.containers.samples import SampleReader
-from pipeline.source.shards.find import find_source_shards
-from pipeline.source.shards.opening import source_at
+from pipeline.source.containers.container import ShardIndex
+from pipeline.source.containers.tar.access import MAX_GAP_BYTES, MAX_READ_BYTES, plan_reads
+from pipeline.source.find import find_source_shards
+from pipeline.source.reading import Opener, index_shard, open_shard, read_samples_at
+from pipeline.source.sample import Sample
 
 MEMBERS = [
     ("README", b"of no sample"),
@@ -54,23 +47,30 @@ def tar(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write_tar(tmp_path / "x.tar", members, request.param)
 
 
+def from_on(shard: SourceShard, source: SourceConfig, index: ShardIndex, first: int) -> list[Sample]:
+    """The samples from number `first` to the last, by jumping to them or by reading up to them."""
+    if index.starts is None:
+        return list(Opener(source).read_on(shard, index, first))
+    reads = plan_reads(index, np.arange(first, index.samples))
+    return [sample for read in reads for sample in read_samples_at(shard, source, index, read)]
+
+
 def test_from_any_sample_on_the_rest_is_the_same(tar: Path) -> None:
     for pattern in (str(tar), f"pipe:cat {tar}"):
         source = source_of(pattern)
         (shard,) = find_source_shards(source)
         index = index_shard(shard, source)
         assert (index.samples, index.starts is None) == (6, pattern.startswith("pipe:"))
-        wants = lambda extension: extension in ("jpg", "cls")  # noqa: E731
-        whole = list(SampleReader(source_at(shard.base), shard.path, wants))
+        whole = list(open_shard(shard, source))
         for first in range(7):
-            assert list(open_samples(shard, source, index, first)) == whole[first:]
+            assert from_on(shard, source, index, first) == whole[first:]
 
 
 def test_few_samples_are_read_alone(tar: Path) -> None:
     source = source_of(tar)
     (shard,) = find_source_shards(source)
     index = index_shard(shard, source)
-    whole = list(open_samples(shard, source, index))
+    whole = list(open_shard(shard, source))
     reads = plan_reads(index, np.array([0, 2, 5]))
     assert [read.runs for read in reads] == [((0, 1), (2, 3)), ((5, 6),)]  # the large one is not read along
     assert [s for read in reads for s in read_samples_at(shard, source, index, read)] == [whole[0], whole[2], whole[5]]
@@ -99,13 +99,13 @@ def test_a_tar_that_was_cut_or_replaced_since_is_named(tmp_path: Path) -> None:
     index = index_shard(shard, source)
     write_tar(tar, {f"{i}.jpg": b"1" * 500 for i in range(20)})
     with pytest.raises(SourceError, match=r"x\.tar: (at byte .*damaged header|holds other samples)"):
-        list(open_samples(shard, source, index, 1))
+        from_on(shard, source, index, 1)
     os.truncate(tar, 4000)
     with pytest.raises(SourceError, match=r"x\.tar: holds other samples"):
-        list(open_samples(shard, source, index, 7))
+        from_on(shard, source, index, 7)
     tar.unlink()
     with pytest.raises(SourceError, match="is gone; restore it"):
-        list(open_samples(shard, source, index, 0))
+        from_on(shard, source, index, 0)
 
 
 @pytest.mark.parametrize("missing", [1, 511, 512, 513, 2 << 20])
@@ -118,7 +118,7 @@ def test_a_tar_cut_inside_a_member_that_is_skipped_is_an_error(tmp_path: Path, m
     with pytest.raises(SourceError) as skipped:
         index_shard(shard, source)
     with pytest.raises(SourceError) as read:
-        list(SampleReader(source_at(shard.base), shard.path))
+        list(open_shard(shard, source))
     assert str(skipped.value) == str(read.value)
     assert f"cut off inside a member, {max(0, missing - 100):,} bytes before its end" in str(read.value)
 
@@ -133,4 +133,4 @@ def test_an_index_knows_an_unterminated_tar(tmp_path: Path) -> None:
         index_shard(shard, source)
     accepting = source.model_copy(update={"allow_unterminated": True})
     index = index_shard(shard, accepting)
-    assert [sample.key for sample in open_samples(shard, accepting, index, 1)] == ["b"]
+    assert [sample.key for sample in from_on(shard, accepting, index, 1)] == ["b"]

@@ -11,10 +11,11 @@ import io
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from pipeline.errors import SourceError
-from pipeline.source.containers.tar_header import Header, parse_header
+from pipeline.source.containers.members import Member
+from pipeline.source.containers.tar.header import Header, parse_header
 from pipeline.source.shards.identity import HEAD_BYTES
 
 BLOCK_BYTES = 512
@@ -23,16 +24,6 @@ _PIECE_BYTES = 1 << 18
 # Reading on costs less than a seek, after which a disk or a network file system starts anew.
 _SEEK_BYTES = 1 << 20
 _REPACK = "copy the source shard again or repack it"
-
-
-class Member(NamedTuple):
-    """A plain file inside a tar; `data` is None where it was not wanted."""
-
-    name: str
-    offset: int
-    data: bytes | None
-    start: int
-    """Where the first header that belongs to it begins: before `offset` where a long name comes first."""
 
 
 class StrictTar:

@@ -11,7 +11,7 @@ from support import write_tar
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.records import SourceShard
-from pipeline.source.shards.find import find_source_shards, part_name
+from pipeline.source.find import find_source_shards, part_name
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from support import tar_bytes
 from webdataset.tariterators import tar_file_iterator
 
 from pipeline.errors import SourceError
-from pipeline.source.containers.tar import BLOCK_BYTES, Member, StrictTar
+from pipeline.source.containers.tar.strict import BLOCK_BYTES, Member, StrictTar
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 LONG = "folder/" + "long-" * 40 + "name.jpg"

@@ -14,7 +14,8 @@ from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_itera
 
 from pipeline.errors import SourceError
 from pipeline.files import LocalFiles
-from pipeline.source.containers.samples import SampleReader, read_samples, split_name
+from pipeline.source.containers.members import split_name
+from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.sample import Sample
 
 
@@ -23,9 +24,9 @@ def files(tmp_path: Path) -> LocalFiles:
     return LocalFiles(tmp_path)
 
 
-def reader(files: LocalFiles, members: Members, **options: bool) -> SampleReader:
+def reader(files: LocalFiles, members: Members, **options: bool) -> TarReader:
     files.put("x.tar", tar_bytes(members))
-    return SampleReader(files, "x.tar", **options)
+    return TarReader(files, "x.tar", **options)
 
 
 def refused(files: LocalFiles, members: Members) -> str:
@@ -117,7 +118,9 @@ def test_samples_hold_their_members_in_order(files: LocalFiles) -> None:
     data = files.read("x.tar")
     assert samples.digest == hashlib.sha256(data).hexdigest()
     assert samples.bytes == len(data)
-    assert list(read_samples(files, "x.tar")) == list(reader(files, TWO))
+    (source,) = samples.sources()
+    assert (source.path, source.bytes, source.sha256) == ("x.tar", len(data), samples.digest)
+    assert source.head == hashlib.sha256(data[:65536]).hexdigest()
 
 
 def test_webdataset_finds_the_same_samples(tmp_path: Path) -> None:
@@ -137,7 +140,7 @@ def assert_equal_to_webdataset(tar: Path, count: int) -> None:
         theirs = [{**sample} for sample in group_by_keys(items)]
     ours = [
         {"__key__": sample.key, "__url__": "", **sample.members}
-        for sample in read_samples(LocalFiles(tar.parent), tar.name)
+        for sample in TarReader(LocalFiles(tar.parent), tar.name)
     ]
     assert len(ours) == count
     assert ours == theirs
@@ -145,7 +148,7 @@ def assert_equal_to_webdataset(tar: Path, count: int) -> None:
 
 def test_unwanted_members_are_known_but_not_read(files: LocalFiles) -> None:
     files.put("x.tar", tar_bytes(TWO))
-    samples = list(SampleReader(files, "x.tar", lambda extension: extension == "cls"))
+    samples = list(TarReader(files, "x.tar", lambda extension: extension == "cls"))
     assert [sample.members for sample in samples] == [
         {"jpg": None, "cls": b"7"},
         {"v1.jpg": None, "seg.png": None},
@@ -203,7 +206,7 @@ def test_samples_before_an_error_are_there_and_the_digest_is_not(files: LocalFil
 def test_a_cut_tar_does_not_yield_its_last_half_sample(files: LocalFiles) -> None:
     data = tar_bytes([("a.jpg", b"1"), ("b.jpg", b"2"), ("b.cls", b"3")])
     files.put("x.tar", data[:2500])
-    iterator = iter(SampleReader(files, "x.tar"))
+    iterator = iter(TarReader(files, "x.tar"))
     assert next(iterator).key == "a"
     with pytest.raises(SourceError, match="cut off"):
         next(iterator)
@@ -213,17 +216,17 @@ def test_an_unterminated_tar_is_accepted_where_that_was_asked_for(files: LocalFi
     data = tar_bytes([("a.jpg", b"1"), ("b.jpg", b"2")])[:2048]
     files.put("x.tar", data)
     with pytest.raises(SourceError, match=r"source\.allow_unterminated"):
-        list(SampleReader(files, "x.tar"))
-    samples = SampleReader(files, "x.tar", allow_unterminated=True)
+        list(TarReader(files, "x.tar"))
+    samples = TarReader(files, "x.tar", allow_unterminated=True)
     assert [sample.key for sample in samples] == ["a", "b"]
     assert (samples.bytes, samples.digest) == (2048, hashlib.sha256(data).hexdigest())
 
 
 def test_a_file_that_is_missing_or_is_none_is_named(files: LocalFiles, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"absent\.tar: the source shard is gone; restore it"):
-        next(read_samples(files, "absent.tar"))
+        next(iter(TarReader(files, "absent.tar")))
     with pytest.raises(SourceError, match=r"cannot be read: .* run again when it can"):
-        next(read_samples(LocalFiles(tmp_path.parent), tmp_path.name))  # a folder
+        next(iter(TarReader(LocalFiles(tmp_path.parent), tmp_path.name)))  # a folder
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -231,7 +234,7 @@ def test_what_was_opened_is_read_to_its_end_whatever_takes_its_name(
     files: LocalFiles, tmp_path: Path, replaced: bool
 ) -> None:
     write_tar(tmp_path / "x.tar", {f"{number}.jpg": bytes(1 << 20) for number in range(4)})
-    iterator = read_samples(files, "x.tar")
+    iterator = iter(TarReader(files, "x.tar"))
     samples = [next(iterator)]
     files.delete("x.tar")
     if replaced:
@@ -242,7 +245,7 @@ def test_what_was_opened_is_read_to_its_end_whatever_takes_its_name(
 
 def test_a_file_that_is_cut_while_it_is_read_is_named(files: LocalFiles, tmp_path: Path) -> None:
     write_tar(tmp_path / "x.tar", {f"{number}.jpg": bytes(1 << 20) for number in range(8)})
-    iterator = read_samples(files, "x.tar")
+    iterator = iter(TarReader(files, "x.tar"))
     next(iterator)
     os.truncate(tmp_path / "x.tar", 3 << 20)
     with pytest.raises(SourceError, match="cut off inside a member"):

@@ -1,0 +1,61 @@
+"""Whether two source shards are one file under two names, or copies of each other."""
+
+import hashlib
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.files import is_url
+from pipeline.records import SourceShard
+from pipeline.source.shards.opening import PIPE, location, shard_name, source_errors
+
+_END_BYTES = 64 << 10
+_PIECE_BYTES = 8 << 20
+
+
+def file_identity(shard: SourceShard) -> str:
+    """The same text for all names of one file: links of both kinds lead to it."""
+    if not _is_local(shard):
+        return location(shard)
+    with source_errors(shard_name(shard)):
+        found = _path(shard).stat()
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def is_copy(one: SourceShard, other: SourceShard) -> bool:
+    """Whether two source shards of one size hold the same bytes; False where only a download would tell."""
+    if is_url(one.base) and is_url(other.base):
+        return one.version == other.version and _tells_contents(one)
+    if not (_is_local(one) and _is_local(other)):
+        return False
+    size = one.bytes or 0
+    ends = [(0, _END_BYTES), (max(0, size - _END_BYTES), size)]
+    # Most files of one size differ at once; only where neither end tells is all of them read.
+    return all(_digest(one, *stretch) == _digest(other, *stretch) for stretch in [*ends, (0, size)])
+
+
+def _digest(shard: SourceShard, start: int, stop: int) -> str:
+    """sha256 of some bytes of a local source shard. Raises SourceError."""
+    digest = hashlib.sha256()
+    with source_errors(shard_name(shard)), _path(shard).open("rb") as file:
+        file.seek(start)
+        while start < stop and (piece := file.read(min(_PIECE_BYTES, stop - start))):
+            digest.update(piece)
+            start += len(piece)
+    return digest.hexdigest()
+
+
+def _tells_contents(shard: SourceShard) -> bool:
+    """Whether the version of an object is its entity tag. Web servers make theirs of time and size."""
+    try:
+        datetime.fromisoformat(shard.version)
+    except ValueError:
+        return not shard.base.startswith("http")
+    return False
+
+
+def _is_local(shard: SourceShard) -> bool:
+    return not is_url(shard.base) and not shard.base.startswith(PIPE)
+
+
+def _path(shard: SourceShard) -> Path:
+    return Path(location(shard))
