@@ -261,7 +261,7 @@ def commit_in_its_place(job: Job, path: str, change: Callable[[EncodedShard], En
     lines = (job.store / "rejects" / old.rejects.path).read_text().splitlines()
     shard = EncodedShard(
         part=old.part,
-        source=old.sources[0],
+        sources=old.sources,
         tokens=part.tokens(),
         keys=part.keys,
         labels=part.labels.tolist(),
