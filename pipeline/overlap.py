@@ -45,11 +45,23 @@ def ordered_map(
             future.cancel()
 
 
-def prefetch(items: Iterable[T], depth: int, interrupt: Callable[[], None] = lambda: None) -> Generator[T, None, None]:
+class Stopped(Exception):
+    """Somebody wanted an end of it."""
+
+
+def prefetch(
+    items: Iterable[T],
+    depth: int,
+    interrupt: Callable[[], None] = lambda: None,
+    stopping: threading.Event | None = None,
+) -> Generator[T, None, None]:
     """Iterate over `items` in a thread of its own: at most `depth` of them wait, and one more is in the making.
 
     An exception of `items` is raised here, behind the items before it. Closing the generator stops the
     thread before it returns; `interrupt` is called first, to end a wait of `items` that may last for ever.
+
+    Args:
+        stopping: raise Stopped soon after this is set, whether or not there are more items.
     """
     done = object()
     results: queue.Queue[object] = queue.Queue(depth)
@@ -82,7 +94,7 @@ def prefetch(items: Iterable[T], depth: int, interrupt: Callable[[], None] = lam
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
     try:
-        while (item := _get(results)) is not done:
+        while (item := _get(results, stopping)) is not done:
             yield item  # type: ignore[misc]
         if errors:
             raise errors[0]
@@ -92,12 +104,14 @@ def prefetch(items: Iterable[T], depth: int, interrupt: Callable[[], None] = lam
         thread.join()
 
 
-def _get(results: queue.Queue[object]) -> object:
+def _get(results: queue.Queue[object], stopping: threading.Event | None) -> object:
     """The next of `results`, in a wait that signals can end.
 
     One that reaches another thread, or this one in the moment before it falls asleep, does not wake it, and its
     handler runs only when something else does: https://github.com/python/cpython/issues/85300.
     """
     while True:
+        if stopping is not None and stopping.is_set():
+            raise Stopped
         with contextlib.suppress(queue.Empty):
             return results.get(timeout=_POLL_SECONDS)

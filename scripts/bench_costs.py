@@ -34,13 +34,11 @@ from measured import run_measured
 from PIL import Image
 from webdataset import TarWriter
 
-from pipeline import claims
 from pipeline.config import Config, load_config
 from pipeline.files import Files, files_at
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.tokenizing import job as tokenize
-from pipeline.jobs.tokenizing import worker
-from pipeline.jobs.work import handout
+from pipeline.jobs.work import claim_queue
 from pipeline.models.pretrained import load_tokenizer, save_tokenizer
 from pipeline.models.vqvae import SimpleVQVAE
 from pipeline.records import Normalization, SourceRecord
@@ -82,24 +80,19 @@ def resume(parts: int) -> None:
 @click.option("--side", default=64, show_default=True, help="Image side in pixels.")
 @click.option("--shards", default=20, show_default=True, help="Source shards of 1,000 images.")
 def commits(side: int, shards: int) -> None:
-    """What claims and commits cost: time that the encoder waits for them, and the time of a commit alone."""
+    """What claims and commits cost: time in which source shards are handed out, and the time of a commit alone."""
     with _workplace() as folder:
         config = _write_config(folder, side, batch_size=50)
         _name_often(_write_tar(folder / "one.tar", images=1000, side=side), folder / "source", shards)
         spent: Counter[str] = Counter()
-        _timed(claims.Claims, "acquire", spent, "claims")
-        _timed(claims.Claims, "_beat_once", spent, "heartbeats")
-        _timed(worker, "commit_part", spent, "commits")
-        _timed(handout.Handout, "_look", spent, "listing")
-        _timed(worker.Worker, "_finish_writing", spent, "waiting for commits")
+        _timed(claim_queue.ClaimQueue, "next", spent, "next")
         started = time.monotonic()
         result = tokenize.run(load_config(config), show_progress=False)
         total = time.monotonic() - started
-        waited = spent["claims"] + spent["listing"] + spent["waiting for commits"]
         each = _seconds_of_a_commit(load_config(config), folder / "again")
         print(
             f"| {side} px, 1,000 images a source shard, {result.images / result.seconds:,.0f} images/s "
-            f"| {100 * waited / total:.2f} % | {1000 * each:.0f} ms | {100 * shards * each / total:.2f} % |"
+            f"| {100 * spent['next'] / total:.2f} % | {1000 * each:.0f} ms | {100 * shards * each / total:.2f} % |"
         )
 
 

@@ -1,6 +1,6 @@
 """Batches of one source shard, read and decoded ahead of the encoder."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -40,6 +40,7 @@ class ImageBatch:
 
 
 Outcome = tuple[Row, Tensor] | Reject
+Prepare = Callable[[Sequence[Sample]], list[Outcome]]
 
 
 def image_batches(
@@ -49,6 +50,7 @@ def image_batches(
     batch_size: int,
     decoders: Executor,
     threads: int = 1,
+    wrapped: Callable[[Prepare], Prepare] = lambda prepare: prepare,
 ) -> Iterator[ImageBatch]:
     """Select and decode `samples` on `decoders`, and stack them into batches of `batch_size`.
 
@@ -57,6 +59,7 @@ def image_batches(
 
     Args:
         threads: how many `decoders` has; at least twice as many tasks are in flight, so that none is idle.
+        wrapped: puts something around what decodes some samples, such as a clock.
     """
 
     def prepare(task: Sequence[Sample]) -> list[Outcome]:
@@ -66,7 +69,7 @@ def image_batches(
     rows: list[Row] = []
     images: list[Tensor] = []
     rejects: list[Reject] = []
-    for outcomes in ordered_map(prepare, tasks, decoders, 2 * batch_size, weight=len, at_least=2 * threads):
+    for outcomes in ordered_map(wrapped(prepare), tasks, decoders, 2 * batch_size, weight=len, at_least=2 * threads):
         for outcome in outcomes:
             if isinstance(outcome, Reject):
                 rejects.append(outcome)

@@ -14,11 +14,10 @@ import numpy as np
 from costs.calls import MARKER
 from pipeline.claims import Claims
 from pipeline.files import Files, LocalFiles, files_at
-from pipeline.jobs.work.handout import Handout
+from pipeline.jobs.work.claim_queue import ClaimQueue
 from pipeline.records import Geometry, SourceRecord, SourceShard
 from pipeline.store.schema.birth import Birth, CodebookRecord
 from pipeline.store.schema.commits import committed_parts
-from pipeline.store.schema.failures import clear_failure
 from pipeline.store.writing.writer import EncodedShard, commit_part
 
 _CLAIM_TIMEOUT_S = 60.0
@@ -69,13 +68,11 @@ def _work(files: Files, planned: list[SourceShard], rank: int, size: int) -> Non
     """From the first listing on."""
     committed = committed_parts(files)
     with Claims(files, _CLAIM_TIMEOUT_S) as claims:
-        handout = Handout(files, claims, planned, committed, rank / size, random.Random(rank))
-        for shards in handout.rounds(wait=True):
-            for shard in shards:
-                _commit(files, shard)
-                clear_failure(files, shard.part)
-                claims.release(shard.part)
-        assert handout.is_over
+        queue = ClaimQueue(files, claims, planned, committed, rank / size, random.Random(rank))
+        while (shard := queue.next()) is not None:
+            _commit(files, shard)
+            queue.done(shard)
+        assert queue.is_over
 
 
 def _commit(files: Files, shard: SourceShard) -> None:

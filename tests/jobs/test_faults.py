@@ -400,19 +400,19 @@ def test_memory_too_short_for_threads_is_said_and_nothing_is_lost(job: Job, mega
 ENCODE = """
 import resource, sys, torch
 from pipeline.config import load_config
-from pipeline.jobs.work.encoding import shard_encoder
+from pipeline.jobs.work.machine import this_machine
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.world import current_world
 config = load_config(sys.argv[1], [])
 tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu", "fp32")
-context = shard_encoder(config, tokenizer, current_world())
-encoder = context.__enter__()
-assert encoder.encode_images(torch.zeros(2, 3, 16, 24, dtype=torch.uint8)).shape == (2, 24)
+context = this_machine(config, tokenizer, current_world())
+machine = context.__enter__()
+assert machine.encode(torch.zeros(2, 3, 16, 24, dtype=torch.uint8)).shape == (2, 24)
 img_B3HW = torch.zeros(2, 3, 2048, 2048, dtype=torch.uint8)
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (50 << 20), resource.RLIM_INFINITY))
 try:
-    encoder.encode_images(img_B3HW)
+    machine.encode(img_B3HW)
 except MemoryError as error:
     print(error)
 """

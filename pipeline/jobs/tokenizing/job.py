@@ -13,17 +13,20 @@ from pipeline.claims import Claims
 from pipeline.config import Config
 from pipeline.errors import ConfigError, StoreError, VqtokError
 from pipeline.files import Files, is_url
+from pipeline.jobs.bounds import in_all
 from pipeline.jobs.plan import Plan, is_finished, job_identity, refuse_unwritable
 from pipeline.jobs.tokenizing.checked import checked_plan
-from pipeline.jobs.tokenizing.failures import end_hung_process
-from pipeline.jobs.tokenizing.worker import Worker
-from pipeline.jobs.work.encoding import shard_encoder
+from pipeline.jobs.work.claim_queue import ClaimQueue
+from pipeline.jobs.work.cores import IdleCores
 from pipeline.jobs.work.execution import refuse_other_execution
-from pipeline.jobs.work.handout import Handout
+from pipeline.jobs.work.failures import end_hung_process
 from pipeline.jobs.work.image_size import taking
+from pipeline.jobs.work.lanes import tokenize_all
+from pipeline.jobs.work.machine import this_machine
 from pipeline.jobs.work.precision import refuse_slow_precision
 from pipeline.jobs.work.progress import JobProgress
 from pipeline.jobs.work.result import TokenizeResult
+from pipeline.jobs.work.shard import Work
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.models.folder import trained_image_size
 from pipeline.models.pretrained import load_tokenizer
@@ -108,15 +111,16 @@ def _work_on(
     with (
         terminable(),
         Claims(plan.store, config.tokenize.claim_timeout) as claims,
-        shard_encoder(config, tokenizer, world, lambda hang: end_hung_process(plan.store, claims, hang)) as encoder,
+        this_machine(config, tokenizer, world, lambda hang: end_hung_process(plan.store, claims, hang)) as machine,
     ):
         if not allow_execution_change:
-            refuse_other_execution(plan, encoder.execution)
+            refuse_other_execution(plan, machine.execution)
         prepare_hierarchy(plan.store, birth, tokenizer.codebook.table)
         if siblings := current_siblings():
             siblings.begin_work()
         with JobProgress(plan, enabled=show_progress and world.is_main):
-            result = Worker(plan, birth, encoder, claims, _handout(plan, claims, world)).work(wait)
+            work = Work(config, plan.store, birth, machine)
+            result = _tokenize(plan, work, _queue(plan, claims, world, wait, work))
         if result.complete:
             _finish(plan, birth, claims, wait)
     return result
@@ -167,9 +171,26 @@ def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
     )
 
 
-def _handout(plan: Plan, claims: Claims, world: World) -> Handout:
+def _queue(plan: Plan, claims: Claims, world: World, wait: bool, work: Work) -> ClaimQueue:
     draw = random.Random(f"{claims.owner} {world.rank}")
-    return Handout(plan.store, claims, plan.shards, plan.committed, world.rank % world.size / world.size, draw)
+    begin = world.rank % world.size / world.size
+    return ClaimQueue(plan.store, claims, plan.shards, plan.committed, begin, draw, wait, work.stopped)
+
+
+def _tokenize(plan: Plan, work: Work, queue: ClaimQueue) -> TokenizeResult:
+    """Work off what the queue has for this process."""
+    started, idle = time.monotonic(), IdleCores(work.machine.threads["cores"])
+    done = tokenize_all(queue, work)
+    return TokenizeResult(
+        store=plan.store.root,
+        planned=len(plan.shards),
+        committed=queue.count_committed(),
+        failures=done.failures,
+        images=done.images,
+        seconds=time.monotonic() - started,
+        loads=in_all(done.loads),
+        idle=idle.share(),
+    )
 
 
 def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:

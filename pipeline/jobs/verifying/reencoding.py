@@ -15,7 +15,7 @@ from pipeline.config import Config
 from pipeline.files import files_at
 from pipeline.jobs.originals import batches_of_rows
 from pipeline.jobs.verifying.commits import Verification, percent
-from pipeline.jobs.work.encoding import ShardEncoder, shard_encoder
+from pipeline.jobs.work.machine import Machine, this_machine
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.records import JSON, SourceShard, canonical_json, differences
 from pipeline.source.find import find_source_shards
@@ -82,28 +82,28 @@ def encode_again(config: Config, result: Verification, rate: float, show_progres
     if result.problems:
         result.warnings.append("nothing was encoded again: see to the problems first")
         return
-    with result.collecting(), _encoder(config) as encoder:
-        total = _Reencoding(config, encoder, result, rate).run(show_progress)
+    with result.collecting(), _machine(config) as machine:
+        total = _Reencoding(config, machine, result, rate).run(show_progress)
         result.rows_encoded_again, result.rows_that_differ = total.rows, total.rows_that_differ
         result.token_agreement = total.agreement
 
 
 @contextlib.contextmanager
-def _encoder(config: Config) -> Iterator[ShardEncoder]:
+def _machine(config: Config) -> Iterator[Machine]:
     world = current_world()
     tokenizer = load_tokenizer(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
-    with shard_encoder(config, tokenizer, world) as encoder:
-        yield encoder
+    with this_machine(config, tokenizer, world) as machine:
+        yield machine
 
 
 class _Reencoding:
     """One pass over the source shards of the chosen batches."""
 
-    def __init__(self, config: Config, encoder: ShardEncoder, result: Verification, rate: float) -> None:
+    def __init__(self, config: Config, machine: Machine, result: Verification, rate: float) -> None:
         self._config = config
-        self._encoder = encoder
+        self._machine = machine
         self._result = result
         self._store = files_at(config.tokenize.store)
         self._birth = read_birth(self._store)
@@ -143,18 +143,18 @@ class _Reencoding:
         part = Part(self._store, self._birth, commit.part, commit.attempt, commit.written)
         size = _batch_size(commit, self._config.tokenize.batch_size)
         batches = batches_of_rows(
-            self._config, self._store, shard, commit.attempt, chosen, size, self._encoder.decoders
+            self._config, self._store, shard, commit.attempt, chosen, size, self._machine.decoders
         )
         for rows, batch in zip(chosen, batches, strict=True):
-            again = self._encoder.encode_images(batch.img_B3HW)[: len(rows)]
+            again = self._machine.encode(batch.img_B3HW)[: len(rows)]
             differ = again != part.tokens(slice(rows.start, rows.stop))
             yield Comparison(len(rows), int(differ.any(axis=1).sum()), differ.size, int(np.count_nonzero(differ)))
 
     def _here(self, commit: CommitRecord) -> JSON:
         """How this process encodes: in batches of the size of each part."""
         size = _batch_size(commit, self._config.tokenize.batch_size)
-        at_once = self._encoder.encoder.images_at_once(self._config.image.size, size)
-        return {**self._encoder.execution, "batch_size": size, "images_at_once": at_once}
+        at_once = self._machine.encoder.images_at_once(self._config.image.size, size)
+        return {**self._machine.execution, "batch_size": size, "images_at_once": at_once}
 
     def _report(self, shard: SourceShard, compared: Comparison) -> None:
         if compared.rows_that_differ:
@@ -165,7 +165,7 @@ class _Reencoding:
 
     def _report_elsewhere(self, made: JSON, compared: Comparison) -> None:
         if compared.rows_that_differ and compared.agreement is not None:
-            here = {**self._encoder.execution, "batch_size": made.get("batch_size")}
+            here = {**self._machine.execution, "batch_size": made.get("batch_size")}
             self._result.warnings.append(
                 f"{compared.rows_that_differ:,} of {compared.rows:,} rows differ when encoded again, "
                 f"{percent(compared.agreement)} of their tokens agree; the store's (there) were made in another way: "

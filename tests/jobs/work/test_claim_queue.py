@@ -16,10 +16,11 @@ from support import run_python
 
 from pipeline.claims import Claim, Claims, claimed_parts
 from pipeline.files import LocalFiles
-from pipeline.jobs.work import handout as handout_module
-from pipeline.jobs.work.handout import Handout
+from pipeline.jobs.work import claim_queue as module
+from pipeline.jobs.work.claim_queue import ClaimQueue
 from pipeline.records import SourceShard
 from pipeline.store.schema.commits import committed_parts
+from pipeline.store.schema.failures import read_failures
 
 FOREVER_S = 600.0
 METHODS = ("list", "stat", "stats", "read", "put_if_absent", "delete")
@@ -50,7 +51,7 @@ for _name in METHODS:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handout_module, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.05)
 
 
 def source_shards(count: int) -> list[SourceShard]:
@@ -60,10 +61,15 @@ def source_shards(count: int) -> list[SourceShard]:
     ]
 
 
-def hand_out(
-    files: LocalFiles, claims: Claims, shards: list[SourceShard], begin: float = 0.0, seed: int = 0
-) -> Handout:
-    return Handout(files, claims, shards, committed_parts(files), begin, random.Random(seed))
+def queue_of(
+    files: LocalFiles,
+    claims: Claims,
+    shards: list[SourceShard],
+    begin: float = 0.0,
+    seed: int = 0,
+    wait: bool = False,
+) -> ClaimQueue:
+    return ClaimQueue(files, claims, shards, committed_parts(files), begin, random.Random(seed), wait)
 
 
 def commit(files: LocalFiles, claims: Claims, shard: SourceShard) -> None:
@@ -89,13 +95,12 @@ class Crowd:
     def _work(self, rank: int, begin: float) -> None:
         files, draw = self._files[rank], random.Random(rank)
         with Claims(files, FOREVER_S) as claims:
-            handout = hand_out(files, claims, self._shards, begin, rank)
+            queue = queue_of(files, claims, self._shards, begin, rank, wait=True)
             self._begun.wait()
-            for shards in handout.rounds(wait=True):
-                for shard in shards:
-                    time.sleep(2 * draw.random() * self._seconds_each)
-                    commit(files, claims, shard)
-                    self.done[rank].append(shard.part)
+            while (shard := queue.next()) is not None:
+                time.sleep(2 * draw.random() * self._seconds_each)
+                commit(files, claims, shard)
+                self.done[rank].append(shard.part)
 
 
 @pytest.mark.parametrize("begins", [[rank / 8 for rank in range(8)], [0.0] * 8], ids=["ranks", "all at the same place"])
@@ -122,18 +127,17 @@ def test_one_process_goes_in_order_from_its_place_on_over_what_is_pending(tmp_pa
     with Claims(files, FOREVER_S) as claims:
         for number in (0, 5, 6):
             commit(files, claims, shards[number])
-        handout = hand_out(files, claims, shards, begin=0.4)  # of the pending 1, 2, 3, 4, 7
-        order = [part_number(shard) for shard in worked_off(files, claims, handout)]
+        queue = queue_of(files, claims, shards, begin=0.4)  # of the pending 1, 2, 3, 4, 7
+        order = [part_number(shard) for shard in worked_off(files, claims, queue)]
         assert order == [3, 4, 7, 1, 2]
-        assert handout.is_over
+        assert queue.is_over
 
 
-def worked_off(files: LocalFiles, claims: Claims, handout: Handout) -> Iterator[SourceShard]:
+def worked_off(files: LocalFiles, claims: Claims, queue: ClaimQueue) -> Iterator[SourceShard]:
     """Everything that can be had, each committed."""
-    for shards in handout.rounds(wait=False):
-        for shard in shards:
-            commit(files, claims, shard)
-            yield shard
+    while (shard := queue.next()) is not None:
+        commit(files, claims, shard)
+        yield shard
 
 
 def part_number(shard: SourceShard) -> int:
@@ -151,9 +155,9 @@ def test_a_stretch_before_another_process_is_shared_and_none_of_its_claims_tried
         for seed in range(8):
             files = CountingFiles(tmp_path)
             with Claims(files, FOREVER_S) as claims:
-                handout = hand_out(files, claims, shards, seed=seed)
-                handout._begin = None  # as after the first walk
-                got = [part_number(shard) for shard in islice(next(handout.rounds(wait=False)), 4)]
+                queue = queue_of(files, claims, shards, seed=seed)
+                queue._begin = None  # as after the first walk
+                got = [part_number(shard) for shard in islice(iter(queue.next, None), 4)]
                 assert got == list(range(got[0], got[0] + 4)) or 39 in got
                 assert files.calls["put_if_absent"] == 4
             firsts.add(got[0])
@@ -164,27 +168,29 @@ def test_without_waiting_it_ends_where_others_are_at_work(tmp_path: Path) -> Non
     files, shards = LocalFiles(tmp_path), source_shards(5)
     with Claims(files, FOREVER_S) as other, Claims(files, FOREVER_S) as claims:
         assert other.acquire(shards[3].part)
-        handout = hand_out(files, claims, shards)
-        assert {part_number(shard) for shard in worked_off(files, claims, handout)} == {0, 1, 2, 4}
-        assert not handout.is_over
+        queue = queue_of(files, claims, shards)
+        assert {part_number(shard) for shard in worked_off(files, claims, queue)} == {0, 1, 2, 4}
+        assert not queue.is_over
         commit(files, other, shards[3])
-        assert handout.list_commits() == {shard.part for shard in shards}
-        assert handout.is_over
+        assert queue.list_commits() == {shard.part for shard in shards}
+        assert queue.is_over
 
 
 def test_what_was_given_back_uncommitted_is_handed_to_another_and_never_twice_to_one(tmp_path: Path) -> None:
     files, shards = LocalFiles(tmp_path), source_shards(4)
     with Claims(files, FOREVER_S) as failing, Claims(files, FOREVER_S) as claims:
         tried = []
-        for round_ in hand_out(files, failing, shards).rounds(wait=True):
-            for shard in round_:
-                tried.append(part_number(shard))
-                if part_number(shard) == 2:
-                    failing.release(shard.part)  # it failed here
-                else:
-                    commit(files, failing, shard)
+        queue = queue_of(files, failing, shards)
+        while (shard := queue.next()) is not None:
+            tried.append(part_number(shard))
+            if part_number(shard) == 2:
+                queue.failed(shard, "it is damaged")
+            else:
+                commit(files, failing, shard)
+        assert queue.count_committed() == 3
+        assert [failure.reason for failure in read_failures(files, {shards[2].part})] == ["it is damaged"]
         assert tried == [0, 1, 2, 3]
-        assert [part_number(shard) for shard in worked_off(files, claims, hand_out(files, claims, shards))] == [2]
+        assert [part_number(shard) for shard in worked_off(files, claims, queue_of(files, claims, shards))] == [2]
 
 
 def test_claims_of_dead_processes_are_taken_over_at_the_end_of_the_same_round(tmp_path: Path) -> None:
@@ -198,8 +204,8 @@ def test_claims_of_dead_processes_are_taken_over_at_the_end_of_the_same_round(tm
         for number in (1, 4):
             gone = ours.model_copy(update={"part": shards[number].part, "pid": dead.pid, "token": "x"})
             files.put(f"claims/{gone.part}.json", gone.to_json())
-        handout = hand_out(files, claims, shards)
-        order = [part_number(shard) for shard in worked_off(files, claims, handout)]
+        queue = queue_of(files, claims, shards)
+        order = [part_number(shard) for shard in worked_off(files, claims, queue)]
         assert sorted(order) == list(range(6))
         assert set(order[-2:]) == {1, 4}
         assert claimed_parts(files) == []
@@ -213,27 +219,33 @@ def test_a_claim_from_elsewhere_is_taken_over_when_it_has_stood_still_since_the_
         claims.release(shards[1].part)
         files.put(f"claims/{shards[1].part}.json", ours.model_copy(update={"host": "elsewhere"}).to_json())
         began = time.monotonic()
-        order = []
-        for round_ in hand_out(files, claims, shards).rounds(wait=True):
-            for shard in round_:
-                order.append(part_number(shard))
-                commit(files, claims, shard)
+        order = [part_number(shard) for shard in worked_off(files, claims, queue_of(files, claims, shards, wait=True))]
         assert order == [0, 1]
         assert time.monotonic() - began > 0.35
+
+
+def test_a_wait_for_others_ends_when_the_process_is_to_stop(tmp_path: Path) -> None:
+    files, shards, stopped = LocalFiles(tmp_path), source_shards(1), threading.Event()
+    with Claims(files, FOREVER_S) as other, Claims(files, FOREVER_S) as claims:
+        assert other.acquire(shards[0].part)
+        queue = ClaimQueue(files, claims, shards, set(), 0.0, random.Random(0), stopped=stopped)
+        threading.Timer(0.2, stopped.set).start()
+        assert queue.next() is None
+        assert not queue.is_over
 
 
 def test_a_large_store_is_listed_after_as_many_tries_in_vain_as_it_has_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages of ten here: a listing of 60 commits costs six requests."""
-    monkeypatch.setattr(handout_module, "_PAGE", 10)
+    monkeypatch.setattr(module, "_PAGE", 10)
     files, shards = CountingFiles(tmp_path), source_shards(80)
     with Claims(files, FOREVER_S) as claims:
         known = {shard.part for shard in shards[:60]}
         others_did(files, claims, shards[:78])
-        handout = Handout(files, claims, shards, known, 0.0, random.Random(0))
+        queue = ClaimQueue(files, claims, shards, known, 0.0, random.Random(0), wait=False)
         files.calls.clear()
-        assert {part_number(shard) for shard in worked_off(files, claims, handout)} == {78, 79}
+        assert {part_number(shard) for shard in worked_off(files, claims, queue)} == {78, 79}
         assert files.calls["list"] <= 6  # of commits and of claims
         assert files.calls["put_if_absent"] == 4  # two claims and two commits: a part is asked about first
         assert 6 <= files.calls["stat"] <= 12
@@ -245,5 +257,5 @@ def others_did(files: LocalFiles, claims: Claims, shards: Iterable[SourceShard])
 
 
 def test_handing_out_imports_neither_torch_nor_zarr() -> None:
-    code = "import sys; import pipeline.jobs.work.handout; print({'torch', 'zarr', 'numpy'} & sys.modules.keys())"
+    code = "import sys; import pipeline.jobs.work.claim_queue; print({'torch', 'zarr', 'numpy'} & sys.modules.keys())"
     assert run_python(code).strip() == "set()"

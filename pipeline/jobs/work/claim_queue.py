@@ -12,13 +12,16 @@ vain, and until then a single part is asked about before it is claimed.
 """
 
 import random
+import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from pipeline.claims import Claims
 from pipeline.files import Files
+from pipeline.jobs.work.failures import note_failure
 from pipeline.records import SourceShard
 from pipeline.store.schema.commits import committed_parts, is_committed
+from pipeline.store.schema.failures import clear_failure
 
 # While others are at work on all that is left: seconds to the next look, which soon become more.
 _POLL_SECONDS = 0.5
@@ -28,14 +31,16 @@ _LONGEST_POLL_SECONDS = 5.0
 _PAGE = 1000
 
 
-class Handout:
-    """The source shards that are left for one process.
+class ClaimQueue:
+    """A `ShardQueue`: each source shard is claimed before it is handed out, and none is handed out twice.
 
     Args:
         shards: of the job, in an order that all its processes have in common.
         committed: parts that are known to be committed.
         begin: where in the pending ones to begin, from 0 to 1.
         draw: decides where to go on; of another seed in every process.
+        wait: whether `next` waits while others are at work on all that is left, for they may fail or die.
+        stopped: ends such a wait.
     """
 
     def __init__(
@@ -46,9 +51,12 @@ class Handout:
         committed: Collection[str],
         begin: float,
         draw: random.Random,
+        wait: bool = True,
+        stopped: threading.Event | None = None,
     ) -> None:
         self._store = store
         self._claims = claims
+        self._planned = frozenset(shard.part for shard in shards)
         self._open = {shard.part: shard for shard in shards if shard.part not in committed}
         self._listed = len(committed)
         self._begin: float | None = begin
@@ -57,40 +65,63 @@ class Handout:
         self._others: set[str] = set()
         self._refused: set[str] = set()
         self._in_vain = 0
-        self._handed_out = 0
+        self._handed_out = False
+        """Something, since it was last seen that nothing is free."""
+        self._pause_s = _POLL_SECONDS
+        self._wait = wait
+        self._stopped = stopped or threading.Event()
+        self._failed: set[str] = set()
 
     @property
     def is_over(self) -> bool:
         """Whether every source shard has been handed out here or is known to be committed."""
         return not self._open
 
-    def rounds(self, wait: bool) -> Iterator[Iterator[SourceShard]]:
-        """Rounds of source shards that nobody else has, each claimed when it is asked for, until none can be had.
+    def next(self) -> SourceShard | None:
+        """A source shard that nobody else has, claimed. Raises OSError.
 
-        After a round of none there is a pause, for others may fail or die, until everything is over; without `wait`
-        that round is the last. No source shard is handed out twice, so that one that fails here is left to others.
-        Raises OSError.
+        When nothing is free this looks once more, for others may have failed; then it waits for them with growing
+        pauses until everything is over, or does not wait.
         """
-        pause = _POLL_SECONDS
-        while True:
-            looked, self._handed_out = time.monotonic(), 0
-            yield self._claimed()
-            if self.is_over or not (self._handed_out or wait):
-                return
-            if self._handed_out:
-                pause = _POLL_SECONDS
-                continue
-            # Looking costs many requests in a large store elsewhere.
-            time.sleep(max(pause, 5 * (time.monotonic() - looked)))
-            pause = min(1.5 * pause, _LONGEST_POLL_SECONDS)
+        while not self._stopped.is_set():
+            looked = time.monotonic()
+            while (part := self._next() or self._next_stale()) is not None:
+                if self._take(part):
+                    self._handed_out, self._pause_s = True, _POLL_SECONDS
+                    return self._open.pop(part)
+            self._walk.clear()
+            self._refused.clear()
+            if self.is_over or not (self._handed_out or self._wait):
+                return None
+            if not self._handed_out:
+                # Looking costs many requests in a large store elsewhere.
+                self._stopped.wait(max(self._pause_s, 5 * (time.monotonic() - looked)))
+                self._pause_s = min(1.5 * self._pause_s, _LONGEST_POLL_SECONDS)
+            self._handed_out = False
+        return None
 
-    def _claimed(self) -> Iterator[SourceShard]:
-        self._walk.clear()
-        self._refused.clear()
-        while (part := self._next() or self._next_stale()) is not None:
-            if self._take(part):
-                self._handed_out += 1
-                yield self._open.pop(part)
+    def progress(self, shard: SourceShard, images: int, bytes_read: int) -> None:
+        """Tell others how far it is, with the next heartbeat of its claim."""
+        self._claims.progress(shard.part, images, bytes_read)
+
+    def done(self, shard: SourceShard) -> None:
+        """Forget earlier failures, and give the claim back."""
+        clear_failure(self._store, shard.part)
+        self._claims.release(shard.part)
+
+    def failed(self, shard: SourceShard, reason: str) -> None:
+        """Note the reason in the store, and give the claim back, so that another process may try."""
+        self._failed.add(shard.part)
+        note_failure(self._store, shard, reason)
+        self._claims.release(shard.part)
+
+    def count_committed(self) -> int:
+        """How many of the source shards are committed, by whomever, now that nothing is in work here."""
+        if not self.is_over:
+            return len(self.list_commits() & self._planned)
+        # All others have been handed out and are done, or were seen to be committed.
+        pending = [part for part in self._failed if not is_committed(self._store, part)]
+        return len(self._planned) - len(pending)
 
     def list_commits(self) -> set[str]:
         """All committed parts, planned or not."""

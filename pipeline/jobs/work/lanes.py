@@ -1,0 +1,127 @@
+"""The source shards of a queue through one process: several in work at once, each in a lane of its own.
+
+A lane is a thread that takes one source shard after the other through all stages. A stage serves one source shard at
+a time, so the lanes overlap at the borders: while one is written, the next is encoded and another one read.
+"""
+
+import contextlib
+import threading
+from dataclasses import dataclass, field
+
+import torch
+
+from pipeline.errors import SourceError, VqtokError
+from pipeline.jobs.bounds import Load
+from pipeline.jobs.work.shard import Work, tokenize_shard
+from pipeline.jobs.work.shard_queue import ShardQueue
+from pipeline.overlap import Stopped
+from pipeline.records import SourceShard
+from pipeline.store.schema.commits import CommitRecord
+from pipeline.threads import is_thread_shortage
+
+# One source shard may be read, another one encoded, a third one written.
+_LANES = 3
+# A signal in the moment before a wait for a thread does not end it.
+_POLL_SECONDS = 0.1
+
+
+@dataclass
+class Done:
+    """What a process has done."""
+
+    images: int = 0
+    """Samples committed or rejected."""
+    loads: list[Load] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why source shards failed, by path."""
+
+
+def tokenize_all(queue: ShardQueue, work: Work) -> Done:
+    """Tokenize what a queue hands out, until it has no more.
+
+    A source shard that fails for its own fault, or for its size, is no reason to stop. Whatever else goes wrong
+    stops all lanes and is raised, once what was being written is.
+    """
+    return _Lanes(queue, work).run()
+
+
+class _Lanes:
+    def __init__(self, queue: ShardQueue, work: Work) -> None:
+        self._queue = queue
+        self._work = work
+        self._lock = threading.Lock()
+        self._done = Done()
+        self._is_over = False
+        self._error: BaseException | None = None
+
+    def run(self) -> Done:
+        # Daemons: a second Ctrl-C ends a process in which a read hangs.
+        lanes = [threading.Thread(target=self._lane, name=f"lane {n}", daemon=True) for n in range(_LANES)]
+        started: list[threading.Thread] = []
+        try:
+            for lane in lanes:
+                lane.start()
+                started.append(lane)
+            _wait_for(started)
+        finally:
+            self._work.stopped.set()
+            _wait_for(started)
+        if self._error is not None:
+            raise self._error
+        return self._done
+
+    def _lane(self) -> None:
+        try:
+            while self._take_one():
+                pass
+        except Stopped:
+            return
+        except BaseException as error:  # raised where the lanes were started
+            with self._lock:
+                self._error = self._error or error
+            self._work.stopped.set()
+
+    def _take_one(self) -> bool:
+        """Take a source shard through all stages; False when there is none."""
+        reading = self._work.machine.turns.reading
+        with contextlib.ExitStack() as turn:
+            reading.acquire()
+            turn.callback(reading.release)
+            shard = None if self._is_over or self._work.stopped.is_set() else self._queue.next()
+            if shard is None:
+                self._is_over = True
+                return False
+            try:
+                commit = tokenize_shard(shard, self._work, self._queue.progress, turn.close)
+            except Stopped:
+                raise
+            except Exception as error:
+                self._fail(shard, error)
+            else:
+                self._finish(shard, commit)
+        return True
+
+    def _finish(self, shard: SourceShard, commit: CommitRecord) -> None:
+        machine = self._work.machine
+        with machine.watch.doing(lambda: f"write {shard.path}", shard):
+            self._queue.done(shard)
+        with self._lock:
+            self._done.images += commit.seen
+            self._done.loads.append(Load(commit.seconds, commit.threads, machine.encoder.on_cpu, machine.bf16_helps))
+
+    def _fail(self, shard: SourceShard, caught: Exception) -> None:
+        """Tell why a source shard failed; go on after what is its own fault or that of its size."""
+        error = MemoryError(str(caught)) if is_thread_shortage(caught) else caught
+        kind = "" if isinstance(error, VqtokError) else f"{type(error).__name__}: "
+        reason = kind + (str(error) or "it came without a message")
+        with self._lock:
+            self._done.failures[shard.path] = reason
+        self._queue.failed(shard, reason)
+        if not isinstance(error, SourceError | MemoryError | torch.OutOfMemoryError):
+            raise caught
+
+
+def _wait_for(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(_POLL_SECONDS)

@@ -1,0 +1,184 @@
+"""The way of one source shard into the store, whoever asks for it.
+
+    read ──▶ decode ──▶ encode ──▶ write
+    samples  pixels     tokens     a committed part
+
+Each stage works while the others do: batches are read and decoded in a thread of their own, some of them ahead, and
+handed to the encoder there; this thread takes the tokens, and writes.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.config import Config
+from pipeline.errors import SourceError
+from pipeline.files import Files
+from pipeline.jobs.work.machine import Machine
+from pipeline.jobs.work.stages import Stages
+from pipeline.models.batch_encoder import Encoding
+from pipeline.overlap import prefetch
+from pipeline.records import Reject, SourceShard
+from pipeline.source.batches import ImageBatch, image_batches
+from pipeline.source.containers.container import ShardReader
+from pipeline.source.images.memory import memory_errors
+from pipeline.source.images.transform import ImageTransform
+from pipeline.source.reading import Opener
+from pipeline.source.selection import Selection
+from pipeline.source.shards.opening import refuse_changed, shard_name
+from pipeline.store.schema.birth import Birth
+from pipeline.store.schema.commits import CommitRecord, commonest_reasons
+from pipeline.store.types import Array
+from pipeline.store.writing.writer import EncodedShard, commit_part
+from pipeline.threads import one_thread
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the source shards of a job have in common: how they become parts, of which store, on which machine."""
+
+    config: Config
+    store: Files
+    birth: Birth
+    machine: Machine
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """Set when the process is to end: what is in work is dropped then, unless it is being written."""
+
+    @cached_property
+    def selection(self) -> Selection:
+        """What is taken of a sample."""
+        return Selection(self.config.source)
+
+    @cached_property
+    def transform(self) -> ImageTransform:
+        """How its image becomes pixels."""
+        return ImageTransform(self.config.image)
+
+
+@dataclass
+class _Rows:
+    """What has come of a source shard so far."""
+
+    tokens: list[Array]
+    fields: dict[str, list[bytes | None]]
+    keys: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+    @property
+    def seen(self) -> int:
+        return len(self.keys) + len(self.rejects)
+
+    def add(self, batch: ImageBatch) -> None:
+        self.rejects += batch.rejects
+        for row in batch.rows:
+            self.keys.append(row.key)
+            self.labels.append(row.label)
+            for name, values in self.fields.items():
+                values.append(row.fields[name])
+
+
+def tokenize_shard(
+    shard: SourceShard,
+    work: Work,
+    progress: Callable[[SourceShard, int, int], None] = lambda shard, images, bytes_read: None,
+    when_read: Callable[[], None] = lambda: None,
+) -> CommitRecord:
+    """One source shard into a committed part; the commit that counts, which is another attempt's if that was first.
+
+    Args:
+        progress: called after every batch, with the images done and the bytes read.
+        when_read: called in another thread when nothing is left to read, while the last batches are encoded.
+
+    Raises SourceError for one that cannot be read to its end as planned, or that rejects more than
+    `tokenize.max_reject_rate`; MemoryError or RuntimeError when the machine fails; OSError when the store does;
+    Stopped when `work.stopped` is set before it is written.
+    """
+    encoded = encode_shard(shard, work, progress, when_read)
+    machine = work.machine
+    with machine.turns.writing, machine.watch.doing(lambda: f"write {shard.path}", shard):
+        return commit_part(work.store, work.birth, encoded)
+
+
+def encode_shard(
+    shard: SourceShard,
+    work: Work,
+    progress: Callable[[SourceShard, int, int], None] = lambda shard, images, bytes_read: None,
+    when_read: Callable[[], None] = lambda: None,
+) -> EncodedShard:
+    """All stages but the last: what a source shard brings into the store. As `tokenize_shard`."""
+    began, stages = time.monotonic(), Stages(shard, work.machine.watch)
+    opener = Opener(work.config.source)
+    reader = opener.open(shard)
+    begun = _begin_to_encode(shard, reader, work, stages, when_read)
+    rows = _no_rows(work)
+    with contextlib.closing(prefetch(begun, work.machine.batches_ahead, opener.stop, work.stopped)) as batches:
+        for batch, encoding in batches:
+            if encoding is not None:
+                rows.tokens.append(_tokens_of(encoding, stages, rows.seen).astype(work.birth.token_dtype))
+            rows.add(batch)
+            progress(shard, rows.seen, reader.bytes)
+    _check_reject_rate(shard, rows, work.config.tokenize.max_reject_rate)
+    return EncodedShard(
+        part=shard.part,
+        sources=reader.sources(),
+        tokens=np.concatenate(rows.tokens),
+        keys=rows.keys,
+        labels=rows.labels,
+        fields=rows.fields,
+        rejects=rows.rejects,
+        ignored=reader.ignored,
+        execution=work.machine.execution,
+        seconds={**stages.seconds, "wall": round(work.machine.turns.occupied(began), 3)},
+        counts=stages.counts,
+        threads=work.machine.threads,
+    )
+
+
+def _begin_to_encode(
+    shard: SourceShard, reader: ShardReader, work: Work, stages: Stages, when_read: Callable[[], None]
+) -> Iterator[tuple[ImageBatch, Encoding | None]]:
+    """Each batch, and its tokens in the making; None where it holds rejects alone. Runs in a thread of its own."""
+    one_thread()
+    machine = work.machine
+    try:
+        batches = image_batches(
+            stages.read.over(reader),
+            work.selection,
+            work.transform,
+            work.config.tokenize.batch_size,
+            machine.decoders,
+            machine.threads["decode"],
+            stages.decode.timed,
+        )
+        for batch in batches:
+            rows = len(batch.rows)
+            yield batch, machine.encoder.submit(batch.img_B3HW, rows) if rows else None
+        refuse_changed(shard, reader.bytes)
+    finally:
+        when_read()
+
+
+def _tokens_of(encoding: Encoding, stages: Stages, done: int) -> Array:
+    with memory_errors(), stages.encode.watched(f"the batch behind image {done}"):
+        tokens, seconds = encoding.result()
+    stages.encode.add(seconds, len(tokens))
+    return tokens
+
+
+def _no_rows(work: Work) -> _Rows:
+    tokens = np.empty((0, work.birth.geometry.num_tokens), work.birth.token_dtype)
+    return _Rows([tokens], {name: [] for name in work.config.source.keep})
+
+
+def _check_reject_rate(shard: SourceShard, rows: _Rows, limit: float) -> None:
+    if rows.seen and len(rows.rejects) / rows.seen > limit:
+        raise SourceError(
+            f"{shard_name(shard)}: {len(rows.rejects)} of {rows.seen} samples rejected, more than "
+            f"tokenize.max_reject_rate = {limit}: {commonest_reasons(reject.reason for reject in rows.rejects)}"
+        )

@@ -1,0 +1,102 @@
+"""The stages of one source shard: how long each was busy, with how much, and what it is at."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from pipeline.jobs.work.watch import Watch
+from pipeline.records import SourceShard
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Sequence[Any])
+
+
+class Stage:
+    """One stage of one source shard. Any thread may work in it.
+
+    Args:
+        clock: what its busy seconds are counted by: CPU time of a thread where stages share cores.
+    """
+
+    def __init__(self, name: str, shard: SourceShard, watch: Watch, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._shard = shard
+        self._watch = watch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seconds = 0.0
+        self._count = 0
+
+    @property
+    def seconds(self) -> float:
+        """Busy seconds, summed over threads."""
+        with self._lock:
+            return round(self._seconds, 6)
+
+    @property
+    def count(self) -> int:
+        """Samples that have been through it."""
+        with self._lock:
+            return self._count
+
+    def add(self, seconds: float, count: int) -> None:
+        """Count work that was measured elsewhere."""
+        with self._lock:
+            self._seconds += seconds
+            self._count += count
+
+    @contextlib.contextmanager
+    def watched(self, what: str = "") -> Iterator[None]:
+        """A step that ought to end. Its seconds do not count: it may be a wait for others."""
+        with self._watch.doing(lambda: f"{self._name} {self._shard.path}{what and f': {what}'}", self._shard):
+            yield
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """`items`, one sample each; the time that it takes to get at them is that of the stage."""
+        iterator = iter(items)
+        try:
+            while True:
+                started = self._clock()
+                with self.watched():
+                    item = next(iterator, None)
+                self.add(self._clock() - started, item is not None)
+                if item is None:
+                    return
+                yield item
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    def timed(self, function: Callable[[S], T]) -> Callable[[S], T]:
+        """`function` of some samples; the time that it takes is that of the stage."""
+
+        def work(samples: S) -> T:
+            started = self._clock()
+            try:
+                with self.watched(repr(samples)):
+                    return function(samples)
+            finally:
+                self.add(self._clock() - started, len(samples))
+
+        return work
+
+
+class Stages:
+    """Those that a source shard goes through before it is written."""
+
+    def __init__(self, shard: SourceShard, watch: Watch) -> None:
+        self.read = Stage("read", shard, watch, time.perf_counter)
+        self.decode = Stage("decode", shard, watch, time.thread_time)
+        self.encode = Stage("encode", shard, watch, time.perf_counter)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Busy seconds by stage, for the commit record."""
+        return {"read": self.read.seconds, "decode": self.decode.seconds, "encode": self.encode.seconds}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples by stage, for the commit record."""
+        return {"read": self.read.count, "decode": self.decode.count, "encode": self.encode.count}
