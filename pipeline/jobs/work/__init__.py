@@ -1,7 +1,10 @@
-"""What turns source shards into encoded parts, in one process or many, whatever command it is for.
+"""What turns source shards into committed parts, in one process or many, whatever command it is for.
 
-handout ─▶ decoding ─▶ encoding          which source shard is next, its pixels, its tokens
-timing, watch, progress                  how long each stage was busy, whether one hangs, how far all are
+shard                                    the way of one source shard: read, decode, encode, write
+machine, stages, watch                   what it is done with; how long each stage was busy, whether one hangs
+lanes                                    several source shards at once, one behind the other
+shard_queue, claim_queue, failures       what hands them out, what is claimed by whom, why one stays pending
 execution, precision                     how tokens are made, and whether the processor is made for it
-launch, siblings, starting, result       several processes of one command, and what they tell each other
+launch, siblings, starting               several processes of one command, and what they tell each other
+progress, result                         how far all are, and what came of it
 """
