@@ -16,6 +16,17 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 
+
+def sampled(first: object, *rest: object) -> list[Any]:
+    """Parameters of a test: the first one in every run, the rest among the slow ones."""
+    return [first, *(pytest.param(*values(value), marks=pytest.mark.slow) for value in rest)]
+
+
+def values(parameter: object) -> tuple[Any, ...]:
+    """A parameter as the values that it consists of."""
+    return parameter if isinstance(parameter, tuple) else (parameter,)
+
+
 Members = Sequence[tuple[str, bytes]] | Mapping[str, bytes]
 
 

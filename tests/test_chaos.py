@@ -108,6 +108,7 @@ def test_a_torn_write_leaves_half_of_the_bytes(setting: Setting, trial: Trial) -
 # --- the kills ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_kind_of_step_loses_nothing(setting: Setting, tmp_path: Path) -> None:
     kinds = first_kinds(setting)
     assert len(kinds) >= 40

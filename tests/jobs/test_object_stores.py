@@ -146,7 +146,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if place > 1 else []) for place, name in enumerate(FAULTS)]
+    "name", [pytest.param(name, marks=pytest.mark.slow if place > 0 else []) for place, name in enumerate(FAULTS)]
 )
 def test_a_bad_network_changes_nothing(name: str, remote: Job, s3: S3, proxy: Proxy, finished: Job) -> None:
     proxy.faults = FAULTS[name]
@@ -161,11 +161,11 @@ STEPS = {
     "/store.json": "",
     "/codebook/c/": "",
     "/tokens.zarr/zarr.json": "",
-    "/claims/": "after",
+    "/claims/": "",
     "/tokens/zarr.json": "",
     "/tokens/c/": "before",
     "/rejects/": "",
-    "/commits/": "before after",
+    "/commits/": "after",
     "/manifest.json": "",
 }
 """Kinds of writes, and the moments of each that the short run tries."""

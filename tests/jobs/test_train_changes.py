@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fixtures_store import good_samples, save_tiny_tokenizer, vqtok, write_shard
 from fixtures_training import TrainingJob, edit_birth
-from support import file_system
+from support import file_system, sampled
 
 from pipeline.config import TrainConfig
 from pipeline.errors import TokenizerError, TrainingDiverged
@@ -35,11 +35,11 @@ ALLOW = "--allow-change goes on from step 18 and writes the change into train.js
 
 @pytest.mark.parametrize(
     "override",
-    [
-        *("train.steps=30", "train.steps=18", "train.learning_rate=0.5", "train.workers=3"),
+    sampled(
+        *("train.workers=3", "train.steps=30", "train.steps=18", "train.learning_rate=0.5"),
         *("train.checkpoint_every=5", "train.log_every=1", "train.evaluate_every=1"),
         *("source.label=null", "source.keep=txt", "source.allow_unterminated=true"),
-    ],
+    ),
 )
 def test_what_changes_nothing_about_the_past_may_change(override: str, halted: TrainingJob) -> None:
     assert find_result(halted.config(override)) is None
@@ -119,6 +119,7 @@ def test_the_same_files_elsewhere_are_the_same_and_others_are_not(halted: Traini
         assert find_result(job.config(), allow_change=True) is None
 
 
+@pytest.mark.slow
 def test_more_steps_at_another_rate_go_on_from_the_last_checkpoint(finished_training: TrainingJob) -> None:
     finished_training.write(steps=36, learning_rate=0.002, checkpoint_every=5, log_every=1)
     done = finished_training.run()
@@ -286,12 +287,12 @@ def test_only_a_folder_with_the_name_of_a_step_is_a_checkpoint(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("name", "damage", "reason"),
-    [
+    sampled(
         ("optimizer.bin", lambda data: data[:500], r"optimizer\.bin has 500 bytes, [\d,]+ were written"),
         ("model.safetensors", lambda data: data[:-1] + b"!", r"model\.safetensors holds other bytes than were written"),
         ("random_states_0.pkl", None, r"random_states_0\.pkl: No such file or directory"),
         ("contents.json", lambda data: bytes(len(data)), r"contents\.json cannot be read"),
-    ],
+    ),
 )
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     name: str, damage: Any, reason: str, finished_training: TrainingJob, trained: TrainingJob
@@ -338,6 +339,7 @@ def test_a_torn_tail_of_the_metrics_is_cut_off(tail: bytes, tmp_path: Path) -> N
     assert (tmp_path / "metrics.jsonl").read_bytes() == lines
 
 
+@pytest.mark.slow
 def test_figures_lost_in_a_power_cut_are_taken_again(finished_training: TrainingJob, trained: TrainingJob) -> None:
     edit_birth(finished_training, lambda birth: birth.update(result=None))
     metrics = finished_training.tokenizer / "metrics.jsonl"
@@ -368,13 +370,13 @@ def fill(disk: Path, but: int) -> None:
 
 @pytest.mark.parametrize(
     ("free", "message", "checkpoints"),
-    [
+    sampled(
+        (76 << 10, "tokenizer: cannot be written: No space left on device; ", [18, 24]),
         (0, "tokenizer: cannot be written: No space left on device; ", [18]),
         # Which file does not fit, and so what its library calls it, depends on sizes that versions change.
         (8 << 10, r"(cannot be written: no space is left \(\w+Error: |No space left on device; )", [18]),
         (24 << 10, r"step-000024: the checkpoint cannot be written: no space is left \(\w+Error: ", [18]),
-        (76 << 10, "tokenizer: cannot be written: No space left on device; ", [18, 24]),
-    ],
+    ),
 )
 def test_a_full_disk_ends_in_one_message_and_keeps_the_checkpoint_before(
     free: int, message: str, checkpoints: list[int], halted: TrainingJob, trained: TrainingJob, small_disk: Path

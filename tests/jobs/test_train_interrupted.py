@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fixtures_store import Child, Done, Halt, cold, wait_for
 from fixtures_training import TrainingJob
+from support import sampled
 
 pytest_plugins = ["fixtures_store", "fixtures_training"]
 
@@ -39,7 +40,7 @@ def assert_goes_on(job: TrainingJob, trained: TrainingJob, step: int) -> None:
     assert job.lines("held-out") == trained.lines("held-out")
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("name", sampled("SIGUSR1", "SIGTERM", "SIGINT", "SIGHUP"))
 def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_bits(
     name: str, untrained: TrainingJob, trained: TrainingJob
 ) -> None:
@@ -68,7 +69,7 @@ def processes_of(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("number", sampled(signal.SIGTERM, signal.SIGINT))
 def test_worker_processes_go_quietly_with_their_parent(
     number: int, untrained: TrainingJob, trained: TrainingJob
 ) -> None:
@@ -118,7 +119,7 @@ def test_a_second_signal_ends_at_once(untrained: TrainingJob) -> None:
     assert re.search("vqtok: SIGINT: ended at once; the same command goes on from the newest checkpoint", done.err)
 
 
-@pytest.mark.parametrize("fragment", ["job.yaml", "heldout.tar", ".lock"])
+@pytest.mark.parametrize("fragment", sampled("heldout.tar", "job.yaml", ".lock"))
 def test_a_signal_before_the_first_step_ends_at_once(fragment: str, untrained: TrainingJob) -> None:
     done = untrained.start(halt=Halt("open", fragment, 1, signal.SIGTERM)).wait()
     assert done.status in (143, -signal.SIGTERM), done.err
@@ -161,6 +162,7 @@ def start_two(job: TrainingJob, *halts: Halt) -> list[Child]:
     return [job.start(environment=place, halt=halts if rank else ()) for rank, place in enumerate(places)]
 
 
+@pytest.mark.slow
 def test_all_ranks_save_the_same_step_when_one_is_told_to_stop(images: Path, tmp_path: Path) -> None:
     jobs = [TrainingJob(tmp_path / name, images).write(batch_size=2) for name in ("straight", "stopped")]
     straight, stopped = jobs

@@ -97,6 +97,7 @@ def test_every_row_comes_once_in_another_order_each_epoch(store: TokenStore, wor
     assert orders[0] != orders[1]
 
 
+@pytest.mark.slow
 def test_spawned_workers_read_it(store: TokenStore) -> None:
     dataset = TokenDataset(store, range(3, 90))
     check(store, batches_of(dataset, shuffle=True, num_workers=1, multiprocessing_context="spawn"), range(3, 90))

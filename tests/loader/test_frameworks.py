@@ -12,6 +12,7 @@ import pytest
 from accelerate.data_loader import IterableDatasetShard
 from accelerate.utils import concatenate
 from fixtures_store import cold, store_of_rows
+from support import sampled
 
 from pipeline.errors import StoreError
 from pipeline.loader import TokenBatch, TokenLoader
@@ -129,6 +130,7 @@ def test_the_state_of_a_worker_is_refused_by_the_loader(store: TokenStore) -> No
 # --- Accelerate -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_accelerate_on_two_processes(path: Path, tmp_path: Path) -> None:
     """Every remainder; then what is delivered from a checkpoint in the middle of the second epoch on."""
     on_two_ranks("loops_accelerate.py", path, tmp_path)
@@ -164,7 +166,7 @@ def fit(ranks: int, *arguments: object) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("handed", "checkpoints"), [("itself", [3, 17, 34]), ("stateful", [3, 20])])
+@pytest.mark.parametrize(("handed", "checkpoints"), sampled(("stateful", [3, 20]), ("itself", [3, 17, 34])))
 def test_lightning_goes_on_in_the_middle_of_an_epoch(
     path: Path, tmp_path: Path, handed: str, checkpoints: list[int]
 ) -> None:

@@ -159,7 +159,7 @@ def test_a_state_taken_after_the_last_batch_goes_on_with_the_next_epoch(store: T
     assert sorted(keys_of(list(resumed))) == sorted(store.keys)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_any_interruptions_at_any_world_sizes_lose_and_double_nothing(store: TokenStore, data: st.DataObject) -> None:
     state = TokenLoader(store, seed=9).state_dict()

@@ -15,6 +15,7 @@ import torch
 from fixtures_store import store_of_rows, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import sampled
 from torch.utils.data import DataLoader
 
 from pipeline.errors import StoreError, TokenizerError
@@ -185,7 +186,7 @@ def test_resuming_at_the_same_size_goes_on_with_the_same_batches(stores: list[To
         assert rows_of([*begun, *steps_of(resumed, 30 - steps)]) == rows_of(whole)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_any_interruptions_at_any_world_sizes_lose_and_double_nothing(
     stores: list[TokenStore], data: st.DataObject
@@ -283,7 +284,7 @@ def test_workers_change_nothing(stores: list[TokenStore], workers: int) -> None:
     assert rows_of(list(DataLoader(loader, batch_size=None, num_workers=workers))) == expected[40:]
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("start_method", sampled("fork", "spawn"))
 def test_workers_that_stay_go_on_with_the_next_epoch_and_notice_a_state(
     stores: list[TokenStore], start_method: str
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from fixtures_s3 import S3, Proxy
 from fixtures_store import all_files, store_of_rows
+from support import sampled
 
 from pipeline.errors import CorruptStore, VqtokError
 from pipeline.files import files_at
@@ -55,7 +56,7 @@ def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.file"))
 
 
-@pytest.mark.parametrize("cached", [False, True], ids=["through zarr", "through a cache"])
+@pytest.mark.parametrize("cached", sampled(True, False))
 def test_batches_are_those_of_the_local_store(local: Path, bucket_url: str, tmp_path: Path, cached: bool) -> None:
     cache = PartCache(tmp_path / "cache", 1 << 20) if cached else None
     far = TokenStore(upload(local, bucket_url), cache=cache)
@@ -132,6 +133,7 @@ def test_an_object_that_is_not_what_was_committed_is_refused(local: Path, bucket
     assert threading.active_count() < 40
 
 
+@pytest.mark.slow
 def test_spawned_workers_share_the_cache(local: Path, bucket_url: str, tmp_path: Path, s3: S3) -> None:
     store = TokenStore(upload(local, bucket_url), cache=PartCache(tmp_path / "cache", 1 << 20))
     loader = TokenLoader(store, batch_size=50)

@@ -34,6 +34,7 @@ def guest() -> VqganTokenizer:
     return VqganTokenizer(model, layout_named("quadrants"), Normalization(), "digest")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_it_says_so() -> None:
     done = bench()

@@ -127,6 +127,7 @@ def test_other_rows_than_asked_for_are_found(pattern: Pattern, tmp_path: Path) -
     assert count(Disobedient(), tmp_path, pattern).problem == "delivers other rows than asked for"
 
 
+@pytest.mark.slow
 def test_the_script_measures_and_writes_its_section(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Benchmarks\n\nabove\n\n{START}\nold\n{END}\n\nbelow\n")
@@ -142,6 +143,7 @@ def test_the_script_measures_and_writes_its_section(tmp_path: Path) -> None:
     assert f'make bench-loader ARGS="--rows 1100 --tokens {TOKENS}' in section
 
 
+@pytest.mark.slow
 def test_a_loader_that_drops_a_row_makes_the_run_fail(tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     done = bench("--only", "memmap", "--workers", "0", "--also", "faulty:Dropping", path=tmp_path)
@@ -151,6 +153,7 @@ def test_a_loader_that_drops_a_row_makes_the_run_fail(tmp_path: Path) -> None:
     assert "memmap in blocks: " not in done.err
 
 
+@pytest.mark.slow
 def test_the_store_of_many_parts_is_opened() -> None:
     done = bench("--only", "opening", "--parts", "5", "--rounds", "1")
     assert done.status == 0, done.err

@@ -58,6 +58,7 @@ def bench(*arguments: str | Path) -> Done:
     return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": str(ROOT)}, timeout_s=280)
 
 
+@pytest.mark.slow
 def test_the_script_measures_and_writes_its_section(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {f"{n}.jpg": jpeg(40 + n, 50) for n in range(5)})
     page = tmp_path / "page.md"
@@ -94,6 +95,7 @@ def test_growth_is_measured() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_source_without_photographs_is_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"0.png": encoded(Image.new("RGB", (8, 8)), "PNG")})
     done = bench("--quick", "--source", tmp_path / "a.tar")

@@ -86,6 +86,7 @@ def start_task(scontrol: Path, task: int, **variables: str) -> "subprocess.Popen
     return start("slurm_array.sbatch", folder=scontrol.parent, **variables)
 
 
+@pytest.mark.slow
 def test_a_killed_array_task_asks_for_another_turn_and_nothing_is_lost(
     scontrol: Path, tmp_path: Path, long_collection: Path, tokenizer_folder: Path
 ) -> None:

@@ -125,6 +125,7 @@ def test_it_learns_and_draws_a_picture(finished: Job, tmp_path: Path) -> None:
         assert len(picture.getcolors(100_000) or []) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renames", [2, 3])
 def test_a_killed_run_resumes_to_the_same_figures(finished: Job, tmp_path: Path, renames: int) -> None:
     """Killed before a checkpoint is renamed into place: its line of figures is there already, and comes again."""
@@ -142,6 +143,7 @@ def test_a_killed_run_resumes_to_the_same_figures(finished: Job, tmp_path: Path,
     assert len(metrics(output)) == 6
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(finished: Job, tmp_path: Path) -> None:
     command = ["--config", finished.file, "--output", tmp_path / "ar", "--steps", "2", "--no-sample"]
     trained(*command, folder=tmp_path)
@@ -201,6 +203,7 @@ def steps_of(folder: Path, kind: str = "train") -> list[list[str]]:
     return [(folder / f"{kind}-{rank}").read_text().splitlines() for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launch", [as_two_ranks, pytest.param(under_torchrun, marks=pytest.mark.slow)])
 def test_two_processes_see_every_row_once_and_learn_what_one_does(
     random_store: Path, tmp_path: Path, launch: Callable[..., list[int]]
@@ -217,6 +220,7 @@ def test_two_processes_see_every_row_once_and_learn_what_one_does(
     assert {name: two[name] for name in BITS} == pytest.approx({name: one[name] for name in BITS}, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launch", [as_two_ranks, pytest.param(under_torchrun, marks=pytest.mark.slow)])
 def test_two_processes_that_are_killed_resume_and_count_every_row_once(
     random_store: Path, tmp_path: Path, launch: Callable[..., list[int]]
@@ -282,6 +286,7 @@ def test_bad_input_gives_one_message(finished: Job, random_store: Path, tmp_path
     assert sorted(finished.tokenizer.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_other_settings_and_damaged_files_do_not_resume(random_store: Path, tmp_path: Path) -> None:
     output = tmp_path / "ar"
     command = ["--store", random_store, "--output", output, "--steps", "2", "--no-sample"]
@@ -295,11 +300,13 @@ def test_other_settings_and_damaged_files_do_not_resume(random_store: Path, tmp_
     trained(*command, "--lr", "0.5", folder=tmp_path)  # nothing is lost
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_so(random_store: Path, tmp_path: Path) -> None:
     command = ["--store", random_store, "--output", tmp_path / "ar", "--no-sample", "--warmup", "0"]
     assert "choose --lr below 1e+30" in refused(*command, "--lr", "1e30", folder=tmp_path, status=1)
 
 
+@pytest.mark.slow
 def test_a_layout_that_cannot_be_decoded_costs_only_the_picture(
     collection: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> None:

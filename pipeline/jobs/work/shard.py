@@ -22,7 +22,7 @@ from pipeline.files import Files
 from pipeline.jobs.work.machine import Machine
 from pipeline.jobs.work.stages import Stages
 from pipeline.models.batch_encoder import Encoding
-from pipeline.overlap import prefetch
+from pipeline.overlap import Stopped, prefetch
 from pipeline.records import Reject, SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.containers.container import ShardReader
@@ -102,6 +102,8 @@ def tokenize_shard(
     encoded = encode_shard(shard, work, progress, when_read)
     machine = work.machine
     with machine.turns.writing, machine.watch.doing(lambda: f"write {shard.path}", shard):
+        if work.stopped.is_set():
+            raise Stopped
         return commit_part(work.store, work.birth, encoded)
 
 

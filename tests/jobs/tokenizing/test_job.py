@@ -616,7 +616,7 @@ def test_too_many_rejects_fail_the_source_shard_with_the_commonest_reasons(job: 
     [
         (700, "[16, 24]", "", "store.json"),
         (1320, "[16, 24]", "store.json", "tokens.zarr/zarr.json"),
-        (2000, "64", "tokens.zarr/zarr.json", "commits"),  # 256 tokens for each of 20 images
+        (2000, "64", "tokens.zarr/zarr.json", "commits/train-0000-*"),  # 256 tokens for each of 20 images
         (3000, "[16, 24]", "rejects", "commits/*"),
     ],
     ids=["birth", "hierarchy", "part", "commit"],

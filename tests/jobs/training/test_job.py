@@ -264,6 +264,7 @@ def test_a_folder_that_cannot_be_written(data: Path, tmp_path: Path) -> None:
 # --- resume --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(data: Path, trained: train.TrainSummary, tmp_path: Path) -> None:
     config = configuration(data, tmp_path)
     with training(config) as processes:

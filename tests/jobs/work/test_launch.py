@@ -87,6 +87,7 @@ def test_every_process_finds_its_rank_and_sigterm_reaches_them_all(job: Job) -> 
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
 
 
+@pytest.mark.slow
 def test_what_else_is_called_pipeline_is_not_run(job: Job, tmp_path: Path) -> None:
     """`python -m pipeline` would run it, and its success would pass for ours."""
     (tmp_path / "pipeline.py").write_text("print('another program')")

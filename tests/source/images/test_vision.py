@@ -1,5 +1,6 @@
 """torchvision without torch's compiler, until somebody wants that."""
 
+import pytest
 from fixtures_store import COLLECTION, Job, cold_python
 
 pytest_plugins = ["fixtures_store"]
@@ -37,6 +38,7 @@ def test_tokenizing_loads_no_compiler_and_whoever_wants_it_has_it(job: Job) -> N
     assert len(job.commits) == len(COLLECTION)
 
 
+@pytest.mark.slow
 def test_an_import_that_wants_more_of_the_compiler_gets_it() -> None:
     done = cold_python(WANTED_MEANWHILE)
     assert done.out == "True torch._dynamo.config\n", done.err
