@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -180,7 +180,7 @@ class TokenizeConfig(Section):
 
 
 class LoaderConfig(Section):
-    """Defaults of `TokenLoader` for readers that start from the same file."""
+    """What `TokenLoader.from_config` takes from the file; the names are those of TokenLoader's arguments."""
 
     batch_size: Annotated[int, Field(ge=1)] = 256
     """Samples per batch and process."""
@@ -188,6 +188,10 @@ class LoaderConfig(Section):
     """Whether every epoch has an order of its own; else the order of the store."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the shuffled orders."""
+    remainder: Literal["uneven", "drop", "pad"] = "uneven"
+    """What becomes of samples that do not fill a batch in every process."""
+    parts_at_a_time: Annotated[int, Field(ge=0)] = 0
+    """Shuffle only among so many parts at a time, where a local cache does not hold the whole store; 0: among all."""
 
 
 class Config(Section):
@@ -198,6 +202,14 @@ class Config(Section):
     tokenizer: TokenizerConfig
     tokenize: TokenizeConfig
     train: TrainConfig = TrainConfig()
+    loader: LoaderConfig = LoaderConfig()
+
+
+class ReaderConfig(Section):
+    """The sections that a reader of the store needs. It may run where neither the images nor the environment
+    variables that name them are."""
+
+    tokenize: TokenizeConfig
     loader: LoaderConfig = LoaderConfig()
 
 
@@ -225,6 +237,37 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     Raises ConfigError naming the file, the field, the value and what would be right.
     """
+    return _load(Config, path, overrides)
+
+
+def load_reader_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ReaderConfig:
+    """Read only what a reader of the store needs, by the rules of `load_config`; the other sections may say anything.
+
+    Raises ConfigError naming the file, the field, the value and what would be right.
+    """
+    return _load(ReaderConfig, path, overrides)
+
+
+_Model = TypeVar("_Model", Config, ReaderConfig)
+
+
+def _load(model: type[_Model], path: str | os.PathLike[str], overrides: Sequence[str]) -> _Model:
+    tree = _read_tree(path)
+    for override in overrides:
+        _apply_override(tree, override)
+    # An unknown section stays, to be refused.
+    tree = {name: keys for name, keys in tree.items() if name in model.model_fields or name not in Config.model_fields}
+    tree = _expand_variables(tree, str(path))
+    if Path(path).is_file():  # a pipe has no name that means anything
+        _name_places(tree, Path(path).stem, model)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(detail, str(path)) for detail in error.errors())) from None
+
+
+def _read_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The sections of a YAML file as they are written."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         tree = yaml.safe_load(text)
@@ -237,25 +280,18 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds no sections; see {examples()}/sample.yaml")
     # A section whose keys are all commented out reads as null.
-    tree = {name: {} if section is None else section for name, section in tree.items()}
-    for override in overrides:
-        _apply_override(tree, override)
-    tree = _expand_variables(tree, str(path))
-    if Path(path).is_file():  # a pipe has no name that means anything
-        _name_places(tree, Path(path).stem)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(detail, str(path)) for detail in error.errors())) from None
+    return {name: {} if section is None else section for name, section in tree.items()}
 
 
 _PLACES = (("tokenizer", "path", "tokenizer"), ("tokenize", "store", "store"))
 """Section and key of each folder that a run has for itself, and its name in there."""
 
 
-def _name_places(tree: dict[str, Any], run: str) -> None:
+def _name_places(tree: dict[str, Any], run: str, model: type[BaseModel]) -> None:
     """Fill in the folders of a run where the file leaves them open."""
     for section, key, folder in _PLACES:
+        if section not in model.model_fields:
+            continue
         keys = tree.setdefault(section, {})
         if isinstance(keys, dict) and keys.get(key) is None:
             keys[key] = f"runs/{run}/{folder}"
@@ -289,7 +325,9 @@ def _expand_variables(node: Any, file: str) -> Any:
         name, default = match.groups()
         value = os.environ.get(name)
         if value is None and default is None:
-            raise ConfigError(f"{file}: the environment variable {name} is not set; export it or use --set")
+            raise ConfigError(
+                f"{file}: the environment variable {name} is not set; export it or use --set (in Python: set=[...])"
+            )
         return value or default or ""
 
     if isinstance(node, dict):

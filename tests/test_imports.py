@@ -1,6 +1,7 @@
 """Imports point down, and what should answer at once imports neither torch nor Zarr."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -90,6 +91,11 @@ def test_light_commands_answer_in_under_a_second(reported: Job, name: str) -> No
 def test_light_modules_import_no_torch(module: str) -> None:
     done = cold_python(f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])")
     assert (done.out, done.err) == ("[]\n", "")
+
+
+def test_only_the_command_line_knows_click() -> None:
+    click = re.compile(r"^\s*(import|from) click\b", re.MULTILINE)
+    assert [file.name for file in (ROOT / "pipeline").rglob("*.py") if click.search(file.read_text())] == ["cli.py"]
 
 
 @pytest.mark.parametrize(

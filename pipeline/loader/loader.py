@@ -4,13 +4,16 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.errors import StoreError
+from pipeline.config import load_reader_config
+from pipeline.errors import StoreError, VqtokError
+from pipeline.files import is_url
 from pipeline.loader.order import Rows, Stage, cut, lanes
 from pipeline.loader.ordered import OrderedRows, in_batches
 from pipeline.store.arrays.row_array import Located
@@ -98,6 +101,37 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._loads = 0
         # Workers see it change: whether forked or spawned, and also those that stay for the next epoch.
         self._shared = torch.tensor([0, _NO_EPOCH, 0]).share_memory_()
+
+    @classmethod
+    def from_config(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        set: Sequence[str] = (),
+        store: TokenStore | None = None,
+        **options: Any,
+    ) -> "TokenLoader":
+        """The loader of a YAML configuration: its store is `tokenize.store`, its arguments those of section `loader`.
+
+            loader = TokenLoader.from_config("my.yaml", rank=rank, world_size=world_size)
+            store = loader.store
+
+        Other sections are not read: the images, and environment variables that name them, need not be there. Relative
+        paths are relative to the working folder, as they are for `vqtok`.
+
+        Args:
+            path: the YAML file.
+            set: overrides such as `loader.batch_size=64`, as `vqtok --set` takes them.
+            store: read this open store instead, such as one with a cache.
+            options: arguments of TokenLoader, which go before those of the file; rank and world_size are never in it.
+
+        Raises ConfigError naming the file, the field and what would be right; StoreError, IncompleteStore and
+        CorruptStore naming the file and the store; and what the constructor raises.
+        """
+        config = load_reader_config(path, set)
+        if store is None:
+            store = _open(config.tokenize.store, path)
+        return cls(store, **{**config.loader.model_dump(), **options})
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
@@ -271,6 +305,16 @@ class TokenLoader(IterableDataset[TokenBatch]):
         places = np.arange(self.batch_size)
         full = batch if count == self.batch_size else self.store.read(rows[places.clip(max=len(rows) - 1)])
         return replace(full, mask=torch.from_numpy(places < count))
+
+
+def _open(store: str, config: str | os.PathLike[str]) -> TokenStore:
+    """The store that a configuration names; errors name the configuration, too."""
+    try:
+        return TokenStore(store)
+    except VqtokError as error:
+        relative = not is_url(store) and not Path(store.removeprefix("file://")).expanduser().is_absolute()
+        hint = f"; the path is relative to the working folder, which is {Path.cwd()}" if relative else ""
+        raise type(error)(f"{config}: tokenize.store: {error}{hint}") from error
 
 
 def _failing(error: StoreError) -> Iterator[TokenBatch]:
