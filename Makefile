@@ -24,7 +24,7 @@ SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: .venv/installed ## make .venv with the locked versions
 
@@ -77,7 +77,7 @@ else
 	@$(BIN)/torchrun --standalone --nproc-per-node $(NPROC) scripts/train_ar.py --config $(CONFIG) $(ARGS)
 endif
 
-lint: setup ## ruff, the type checker, and the floors of the package
+lint: setup ## ruff, the type checker, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
