@@ -111,7 +111,10 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def sample(folder: Path) -> None:
-    """Make a sample data set of real photographs in FOLDER, without a download."""
+    """Make a sample data set of real photographs.
+
+    It comes into FOLDER, without a download.
+    """
     from pipeline.jobs.sampling import job
 
     click.echo(job.run(folder))
@@ -149,10 +152,10 @@ def train(config: Config, allow_change: bool, allow_slow: bool) -> None:
 @_allowances
 @_processes
 def tokenize(config: Config, dry_run: bool, processes: int, **options: bool) -> None:
-    """Write the tokens of a collection into a store; run it again to resume.
+    """Write the tokens of a collection into a store.
 
-    The same command runs under torchrun and accelerate launch, and any number of times side by side, on
-    one machine or on many that share the store.
+    Run it again to resume. The same command runs under torchrun and accelerate launch, and any number of
+    times side by side, on one machine or on many that share the store.
     """
     if dry_run:
         from pipeline.jobs.plan import make_plan
@@ -170,7 +173,10 @@ def tokenize(config: Config, dry_run: bool, processes: int, **options: bool) -> 
 @_allowances
 @_processes
 def run(config: Config, allow_change: bool, processes: int, **options: bool) -> None:
-    """All in one: train a tokenizer unless there is one, tokenize, report."""
+    """Train, tokenize and report, all in one.
+
+    It trains unless there is a finished tokenizer.
+    """
     from pipeline.jobs.tokenizing.checked import checked_plan
     from pipeline.jobs.tokenizing.command import tokenize_as_asked
     from pipeline.jobs.training import job as train_job
@@ -202,7 +208,7 @@ def run(config: Config, allow_change: bool, processes: int, **options: bool) -> 
 )
 @_as_json
 def status(config: Config, every_s: float | None, as_json: bool) -> None:
-    """Say how far a tokenization job is, from any terminal or host."""
+    """Say how far a job is, from any terminal or host."""
     from pipeline.jobs.status import job
     from pipeline.jobs.status import table as status_table
     from pipeline.jobs.terminal import fitted
@@ -260,9 +266,10 @@ def verify(config: Config, quick: bool, rate: float | None, as_json: bool) -> No
 @click.argument("key")
 @_as_json
 def show(store: str, key: str, as_json: bool) -> None:
-    """Print every sample with this KEY: its tokens and where it came from, or why it was rejected.
+    """Print every sample with this key.
 
-    STORE is the folder or URL of a token store. Write -- before a KEY that begins with a dash.
+    Of each its tokens and where it came from, or why it was rejected. STORE is the folder or URL of a token
+    store. Write -- before a KEY that begins with a dash.
     """
     from pipeline.jobs.showing import job
 
@@ -274,7 +281,11 @@ def show(store: str, key: str, as_json: bool) -> None:
 @_with_config
 @_as_json
 def clean(config: Config, as_json: bool) -> None:
-    """Delete what is provably lost: attempts at parts of which another attempt is committed."""
+    """Delete what interrupted jobs left behind.
+
+    A part is what one source shard becomes. An attempt to write one is deleted only when another attempt at it is
+    committed, so this is safe while jobs run.
+    """
     from pipeline.jobs import clean as job
 
     result = job.run(config)
@@ -284,7 +295,10 @@ def clean(config: Config, as_json: bool) -> None:
 @main.command()
 @_with_config
 def report(config: Config) -> None:
-    """Write report.html with figures and pictures of a finished store, and print the figures."""
+    """Write report.html for a finished store.
+
+    It has figures and pictures; the figures are printed, too.
+    """
     from pipeline.jobs.reporting import job
 
     click.echo(job.run(config))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_store import Job, good_samples, make_job, wait_for, write_shard
-from support import ROOT
+from support import ROOT, free_port
 
 from pipeline.claims import read_claims
 from pipeline.files import files_at
@@ -79,7 +79,7 @@ class Slurm:
         """Write the configuration and start the daemons; returns when both nodes are idle."""
         for name in ("munge", "state", "spool", "log"):
             (self.folder / name).mkdir(mode=0o755)
-        ports = [_free_port() for _ in range(3)]
+        ports = [free_port() for _ in range(3)]
         conf = _SLURM_CONF.format(folder=self.folder, host=self.host, ports=ports, user=_user())
         (self.folder / "slurm.conf").write_text(conf)
         (self.folder / "gres.conf").write_text(_GRES_CONF)
@@ -184,12 +184,6 @@ def _processes_of(node: str) -> set[int]:
                 if "slurmstepd" in Path(f"/proc/{parent}/cmdline").read_text():
                     found.add(parent)
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def _user() -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -94,6 +95,13 @@ def run_python(code: str, *arguments: object, timeout_s: float = 120, **environm
             process.kill()
     assert process.returncode == 0, errors
     return out
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return str(listening.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -76,8 +76,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         offsets: None where all stores have one codebook. `stack` gives the tokens of each codebook a range of their
             own, and stores of one codebook the same; or what to add to the tokens of each store.
         rows_per_epoch: end an iteration after so many rows of all ranks together, less what fills no batch on every
-            rank: 1000 with batches of 256 are 768, and the next iteration begins with the 769th row. Of stores of n_i rows the first is through after min(n_i / weight_i), all are after the maximum,
-            for weights of sum 1.
+            rank: 1000 in batches of 256 are 768, and the next iteration begins with row 769. Of stores of n_i rows
+            the first is through after min(n_i / weight_i), all are after the maximum, for weights of sum 1.
 
     Raises ValueError for senseless numbers; StoreError where codebooks differ and there are no offsets, where block
     lengths differ, or for a store that has a weight and no rows.

@@ -14,6 +14,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _SPAN = re.compile(r"`([^`\n]+)`")
+_KEY = re.compile(r"((?:source|image|tokenizer|train|tokenize)(?:\.[a-z_]+)+)(?=$|[=:])")
 _COMMAND = re.compile(r"(\w+=\S* )*(vqtok|make|pytest|python|torchrun|accelerate|pip|(\.venv|scripts)/\S+) ")
 
 
@@ -62,3 +63,9 @@ def blocks_of(text: str, page: str = "page.md") -> list[Block]:
 def commands_in_text(text: str) -> list[str]:
     """What is set in backquotes outside of fenced blocks and reads like a command, such as `make lint`."""
     return [span for span in _SPAN.findall(_BLOCK.sub("", text)) if _COMMAND.match(span)]
+
+
+def keys_in_text(text: str) -> list[str]:
+    """Keys of a configuration in backquotes outside of fenced blocks, such as `source.shards`; no file names."""
+    matches = [_KEY.match(span) for span in _SPAN.findall(_BLOCK.sub("", text)) if not span.endswith(".json")]
+    return [match[1] for match in matches if match]

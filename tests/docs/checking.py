@@ -18,12 +18,12 @@ from typing import get_args
 import click
 import yaml
 from accelerate.commands.launch import launch_command_parser
-from docs.blocks import Block
-from docs.commands import Command, commands_of, lines_of
 from pydantic import BaseModel
 from support import ROOT
 from torch.distributed.run import get_args_parser
 
+from docs.blocks import Block
+from docs.commands import Command, commands_of, lines_of
 from pipeline.cli import main
 from pipeline.config import Config
 
@@ -43,6 +43,11 @@ def command_problems(text: str) -> list[str]:
     return [problem for command in commands for problem in _command(command, whole=False)]
 
 
+def key_problems(name: str) -> list[str]:
+    """What is wrong with a configuration's `section.key`."""
+    return list(_key(name))
+
+
 def expanded(command: Command, folder: Path = ROOT) -> list[str]:
     """The lines of shell code that a make command would run. Raises ValueError for one that make refuses."""
     words = ["make", "-n", "--no-print-directory", *MADE, *command.words[1:]]
@@ -56,6 +61,7 @@ def started(command: Command) -> Command:
     """What torchrun or `accelerate launch` would start. Raises ValueError for options that they do not know."""
     torchrun = command.name == "torchrun"
     parser = get_args_parser() if torchrun else launch_command_parser()
+    parser.allow_abbrev = False
     err = io.StringIO()
     try:
         with contextlib.redirect_stderr(err):

@@ -16,7 +16,6 @@ from typing import Any
 from docs.blocks import Block, blocks_of, read_page
 from docs.checking import expanded, started
 from docs.commands import Command, commands_of, is_plain, lines_of
-
 from pipeline.cli import main
 
 PROGRAMS = Path(sys.executable).parent

@@ -1,18 +1,23 @@
 """Every page holds what it says: its blocks run, and what does not run names nothing that is not there."""
 
+import json
 import os
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
-from docs.blocks import PAGES, blocks_of, commands_in_text, read_page
-from docs.checking import command_problems, problems
+from fixtures_store import Child, store_of_rows
+from support import ROOT, free_port
+
+from docs.blocks import PAGES, blocks_of, commands_in_text, keys_in_text, read_page
+from docs.checking import command_problems, key_problems, problems
 from docs.running import run_page
-from fixtures_store import Child
-from support import ROOT
+from pipeline.world import end_process
 
 README = "README.md"
 RUN = [
@@ -43,25 +48,9 @@ SMALL: dict[str, dict[str, Any]] = {
 """What configs/sample.yaml says instead, for seconds instead of minutes."""
 
 
-def follow(folder: Path, page: str, small: bool) -> None:
-    """Do in a folder what a page says; the sample data set has a few crops of each photograph where `small`."""
-    os.chdir(folder)
-    if small:
-        from pipeline.jobs.sampling import job
-
-        job.PHOTOGRAPHS = tuple(photo.model_copy(update={"crops": 6}) for photo in job.PHOTOGRAPHS)
-    run_page(page, small)
-
-
-def followed(folder: Path, page: str, small: bool) -> Path:
-    """The folder after `follow` in a process of its own."""
-    done = Child(follow, folder, page, small, folder=folder.with_name(f"{folder.name}-output")).wait(250)
-    assert done.status == 0, done.out + done.err
-    return folder
-
-
 def clone(folder: Path) -> Path:
     """A working folder that looks like a clone of the repository after `make setup`, with a small configuration."""
+    folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "scripts"):
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").symlink_to(sys.prefix)
@@ -74,31 +63,73 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def after_readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What those have who have followed the README."""
-    return followed(clone(tmp_path_factory.mktemp("small")), README, small=True)
+def follow(folder: Path, small: bool) -> None:
+    """Do what the README says in a clone, then in copies of it what each other page says.
+
+    All in one process, for imports take longer than the rest. Prints how each page fails. The sample data set has a
+    few crops of each photograph where `small`.
+    """
+    if small:
+        from pipeline.jobs.sampling import job
+
+        job.PHOTOGRAPHS = tuple(photo.model_copy(update={"crops": 6}) for photo in job.PHOTOGRAPHS)
+    environment, failed = dict(os.environ), False
+    for page in RUN:
+        own = folder if page == README else folder.with_name(Path(page).stem)
+        if page != README:
+            shutil.copytree(folder, own, symlinks=True)
+        os.chdir(own)
+        try:
+            run_page(page, small)
+        except Exception:
+            traceback.print_exc()
+            failed = True
+        os.environ.clear()
+        os.environ.update(environment)
+    sys.exit(failed)
 
 
-@pytest.fixture(scope="module")
-def after_whole_readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, with the whole data set, and every process that the README starts."""
-    return followed(clone(tmp_path_factory.mktemp("whole")), README, small=False)
-
-
-@pytest.mark.parametrize("page", RUN)
-def test_the_blocks_of_a_page_run(after_readme: Path, tmp_path: Path, page: str) -> None:
-    """In processes of their own where that is quick; below, as they stand."""
-    if page != README:
-        followed(Path(shutil.copytree(after_readme, tmp_path / "clone", symlinks=True)), page, small=True)
+def test_the_blocks_of_all_pages_run(tmp_path: Path) -> None:
+    """Most of them in one process; below, as they stand."""
+    done = Child(follow, clone(tmp_path / "clone"), True, folder=tmp_path / "output").wait(280)
+    assert done.status == 0, done.err
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("page", RUN)
-def test_the_blocks_of_a_page_run_as_they_stand(after_whole_readme: Path, tmp_path: Path, page: str) -> None:
-    if page != README:
-        followed(Path(shutil.copytree(after_whole_readme, tmp_path / "clone", symlinks=True)), page, small=False)
+@pytest.mark.timeout(1800)
+def test_the_blocks_of_all_pages_run_as_they_stand(tmp_path: Path) -> None:
+    done = Child(follow, clone(tmp_path / "clone"), False, folder=tmp_path / "output").wait(1700)
+    assert done.status == 0, done.err
+
+
+def loop_of_the_loader_page(folder: Path, out: str) -> None:
+    """The first block of the page in a store's folder, and afterwards the rows of one more epoch."""
+    os.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(blocks_of(read_page("docs/loader.md"))[0].code, names)
+    rows = [row for batch in names["loader"] for row in batch.row.tolist()]
+    Path(f"{out}-{names['accelerator'].process_index}").write_text(json.dumps(rows))
+    end_process()
+
+
+def test_the_loop_of_the_loader_page_shares_the_rows_between_two_ranks_on_cpus(tmp_path: Path) -> None:
+    """Under the variables that torchrun sets."""
+    table = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+    store_of_rows(tmp_path / "runs/sample/store", [400, 331], table=table)
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    ranks = [
+        Child(
+            loop_of_the_loader_page,
+            tmp_path,
+            str(tmp_path / "rows"),
+            folder=tmp_path / "output",
+            environment={**world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [rank.wait().status for rank in ranks] == [0, 0]
+    first, second = (json.loads((tmp_path / f"rows-{rank}").read_text()) for rank in range(2))
+    assert len({*first, *second}) == len(first) + len(second) == 2 * 256
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -106,4 +137,5 @@ def test_a_page_names_only_what_is_there(page: str) -> None:
     text = read_page(page)
     found = [f"{block.place}: {problem}" for block in blocks_of(text, page) for problem in problems(block)]
     found += [f"{page}: `{span}`: {problem}" for span in commands_in_text(text) for problem in command_problems(span)]
+    found += [f"{page}: `{key}`: {problem}" for key in keys_in_text(text) for problem in key_problems(key)]
     assert found == []

@@ -5,7 +5,6 @@ import ctypes
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from fixtures_store import Child, Done, Halt, cold, wait_for
 from fixtures_training import TrainingJob
-from support import sampled
+from support import free_port, sampled
 
 pytest_plugins = ["fixtures_store", "fixtures_training"]
 
@@ -147,12 +146,6 @@ def test_run_does_not_tokenize_with_what_was_interrupted(untrained: TrainingJob)
 
 
 # --- several processes --------------------------------------------------------------------------------------
-
-
-def free_port() -> str:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return str(listening.getsockname()[1])
 
 
 def start_two(job: TrainingJob, *halts: Halt) -> list[Child]:

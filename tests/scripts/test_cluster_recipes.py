@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from fixtures_cluster import claimed_by, environment, make_long_job
 from fixtures_store import Job, wait_for
-from support import ROOT
+from support import ROOT, free_port
 
 pytest_plugins = ["fixtures_store", "fixtures_cluster"]
 
@@ -168,12 +167,6 @@ def test_a_host_that_cannot_be_reached_shows_in_the_exit_status(tmp_path: Path) 
     with all_ended(run):
         printed, _ = run.communicate(timeout=20)
     assert (run.returncode, printed) == (255, "bad: no route\n")
-
-
-def free_port() -> str:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return str(listening.getsockname()[1])
 
 
 def machines(recipe: str, job: Job, folder: Path, processes: int, **variables: str) -> list["subprocess.Popen[str]"]:

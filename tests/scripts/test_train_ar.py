@@ -7,7 +7,6 @@ import re
 import runpy
 import shutil
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import pytest
 import torch
 from fixtures_store import Child, Done, Halt, Job, cold, make_job, save_tiny_tokenizer, store_of_rows
 from PIL import Image
-from support import ROOT
+from support import ROOT, free_port
 from torch.nn import functional as F
 
 from pipeline.store import TokenStore
@@ -52,12 +51,6 @@ def trained(*arguments: str | Path, folder: Path) -> Done:
 
 def metrics(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
-def free_port() -> str:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return str(listening.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
