@@ -74,7 +74,7 @@ _AREAS = (
     (r"commits", "commit record"),
     (r"claims|failures", "claims"),
     (r"manifest", "manifest"),
-    (r"", "birth and hierarchy"),
+    (r"", "store.json and Zarr metadata"),
 )
 
 
