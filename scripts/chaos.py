@@ -99,7 +99,8 @@ def plan(setting: Setting, folder: Path, kills: int, cold: int, draw: random.Ran
     cases += [_side_by_side(any_steps(2)) for _ in times(70)]
     cases += [_side_by_side(any_steps(3)) for _ in times(60)]
     cases += [_in_a_row(any_steps(3)) for _ in times(40)]
-    cases += [_frozen("overtaken, killed as it cleans up", matrix.losing_trigger(setting), trigger) for trigger in some(cleanup)]
+    late = matrix.losing_trigger(setting)
+    cases += [_frozen("overtaken, killed as it cleans up", late, trigger) for trigger in some(cleanup)]
     cases += [_frozen("stopped, overtaken, killed", trigger, "kill") for _ in times(30) for trigger in any_steps(1)]
     cases += [_frozen("stopped, overtaken, continued", trigger, "thaw") for _ in times(30) for trigger in any_steps(1)]
     cases += [case for _ in times(25) for case in _moments()]
