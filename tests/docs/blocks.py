@@ -54,7 +54,7 @@ def blocks_of(text: str, page: str = "page.md") -> list[Block]:
     fences = len(re.findall(r"^ *```", text, re.MULTILINE))
     if fences != 2 * len(found):
         raise ValueError(f"{page}: {fences} fences for {len(found)} blocks; is one indented, or not closed?")
-    marks = re.findall(r"<!-- (?:not run|slow)\b", text)
+    marks = re.findall(r"^ *<!-- (?:not run|slow)\b", text, re.MULTILINE)
     if len(marks) != sum(block.mark != "" for block in found):
         raise ValueError(f"{page}: a mark is on no block; write it as <!-- not run: why --> on the line before")
     return found
