@@ -30,7 +30,7 @@ setup: .venv/installed ## make .venv with the locked versions
 
 .venv/installed: $(LOCK) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.11 or later, or set PYTHON="; exit 1; }
-	@command -v uv >/dev/null || $(PYTHON) -m pip install --quiet --upgrade --target .venv/uv uv
+	@$(UV) --version >/dev/null 2>&1 || $(PYTHON) -m pip install --quiet --upgrade --target .venv/uv uv
 	@echo "installing the locked versions into .venv (several GB with the CUDA libraries of torch)"
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
 	@$(UV) pip install --quiet --python $(BIN)/python -r $(LOCK)

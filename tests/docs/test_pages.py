@@ -53,7 +53,11 @@ def clone(folder: Path) -> Path:
     folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "scripts"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / ".venv").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        (folder / ".venv" / entry.name).symlink_to(entry)
+    (folder / ".venv/installed").unlink(missing_ok=True)
+    (folder / ".venv/installed").touch()  # newer than all that it is made of: no test installs anything
     shutil.copytree(ROOT / "configs", folder / "configs")
     sample = folder / "configs/sample.yaml"
     tree = yaml.safe_load(sample.read_text())
