@@ -1,6 +1,7 @@
 """Every page holds what it says: its blocks run, and what does not run names nothing that is not there."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -77,6 +78,7 @@ def follow(folder: Path, small: bool) -> None:
         from pipeline.jobs.sampling import job
 
         job.PHOTOGRAPHS = tuple(photo.model_copy(update={"crops": 6}) for photo in job.PHOTOGRAPHS)
+    multiprocessing.set_start_method(None, force=True)  # of workers: the default, as in a process of a user's own
     environment, failed = dict(os.environ), False
     for page in RUN:
         own = folder if page == README else folder.with_name(Path(page).stem)
