@@ -12,6 +12,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -112,9 +113,10 @@ def _command(command: Command, whole: bool = True) -> Iterator[str]:
         yield from _vqtok(command.words[1:], whole)
     elif command.name == "make":
         yield from _make(command, whole)
-    elif command.is_launch and (whole or len(command.words) > 2):
+    elif command.is_launch:
         try:
-            yield from _command(started(command), whole)
+            # In the text a launcher may stand alone.
+            yield from _command(started(command if whole else replace(command, words=(*command.words, "x"))), whole)
         except ValueError as error:
             yield str(error)
     elif command.name == "python":

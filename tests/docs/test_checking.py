@@ -64,6 +64,8 @@ def test_where_all_is_right_nothing_is_found() -> None:
         ("vqtok verify --rate R", 0),
         ("torchrun … --no-python vqtok train --config F", 0),
         ("accelerate launch", 0),
+        ("accelerate launch --cpu --num_processes 2", 0),
+        ("accelerate launch --gpu", 1),
         ("vqtok tokenize --quick", 1),
         ("make tokenise", 1),
         ("pytest tests/none.py -k x", 2),
