@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from pipeline.before import concise
 from pipeline.errors import ConfigError
 
 # Raised whenever the same image file and configuration would become other pixels.
@@ -65,6 +66,11 @@ class SourceConfig(Section):
     allow_pipe: bool = False
     """Run the shell commands of `pipe:` sources, whose output is a tar. Only for configurations that you trust."""
 
+    def identity(self) -> dict[str, Any]:
+        """All that decides what a row holds beside its tokens."""
+        tree = self.model_dump(mode="json", include={"image", "label", "keep"})
+        return {**concise(SourceConfig, tree), "keep": sorted(self.keep)}
+
 
 class ImageConfig(Section):
     """From a decoded image of any size to the pixels that are encoded."""
@@ -85,7 +91,8 @@ class ImageConfig(Section):
 
     def identity(self) -> dict[str, Any]:
         """All that decides the pixels, and so the tokens."""
-        return {**self.model_dump(mode="json", exclude={"max_pixels"}), "rules": PIXEL_RULES}
+        tree = self.model_dump(mode="json", exclude={"max_pixels"})
+        return {**concise(ImageConfig, tree), "rules": PIXEL_RULES}
 
 
 class TokenizerConfig(Section):

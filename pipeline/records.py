@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.before import concise
+
 JSON = dict[str, Any]
 
 
@@ -17,9 +19,13 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def tree(self) -> JSON:
+        """The record as it is written down: keys that came later are left out where they say nothing new (`Before`)."""
+        return concise(type(self), self.model_dump(mode="json"))
+
     def to_json(self) -> bytes:
         """The record as indented UTF-8 JSON, the same bytes for equal records."""
-        return (json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(self.tree(), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 class Geometry(Record):

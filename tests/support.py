@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+
+OLDER = ROOT / "tests/fixtures/format-1"
+"""A store and tokenizer folders of an older version; see the README beside them."""
 
 
 def sampled(first: object, *rest: object) -> list[Any]:
@@ -54,6 +58,11 @@ def write_tar(path: Path, members: Members, format: int = tarfile.USTAR_FORMAT) 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(tar_bytes(members, format))
     return path
+
+
+def older_files(folder: Path) -> Path:
+    """A copy of OLDER in a folder that is made; its job.yaml is for processes that run there."""
+    return shutil.copytree(OLDER, folder)
 
 
 def encoded(image: Image.Image, format: str, **options: Any) -> bytes:

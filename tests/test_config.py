@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from support import ROOT
 
 from pipeline import config as config_module
+from pipeline.before import completed
 from pipeline.config import Config, ImageConfig, Section, load_config
 from pipeline.errors import ConfigError
 
@@ -273,7 +274,9 @@ def test_an_unset_variable_is_named_and_an_override_stands_in_for_it(
 
 def test_the_identity_of_an_image_section_holds_all_that_decides_pixels() -> None:
     image = ImageConfig(size=(64, 32))
-    assert image.identity().keys() == ImageConfig.model_fields.keys() - {"max_pixels"} | {"rules"}
+    assert completed(ImageConfig, image.identity()).keys() == ImageConfig.model_fields.keys() - {"max_pixels"} | {
+        "rules"
+    }
     assert ImageConfig(size=(64, 32), max_pixels=5).identity() == image.identity()
     assert ImageConfig(size=(32, 64)).identity() != image.identity()
     assert ImageConfig(size=(64, 32), interpolation="bilinear").identity() != image.identity()

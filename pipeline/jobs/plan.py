@@ -8,10 +8,11 @@ from pipeline.errors import ConfigError, IdentityMismatch
 from pipeline.files import Files, LocalFiles, files_at
 from pipeline.files.places import why_unreadable, why_unwritable
 from pipeline.models.folder import tokenizer_identity
-from pipeline.records import JSON, SourceShard, differences
+from pipeline.records import JSON, SourceShard
 from pipeline.source.find import find_source_shards
-from pipeline.store.schema.birth import read_birth
+from pipeline.store.schema.birth import read_birth, refuse_unknown_features
 from pipeline.store.schema.commits import committed_parts
+from pipeline.store.schema.identity import identity_differences
 from pipeline.store.schema.manifest import Manifest, is_current, read_manifest
 
 
@@ -48,8 +49,12 @@ class Plan:
 
 
 def make_plan(config: Config) -> Plan:
-    """Expand the source patterns and list the commits. Raises ConfigError."""
+    """Expand the source patterns and list the commits.
+
+    Raises ConfigError, and StoreError for a store with features that this version does not know.
+    """
     store = store_of(config)
+    refuse_unknown_features(store)
     return Plan(store, find_source_shards(config.source), committed_parts(store))
 
 
@@ -73,11 +78,7 @@ def job_identity(config: Config) -> JSON:
         "tokenizer": tokenizer_identity(config.tokenizer.path),
         "image": config.image.identity(),
         "layout": config.tokenize.layout,
-        "source": {
-            "image": config.source.image,
-            "label": config.source.label,
-            "keep": sorted(config.source.keep),
-        },
+        "source": config.source.identity(),
     }
 
 
@@ -90,12 +91,12 @@ def is_finished(plan: Plan, config: Config) -> bool:
     return (
         not plan.pending
         and is_current(plan.manifest, plan.committed, plan.planned)
-        and read_birth(plan.store).identity == identity
+        and not identity_differences(identity, read_birth(plan.store).identity)
     )
 
 
 def refuse_other_identity(store: Files, config: Config) -> None:
     """Raise IdentityMismatch, naming every field that differs, when a store holds other tokens than asked for."""
-    lines = differences(job_identity(config), read_birth(store).identity)
+    lines = identity_differences(job_identity(config), read_birth(store).identity)
     if lines:
         raise IdentityMismatch(f"{store.root}: the configuration is not that of the store (there): {'; '.join(lines)}")

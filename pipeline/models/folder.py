@@ -107,7 +107,7 @@ def tokenizer_identity(folder: str | os.PathLike[str]) -> JSON:
     """
     path = Path(folder)
     identity = _identities.get((path.absolute(), _versions(path))) or read_folder(folder)[0].identity
-    return identity.model_dump(mode="json")
+    return identity.tree()
 
 
 def _versions(folder: Path) -> _Versions | None:

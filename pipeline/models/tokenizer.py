@@ -179,7 +179,7 @@ class VqvaeTokenizer:
             normalization=self.normalization,
             downsampling=self.downsampling,
             weights=self._weights_digest,
-        ).model_dump(mode="json")
+        ).tree()
 
 
 def normalize_pixels(img_B3HW: Tensor, normalization: Normalization) -> Tensor:

@@ -207,7 +207,7 @@ class TokenStore:
         codebook = self._birth.codebook
         return digest_of(
             {
-                "codebook": codebook.model_dump(mode="json"),
+                "codebook": codebook.tree(),
                 "var_input": self._birth.var_input,
                 "tokenizer": None if codebook.kind == "table" else self._birth.identity.get("tokenizer"),
             }

@@ -153,7 +153,7 @@ class VqganTokenizer:
             normalization=self.normalization,
             downsampling=self.downsampling,
             weights=self._weights_digest,
-        ).model_dump(mode="json")
+        ).tree()
 
 
 class VqganArguments(Record):

@@ -16,6 +16,7 @@ from pipeline.files import is_url
 from pipeline.jobs.plan import job_identity, refuse_other_identity, store_of
 from pipeline.jobs.reporting.figures import Report
 from pipeline.records import digest_of
+from pipeline.store.schema.birth import refuse_unknown_features
 from pipeline.store.schema.manifest import read_manifest
 
 
@@ -23,9 +24,11 @@ def run(config: Config) -> Report:
     """Report on a finished store, or read the report on it that is there already.
 
     Raises IncompleteStore for an unfinished store, IdentityMismatch for a configuration of other tokens,
-    ConfigError when no source shard of the configuration is in the store.
+    ConfigError when no source shard of the configuration is in the store, StoreError for a store with features that
+    this version does not know.
     """
     files = store_of(config)
+    refuse_unknown_features(files)
     manifest = read_manifest(files)
     if manifest is None:
         raise IncompleteStore(f"{config.tokenize.store}: not finished; run vqtok tokenize first")

@@ -105,7 +105,7 @@ def _work_on(
     birth = make_birth(config, tokenizer)
     if not allow_slow:
         refuse_slow_precision(config, tokenizer, world.device)
-    _bear(plan.store, birth)
+    birth = _bear(plan.store, birth)
     if world.is_main:
         _warn_of_another_size(config)
     with (
@@ -126,10 +126,13 @@ def _work_on(
     return result
 
 
-def _bear(store: Files, birth: Birth) -> None:
-    """Create the store or compare it. Raises ConfigError for a place that lets nobody create anything."""
+def _bear(store: Files, birth: Birth) -> Birth:
+    """Create the store or compare it; what it was born as.
+
+    Raises ConfigError for a place that lets nobody create anything.
+    """
     try:
-        create_or_compare(store, birth)
+        return create_or_compare(store, birth)
     except OSError as error:
         if is_url(store.root) or error.errno not in _NO_PLACE:
             raise

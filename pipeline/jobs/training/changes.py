@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
+from pipeline.before import completed
 from pipeline.config import Config
 from pipeline.records import JSON
 
@@ -47,28 +46,11 @@ def configuration_of(config: Config) -> JSON:
 
 
 def changed_values(config: Config, then: JSON) -> list[Change]:
-    """The fields in which a configuration differs from that of a `train.json`, patterns of files among them.
-
-    A key that was not there then has the value that did then what was done: its default.
-    """
-    now, before = (dict(_leaves(tree)) for tree in (configuration_of(config), with_defaults(Config, then)))
+    """The fields in which a configuration differs from that of a `train.json`, patterns of files among them."""
+    now, before = (dict(_leaves(completed(Config, tree))) for tree in (configuration_of(config), then))
     compared = sorted((now.keys() | before.keys()) - _NEVER_COMPARED)
     changes = [Change(field, now.get(field), before.get(field)) for field in compared]
     return [change for change in changes if change.here != change.there]
-
-
-def with_defaults(section: type[BaseModel], tree: Mapping[str, Any]) -> JSON:
-    """`tree` with the defaults of the keys that its sections lack."""
-    filled = dict(tree)
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            if isinstance(tree.get(name, {}), Mapping):
-                filled[name] = with_defaults(kind, tree.get(name, {}))
-        elif name not in tree and not field.is_required():
-            default = field.get_default(call_default_factory=True)
-            filled[name] = list(default) if isinstance(default, tuple) else default
-    return filled
 
 
 def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -106,7 +106,7 @@ def part_attributes(birth: Birth) -> dict[str, Any]:
         "format": birth.format,
         "version": birth.version,
         "fingerprint": birth.fingerprint,
-        "geometry": birth.geometry.model_dump(mode="json"),
-        "codebook": birth.codebook.model_dump(mode="json"),
+        "geometry": birth.geometry.tree(),
+        "codebook": birth.codebook.tree(),
         "var_input": birth.var_input,
     }

@@ -1,17 +1,22 @@
 """The birth of a store: what every token in it is, decided by whoever creates `store.json` first."""
 
 import secrets
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from pipeline.before import Before
 from pipeline.errors import CorruptStore, IdentityMismatch, StoreError
 from pipeline.files import Files
 from pipeline.records import JSON, Geometry, Record, differences, digest_of
 from pipeline.store.schema import names
+from pipeline.store.schema.identity import completed_identity
 
 FORMAT: Literal["vqtok"] = "vqtok"
 VERSION: Literal[1] = 1
+
+FEATURES: frozenset[str] = frozenset()
+"""What a store may have beyond the first stores of this format, as far as this version reads it."""
 
 
 class CodebookRecord(Record):
@@ -32,6 +37,8 @@ class Birth(Record):
 
     format: Literal["vqtok"] = FORMAT
     version: Literal[1] = VERSION
+    features: Annotated[tuple[str, ...], Before(())] = ()
+    """What a reader must know beyond the first stores of this format: one that does not know them all refuses."""
     identity: JSON
     """All that decides token values, as a tree of named fields."""
     geometry: Geometry
@@ -60,12 +67,13 @@ def smallest_token_dtype(vocab_size: int) -> Literal["uint8", "uint16", "uint32"
 def read_birth(files: Files) -> Birth:
     """Read `store.json`.
 
-    Raises StoreError where there is no store, or one of another format version.
+    Raises StoreError where there is no store, or one of another format version or with features that nobody here
+    knows.
     """
-    try:
-        data = files.read(names.STORE)
-    except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(f"{files.root}: not a token store (no {names.STORE}); run vqtok tokenize first") from None
+    data = _read(files)
+    if data is None:
+        raise StoreError(f"{files.root}: not a token store (no {names.STORE}); run vqtok tokenize first")
+    _refuse_unknown_features(files, data)
     try:
         return Birth.model_validate_json(data)
     except ValidationError as error:
@@ -77,31 +85,65 @@ def read_birth(files: Files) -> Birth:
         ) from None
 
 
-def create_or_compare(files: Files, birth: Birth) -> None:
-    """Create the store as `birth` says, or make sure that it was born equal.
+def refuse_unknown_features(files: Files) -> None:
+    """Raise StoreError for a store with features that this version does not know; none at all is fine.
+
+    For whoever reads other files of a store before its birth: what is in them may depend on features.
+    """
+    data = _read(files)
+    if data is not None:
+        _refuse_unknown_features(files, data)
+
+
+class _Demands(BaseModel):
+    """What any version can tell of the `store.json` of any other."""
+
+    features: tuple[str, ...] = ()
+
+
+def _refuse_unknown_features(files: Files, data: bytes) -> None:
+    try:
+        features = _Demands.model_validate_json(data).features
+    except ValidationError:
+        return  # damaged, which is for others to say
+    unknown = [feature for feature in features if feature not in FEATURES]
+    if unknown:
+        raise StoreError(
+            f"{files.root}: the store has {', '.join(map(repr, unknown))} among its features ({names.STORE}), which "
+            "this version of vqtok does not know; upgrade vqtok to use it"
+        )
+
+
+def create_or_compare(files: Files, birth: Birth) -> Birth:
+    """Create the store as `birth` says, or make sure that it was born equal. Returns the birth of the store.
 
     Raises IdentityMismatch naming every field that differs, with both values, and StoreError where the
     place cannot tell the first of two writers.
     """
-    if not _is_born(files):
+    if _read(files) is None:
         _prove_exclusive_creation(files)
         if files.put_if_absent(names.STORE, birth.to_json()):
-            return
+            return birth
     present = read_birth(files)
-    lines = differences(birth.model_dump(mode="json"), present.model_dump(mode="json"))
+    lines = differences(_compared(birth), _compared(present))
     if lines:
         raise IdentityMismatch(
             "\n  ".join([f"{files.root}: this configuration makes other tokens than the store holds (there):", *lines])
             + "\nName another tokenize.store, or go back to the store's settings."
         )
+    return present
 
 
-def _is_born(files: Files) -> bool:
+def _compared(birth: Birth) -> JSON:
+    return {**birth.model_dump(mode="json"), "identity": completed_identity(birth.identity)}
+
+
+def _read(files: Files) -> bytes | None:
+    """`store.json`; None where there is no store."""
     try:
-        files.stat(names.STORE)
+        return files.read(names.STORE)
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return None
 
 
 def _prove_exclusive_creation(files: Files) -> None:

@@ -9,6 +9,7 @@ from fixtures_store import make_birth
 
 from pipeline.errors import IdentityMismatch, StoreError
 from pipeline.files import LocalFiles
+from pipeline.store.schema import birth as birth_module
 from pipeline.store.schema.birth import Birth, create_or_compare, read_birth, smallest_token_dtype
 
 
@@ -116,6 +117,23 @@ def test_a_store_of_another_format_is_refused(tmp_path: Path, change: dict[str, 
     (tmp_path / "store.json").write_text(json.dumps(tree))
     with pytest.raises(StoreError, match=rf"store.json: {where}.*later version than format 1"):
         read_birth(LocalFiles(tmp_path))
+
+
+def test_features_are_written_only_where_there_are_some_and_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = LocalFiles(tmp_path)
+    assert b"features" not in make_birth().to_json()
+    birth = make_birth(features=("view", "frame"))
+    files.put("store.json", birth.to_json())
+    assert list(json.loads(birth.to_json()))[:3] == ["format", "version", "features"]
+    monkeypatch.setattr(birth_module, "FEATURES", frozenset({"view"}))
+    with pytest.raises(StoreError, match=r"the store has 'frame' among its features .*; upgrade vqtok"):
+        create_or_compare(files, birth)
+    monkeypatch.setattr(birth_module, "FEATURES", frozenset({"view", "frame"}))
+    assert create_or_compare(files, birth) == read_birth(files) == birth
+    with pytest.raises(IdentityMismatch, match=r'features: \[\] here, \["view", "frame"\] there'):
+        create_or_compare(files, make_birth())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
