@@ -13,6 +13,9 @@ from pipeline.before import concise
 
 JSON = dict[str, Any]
 
+NO_LABEL = -1
+"""In place of the class index of a sample that has none."""
+
 
 class Record(BaseModel):
     """A frozen value with a strict JSON form: unknown fields are an error, not noise."""

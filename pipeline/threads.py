@@ -1,4 +1,4 @@
-"""CPU threads: how many torch uses, which is a setting of the whole process, and whether there can be more."""
+"""CPU threads: how many torch uses, which is a setting of the whole process."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,8 +20,3 @@ def cpu_threads(count: int) -> Iterator[None]:
 def one_thread() -> None:
     """For the threads of a pool that are themselves the parallelism: one core for each."""
     torch.set_num_threads(1)
-
-
-def is_thread_shortage(error: BaseException) -> bool:
-    """Whether the system refused a thread, for want of memory or by a limit on their number."""
-    return isinstance(error, RuntimeError) and "start new thread" in str(error)

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.errors import BadSample
 from pipeline.overlap import ordered_map
 from pipeline.records import Reject
-from pipeline.source.images.memory import memory_errors
+from pipeline.shortage import memory_errors
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection

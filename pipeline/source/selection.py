@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from pipeline.config import SourceConfig
 from pipeline.errors import BadLabel, BadSample
+from pipeline.records import NO_LABEL
 from pipeline.source.sample import Sample
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm pnm".split())
-NO_LABEL = -1
 _LABEL_RANGE = range(-(2**63), 2**63)
 
 

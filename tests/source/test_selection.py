@@ -6,8 +6,9 @@ import pytest
 
 from pipeline.config import SourceConfig
 from pipeline.errors import BadLabel, BadSample
+from pipeline.records import NO_LABEL
 from pipeline.source.sample import Sample
-from pipeline.source.selection import NO_LABEL, Selection
+from pipeline.source.selection import Selection
 
 
 def selection(**options: Any) -> Selection:

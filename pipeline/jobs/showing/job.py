@@ -17,8 +17,7 @@ from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.terminal import printable
 from pipeline.models.blocks import LAYOUTS
 from pipeline.overlap import ordered_map
-from pipeline.records import JSON, Geometry, Reject
-from pipeline.source.selection import NO_LABEL
+from pipeline.records import JSON, NO_LABEL, Geometry, Reject
 from pipeline.store.arrays.parts import Part
 from pipeline.store.keys import SEARCH_THREADS, encoded, rows_with
 from pipeline.store.schema.birth import Birth, read_birth

@@ -12,7 +12,7 @@ from pipeline.jobs.bounds import Load
 from pipeline.jobs.status.rates import Work
 from pipeline.records import JSON
 from pipeline.store.schema import names
-from pipeline.store.schema.birth import damaged
+from pipeline.store.schema.damage import damaged
 
 T = TypeVar("T")
 

@@ -31,6 +31,7 @@ from pipeline.jobs.work.siblings import current_siblings
 from pipeline.models.folder import trained_image_size
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer
+from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store.schema import names
@@ -39,7 +40,6 @@ from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.manifest import is_current, read_manifest
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy, table_digest
-from pipeline.threads import is_thread_shortage
 from pipeline.world import World, current_world
 
 # What is claimed while the manifest is made; no part is called so.

@@ -11,15 +11,15 @@ from pipeline.errors import CorruptStore
 from pipeline.files import Files, files_at
 from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.verifying.commits import Verification
-from pipeline.records import Reject, SourceShard
+from pipeline.records import NO_LABEL, Reject, SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.source.reading import open_shard
-from pipeline.source.selection import NO_LABEL
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema import names
-from pipeline.store.schema.birth import Birth, damaged, read_birth
+from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commits
 from pipeline.store.schema.counts import unpack_counts
+from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.manifest import Manifest, read_manifest
 from pipeline.store.schema.sizes import check_checksums
 from pipeline.store.schema.snapshot import as_it_was, make_manifest

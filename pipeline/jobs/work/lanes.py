@@ -16,8 +16,8 @@ from pipeline.jobs.work.shard import Work, tokenize_shard
 from pipeline.jobs.work.shard_queue import ShardQueue
 from pipeline.overlap import Stopped
 from pipeline.records import SourceShard
+from pipeline.shortage import is_thread_shortage
 from pipeline.store.schema.commits import CommitRecord
-from pipeline.threads import is_thread_shortage
 
 # One source shard may be read, another one encoded, a third one written.
 _LANES = 3

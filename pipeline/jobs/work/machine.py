@@ -17,7 +17,7 @@ from pipeline.jobs.work.watch import Hang, Watch
 from pipeline.models.batch_encoder import BatchEncoder
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import JSON
-from pipeline.source.images.memory import memory_errors
+from pipeline.shortage import memory_errors
 from pipeline.store.types import Array
 from pipeline.threads import cpu_threads, one_thread
 from pipeline.world import World

@@ -24,9 +24,9 @@ from pipeline.jobs.work.stages import Stages
 from pipeline.models.batch_encoder import Encoding
 from pipeline.overlap import Stopped, prefetch
 from pipeline.records import Reject, SourceShard
+from pipeline.shortage import memory_errors
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.containers.container import ShardReader
-from pipeline.source.images.memory import memory_errors
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.reading import Opener
 from pipeline.source.selection import Selection

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
+from pipeline.shortage import memory_errors
 from pipeline.source.images.decoding import Decoder, Picture, TorchvisionDecoder
 from pipeline.source.images.fitting import fit, resized_size
-from pipeline.source.images.memory import memory_errors
 from pipeline.source.images.nvjpeg import NvjpegDecoder, cuda_device
 from pipeline.source.images.pillow import require_codecs
 from pipeline.source.images.turbojpeg import TurboJpegDecoder

@@ -6,7 +6,7 @@ import numpy as np
 import zarr
 
 from pipeline.files import Files
-from pipeline.store.arrays.group import zarr_store
+from pipeline.store.arrays.zarr_files import zarr_store
 from pipeline.store.types import Array
 
 

@@ -1,17 +1,14 @@
-"""Zarr groups as files: made in memory, put wherever the store is, and read from there."""
+"""Zarr groups as files: made in memory, and put wherever the store is."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import zarr
-from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import MemoryStore
 
-from pipeline.files import Files, LocalFiles
 from pipeline.store.arrays.storage import create_array
-from pipeline.store.arrays.zarr_files import FilesStore
 from pipeline.store.schema.commits import ArrayRecord
 from pipeline.store.types import Array
 
@@ -45,11 +42,6 @@ def contents_of(memory: Memory) -> dict[str, bytes]:
     Written in this order a hierarchy is sound at every moment: all that lies in it is described already.
     """
     return {path: memory[path].to_bytes() for path in sorted(memory, key=_place)}
-
-
-def zarr_store(files: Files) -> Store:
-    """What zarr-python reads the files of a store through; it refuses to write."""
-    return LocalStore(files.root, read_only=True) if isinstance(files, LocalFiles) else FilesStore(files)
 
 
 def _record(array: "zarr.Array[Any]") -> ArrayRecord:

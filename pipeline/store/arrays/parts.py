@@ -10,7 +10,8 @@ from pipeline.store.arrays.chunked import ChunkedArray, Damage
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.storage import Texts
 from pipeline.store.schema import names
-from pipeline.store.schema.birth import Birth, damaged
+from pipeline.store.schema.birth import Birth
+from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.digest import content_digest
 from pipeline.store.types import Array
 

@@ -9,8 +9,14 @@ from collections.abc import AsyncIterator, Iterable
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
 
-from pipeline.files import Files
+from pipeline.files import Files, LocalFiles
+
+
+def zarr_store(files: Files) -> Store:
+    """What zarr-python reads the files of a store through; it refuses to write."""
+    return LocalStore(files.root, read_only=True) if isinstance(files, LocalFiles) else FilesStore(files)
 
 
 class FilesStore(Store):

@@ -16,8 +16,8 @@ from pipeline.records import digest_of
 from pipeline.store.cache.background import Background
 from pipeline.store.cache.folder import BoundedFolder
 from pipeline.store.schema import names
-from pipeline.store.schema.birth import damaged
 from pipeline.store.schema.commits import FileRecord
+from pipeline.store.schema.damage import damaged
 
 # A stream over an object holds two of these.
 _BLOCK_BYTES = 8 << 20

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ValidationError
 
 from pipeline.before import Before
-from pipeline.errors import CorruptStore, IdentityMismatch, StoreError
+from pipeline.errors import IdentityMismatch, StoreError
 from pipeline.files import Files
 from pipeline.records import JSON, Geometry, Record, differences, digest_of
 from pipeline.store.schema import names
@@ -161,8 +161,3 @@ def _prove_exclusive_creation(files: Files) -> None:
             f"{files.root}: this place overwrites where a file should only be created (PUT with If-None-Match: *), so "
             "that two processes could commit one part; keep the store on a server that honours it, or on a local disk"
         )
-
-
-def damaged(files: Files, path: str, what: str) -> CorruptStore:
-    """The error for a file of the store that is not as it must be."""
-    return CorruptStore(f"{files.root}/{path}: {what}")

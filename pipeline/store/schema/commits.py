@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from pipeline.files import Files
 from pipeline.records import JSON, Record, SourceRecord
 from pipeline.store.schema import names
-from pipeline.store.schema.birth import damaged
+from pipeline.store.schema.damage import damaged
 
 
 class FileRecord(Record):

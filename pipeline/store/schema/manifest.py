@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from pipeline.files import Files
 from pipeline.records import Record, SourceRecord
 from pipeline.store.schema import names
-from pipeline.store.schema.birth import FORMAT, VERSION, damaged
+from pipeline.store.schema.birth import FORMAT, VERSION
 from pipeline.store.schema.commits import CommitRecord
+from pipeline.store.schema.damage import damaged
 
 
 class PartRecord(Record):

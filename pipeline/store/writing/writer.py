@@ -11,7 +11,7 @@ import google_crc32c
 import numpy as np
 
 from pipeline.files import Files
-from pipeline.records import JSON, Reject, SourceRecord
+from pipeline.records import JSON, NO_LABEL, Reject, SourceRecord
 from pipeline.store.arrays.group import make_group
 from pipeline.store.arrays.storage import arrays_of_part
 from pipeline.store.schema import names
@@ -86,7 +86,7 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
         seen=len(shard.keys) + len(shard.rejects),
         written=len(shard.keys),
         rejected=len(shard.rejects),
-        unlabelled=shard.labels.count(-1),
+        unlabelled=shard.labels.count(NO_LABEL),
         ignored=tuple(shard.ignored[:100]),
         arrays=group.arrays,
         files=tuple(file_records),

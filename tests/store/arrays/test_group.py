@@ -7,7 +7,8 @@ import pytest
 import zarr
 
 from pipeline.files import files_at
-from pipeline.store.arrays.group import make_group, zarr_store
+from pipeline.store.arrays.group import make_group
+from pipeline.store.arrays.zarr_files import zarr_store
 
 pytest_plugins = ["fixtures_store", "fixtures_s3"]
 

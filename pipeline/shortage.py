@@ -1,0 +1,38 @@
+"""What the machine has too little of, in the words of the libraries that could not get it."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+# How Pillow, libjpeg and torch say that the machine is out of memory, where they raise no MemoryError.
+_OUT_OF_MEMORY = ("out of memory", "insufficient memory", "allocate")
+_PLACE = re.compile(r"^\w+, \S+:\d+, ")
+
+
+def is_memory_shortage(error: BaseException) -> bool:
+    """Whether an error of a library blames the machine's memory."""
+    return any(words in reason_of(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def is_thread_shortage(error: BaseException) -> bool:
+    """Whether the system refused a thread, for want of memory or by a limit on their number."""
+    return isinstance(error, RuntimeError) and "start new thread" in str(error)
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn the RuntimeError by which torch says that the machine is out of memory into a MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_memory_shortage(error):
+            raise MemoryError(reason_of(error)) from error
+        raise
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an error, on one line.
+
+    torch puts the place in C++ before its message and a stack behind it.
+    """
+    return _PLACE.sub("", str(error).partition("\n")[0])

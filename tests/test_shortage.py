@@ -1,0 +1,42 @@
+"""Telling what the machine lacks from what is wrong with the input."""
+
+import threading
+
+import pytest
+
+from pipeline.shortage import is_memory_shortage, is_thread_shortage, memory_errors
+
+SAID = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes"
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (RuntimeError(f"alloc_cpu, /src/c10/core/impl/alloc_cpu.cpp:127, {SAID}\nframe #0: abort"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (OSError("Insufficient memory (case 4)"), True),
+        (RuntimeError("Empty input file\nframe #0: allocate"), False),
+        (ValueError("not a JPEG"), False),
+    ],
+)
+def test_libraries_say_that_memory_is_short(error: Exception, short: bool) -> None:
+    assert is_memory_shortage(error) is short
+
+
+def test_a_runtime_error_about_memory_becomes_a_memory_error_in_one_line() -> None:
+    with pytest.raises(MemoryError) as caught, memory_errors():
+        raise RuntimeError(f"alloc_cpu, /src/alloc_cpu.cpp:127, {SAID}\nframe #0: abort")
+    assert str(caught.value) == SAID
+    with pytest.raises(RuntimeError, match=r"^the sizes differ$"), memory_errors():
+        raise RuntimeError("the sizes differ")
+
+
+def test_a_thread_that_the_system_refuses_is_a_shortage() -> None:
+    size = threading.stack_size(1 << 46)  # more than any address space
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            threading.Thread(target=print).start()
+    finally:
+        threading.stack_size(size)
+    assert is_thread_shortage(caught.value)
+    assert not is_thread_shortage(RuntimeError("can't start it"))
