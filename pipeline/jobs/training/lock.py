@@ -1,14 +1,15 @@
 """One training at a time in a tokenizer folder."""
 
 import errno
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import TokenizerError
+from pipeline.files.locks import try_lock, unlock
 
-_HELD_ELSEWHERE = (errno.EACCES, errno.EAGAIN)
+# What flock(2) says on a file system that has no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
@@ -20,14 +21,15 @@ def only_training(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("wb")
+        held = try_lock(folder / ".lock")
     except OSError as error:
-        raise TokenizerError(f"{folder}: cannot be written as the tokenizer folder: {error}") from error
-    with file:
-        try:
-            # Not `flock`: worker processes would inherit it and outlive a killed parent with it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _HELD_ELSEWHERE:
-                raise TokenizerError(f"{folder}: another process is training there; wait for it, or end it") from error
+        if error.errno not in _NO_LOCKS:
+            raise TokenizerError(f"{folder}: cannot be written as the tokenizer folder: {error}") from error
         yield
+        return
+    if held is None:
+        raise TokenizerError(f"{folder}: another process is training there; wait for it, or end it")
+    try:
+        yield
+    finally:
+        unlock(held)
