@@ -5,7 +5,6 @@ Every command loads its job when it is called: importing torch takes seconds, an
 
 import errno
 import json
-import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -130,17 +129,18 @@ def train(config: Config, allow_change: bool, allow_slow: bool) -> None:
     SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint after the step at hand.
     """
     from pipeline.jobs.training import job
-    from pipeline.world import end_process
+    from pipeline.world import end_process, launched_rank
 
+    rank, size = launched_rank()
     try:
         result = job.run(config, allow_change=allow_change, allow_slow=allow_slow)
     except SystemExit as stop:  # by a signal
-        if os.environ.get("WORLD_SIZE", "1") != "1" and isinstance(stop.code, int):
+        if size != 1 and isinstance(stop.code, int):
             end_process(stop.code)
         raise
-    if os.environ.get("RANK", "0") == "0":  # all ranks have the same result
+    if rank == 0:  # all ranks have the same result
         click.echo(result)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if size != 1:
         end_process()
 
 

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from pipeline.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
-_RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LEAST = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+"""What launchers count, each with the least that it can be: that of a process which nobody launched."""
+_RANK_VARIABLES = (*_LEAST, "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -33,23 +37,42 @@ class World:
 
 
 def launched_rank() -> tuple[int, int]:
-    """Rank and number of the processes that were started together, as torchrun or `accelerate launch` set them."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    """Rank and number of the processes that were started together, as torchrun or `accelerate launch` set them.
+
+    Raises ConfigError for what is no such number.
+    """
+    found = _launched()
+    return found["RANK"], found["WORLD_SIZE"]
 
 
 def current_world() -> World:
-    """Read what torchrun, `accelerate launch` or nobody set, and let Accelerate choose the device."""
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    rank, size = launched_rank()
+    """Read what torchrun, `accelerate launch` or nobody set, and let Accelerate choose the device.
+
+    Raises ConfigError for what is no such number.
+    """
+    found = _launched()
     return World(
-        rank=rank,
-        size=size,
-        local_rank=local_rank,
-        local_size=local_size,
-        device=_device(local_rank),
-        cores=max(1, available_cores() // local_size),
+        rank=found["RANK"],
+        size=found["WORLD_SIZE"],
+        local_rank=found["LOCAL_RANK"],
+        local_size=found["LOCAL_WORLD_SIZE"],
+        device=_device(found["LOCAL_RANK"]),
+        cores=max(1, available_cores() // found["LOCAL_WORLD_SIZE"]),
     )
+
+
+def _launched() -> dict[str, int]:
+    """The numbers that a launcher set, all of them checked."""
+    found = {}
+    for name, least in _LEAST.items():
+        text = os.environ.get(name, str(least))
+        if not text.isdecimal() or int(text) < least:
+            raise ConfigError(
+                f"{name}: {text!r} in the environment is not a whole number of at least {least}; torchrun and "
+                "accelerate launch set it, and a process that runs alone needs none: unset it"
+            )
+        found[name] = int(text)
+    return found
 
 
 def available_cores() -> int:

@@ -133,6 +133,15 @@ def test_a_bad_configuration_is_status_2_and_names_the_field(job: Job, mistake: 
     assert not job.store.exists()
 
 
+@pytest.mark.parametrize("command", ["train", "tokenize", "run"])
+def test_a_rank_that_is_no_number_is_status_2(job: Job, command: str) -> None:
+    done = vqtok(command, "--config", job.file, folder=job.output, environment={"RANK": "one"}).wait()
+    assert done.status == 2
+    assert done.err.startswith("vqtok: RANK: 'one' in the environment is not a whole number of at least 0; ")
+    assert "Traceback" not in done.err
+    assert not job.store.exists()
+
+
 BAD_FILES = {
     "missing": (None, r"no such configuration file; there are some to copy in configs"),
     "empty": ("", "holds no sections"),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from support import run_python
 
-from pipeline.world import available_cores, cpu_quota
+from pipeline.errors import ConfigError
+from pipeline.world import available_cores, cpu_quota, current_world, launched_rank
 
 # What a rank of a launcher sees; then the same process on one core, with no launcher.
 LOOK = """
@@ -64,6 +65,20 @@ def test_a_process_alone_is_rank_0_of_1_and_has_all_its_cores(looks: list[dict[s
     assert seen["cores"] == seen["available"]
     if hasattr(os, "sched_setaffinity"):
         assert seen["available"] == 1  # the affinity mask counts, not the machine
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("RANK", "one"), ("RANK", "-1"), ("WORLD_SIZE", ""), ("WORLD_SIZE", "0")),
+        *(("LOCAL_RANK", "1.5"), ("LOCAL_WORLD_SIZE", "0"), ("LOCAL_WORLD_SIZE", "²")),
+    ],
+)
+def test_what_is_no_rank_is_a_bad_configuration(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, text)
+    for look in (launched_rank, current_world):
+        with pytest.raises(ConfigError, match=f"^{name}: '{text}' in the environment is not a whole.*: unset it$"):
+            look()
 
 
 def test_available_cores_are_some_of_this_machine() -> None:

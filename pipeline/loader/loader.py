@@ -19,6 +19,7 @@ from pipeline.loader.ordered import OrderedRows, in_batches
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
+from pipeline.world import launched_rank
 
 Remainder = Literal["uneven", "drop", "pad"]
 
@@ -80,9 +81,10 @@ class TokenLoader(IterableDataset[TokenBatch]):
             raise ValueError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
         if remainder not in ("uneven", "drop", "pad"):
             raise ValueError(f"remainder must be 'uneven', 'drop' or 'pad', not {remainder!r}")
-        if world_size == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        launched = launched_rank()[1]
+        if world_size == 1 and launched > 1:
             warnings.warn(
-                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this loader gives every row to every process; pass "
+                f"WORLD_SIZE is {launched}, but this loader gives every row to every process; pass "
                 "rank and world_size to share them out",
                 stacklevel=2,
             )

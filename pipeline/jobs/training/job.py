@@ -58,6 +58,7 @@ def run(config: Config, *, allow_change: bool = False, allow_slow: bool = False,
     Raises TokenizerError when the folder holds the work of another configuration, TrainingDiverged when the training
     goes wrong, ConfigError and SourceError for a configuration or images that cannot be trained on.
     """
+    launched_rank()  # Accelerate would end in a traceback for what is no rank
     folder = Path(config.tokenizer.path)
     with stop_request("ended at once; the same command goes on from the newest checkpoint, if there is one") as request:
         result = find_result(config, allow_change=allow_change, growing=growing)
