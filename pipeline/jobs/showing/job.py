@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pipeline.errors import StoreError
 from pipeline.files import Files, files_at
+from pipeline.files.each import read_each
 from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.terminal import printable
 from pipeline.models.blocks import LAYOUTS
@@ -142,7 +143,7 @@ def _parts(files: Files) -> tuple[list[PartRecord], dict[str, int]]:
         start += record.written
     names = sorted(committed_parts(files))
     # One manifest is read much faster than all the commits.
-    return [known.get(name) or PartRecord.of(read_commit(files, name), since=0) for name in names], starts
+    return read_each(lambda name: known.get(name) or PartRecord.of(read_commit(files, name), since=0), names), starts
 
 
 def _rows_of(

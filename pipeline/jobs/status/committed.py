@@ -1,25 +1,18 @@
 """What a glance at a job needs of its commit records, for ten thousand of them in about a second."""
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.files import Files
+from pipeline.files.each import read_each
 from pipeline.jobs.bounds import Load
 from pipeline.jobs.status.rates import Work
 from pipeline.records import JSON
 from pipeline.store.schema import names
 from pipeline.store.schema.damage import damaged
-
-T = TypeVar("T")
-
-# Object stores answer each read after tens of milliseconds, whatever its size.
-_READERS = 16
-# Fewer than this are read one by one. More are handed out in lots, for a task of its own costs more than a local read.
-_LOT = 32
 
 
 class _Source(BaseModel):
@@ -62,15 +55,6 @@ class Committed(BaseModel):
 def read_committed(files: Files, parts: Iterable[str]) -> list[Committed]:
     """The commits of `parts`, in that order. Raises CorruptStore for a record that cannot be read."""
     return read_each(lambda part: _read(files, part), list(parts))
-
-
-def read_each(read: Callable[[str], T], names: Sequence[str]) -> list[T]:
-    """`read` of every name, in order, several at a time."""
-    lots = [names[start : start + _LOT] for start in range(0, len(names), _LOT)]
-    if len(lots) <= 1:
-        return [read(name) for name in names]
-    with ThreadPoolExecutor(_READERS, "read") as readers:
-        return [value for lot in readers.map(lambda lot: [read(name) for name in lot], lots) for value in lot]
 
 
 def _read(files: Files, part: str) -> Committed:

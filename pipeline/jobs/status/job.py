@@ -6,10 +6,11 @@ from datetime import datetime
 
 from pipeline.claims import Claim, claimed_parts, is_local_and_gone, read_claim
 from pipeline.config import Config
+from pipeline.files.each import read_each
 from pipeline.jobs.bounds import Bounds, find_bounds
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.rejects import ReasonCounts, RejectReason, count_reasons, most_common, read_rejects
-from pipeline.jobs.status.committed import Committed, read_committed, read_each
+from pipeline.jobs.status.committed import Committed, read_committed
 from pipeline.jobs.status.rates import Rate, Work, rate_of
 from pipeline.jobs.work.starting import processes_of, read_starts
 from pipeline.records import JSON, SourceShard

@@ -23,6 +23,7 @@ from pipeline.jobs.work.failures import end_hung_process
 from pipeline.jobs.work.image_size import taking
 from pipeline.jobs.work.lanes import tokenize_all
 from pipeline.jobs.work.machine import this_machine
+from pipeline.jobs.work.pauses import Pauses
 from pipeline.jobs.work.precision import refuse_slow_precision
 from pipeline.jobs.work.progress import JobProgress
 from pipeline.jobs.work.result import TokenizeResult
@@ -44,7 +45,8 @@ from pipeline.world import World, current_world
 
 # What is claimed while the manifest is made; no part is called so.
 _MANIFEST = "manifest"
-_POLL_SECONDS = 0.2
+# It takes a moment for a small store, and a while where there are many commits to read.
+_POLL_SECONDS = 0.1
 # A folder that cannot be made, whatever the disk has left.
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
@@ -199,8 +201,10 @@ def _tokenize(plan: Plan, work: Work, queue: ClaimQueue) -> TokenizeResult:
 def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:
     """See to the manifest: one process reads all commits for it while the others wait, unless they may not."""
     while wait and not claims.acquire(_MANIFEST):
+        pauses, looked = Pauses(_POLL_SECONDS), time.monotonic()
         while claims.is_live(_MANIFEST):
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pauses.next_s(looked))
+            looked = time.monotonic()
         if is_current(read_manifest(plan.store), committed_parts(plan.store), plan.planned):
             return
     write_manifest(plan, birth.codebook.vocab_size)

@@ -7,7 +7,7 @@ from pipeline.jobs.plan import Plan
 from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.shards.identity import is_same_file
 from pipeline.store.schema import names
-from pipeline.store.schema.commits import read_commit
+from pipeline.store.schema.commits import read_commits
 
 _READS = 16
 _NAMED = 3
@@ -37,8 +37,9 @@ def refuse_replaced_sources(plan: Plan) -> None:
 def _recorded(plan: Plan) -> dict[str, SourceRecord]:
     """What the planned source shards that are committed were then, by part."""
     recorded = {part.part: part.sources[0] for part in plan.manifest.parts} if plan.manifest else {}
-    wanted = sorted(plan.committed & plan.planned)
-    return {part: recorded.get(part) or read_commit(plan.store, part).sources[0] for part in wanted}
+    wanted = plan.committed & plan.planned
+    others = read_commits(plan.store, sorted(wanted - recorded.keys()))
+    return {part: recorded[part] for part in wanted & recorded.keys()} | {c.part: c.sources[0] for c in others}
 
 
 def _difference(shard: SourceShard, record: SourceRecord) -> str | None:

@@ -19,13 +19,13 @@ from collections.abc import Collection, Sequence
 from pipeline.claims import Claims
 from pipeline.files import Files
 from pipeline.jobs.work.failures import note_failure
+from pipeline.jobs.work.pauses import Pauses
 from pipeline.records import SourceShard
 from pipeline.store.schema.commits import committed_parts, is_committed
 from pipeline.store.schema.failures import clear_failure
 
 # While others are at work on all that is left: seconds to the next look, which soon become more.
 _POLL_SECONDS = 0.5
-_LONGEST_POLL_SECONDS = 5.0
 
 # Names in an answer of an object store.
 _PAGE = 1000
@@ -67,7 +67,7 @@ class ClaimQueue:
         self._in_vain = 0
         self._handed_out = False
         """Something, since it was last seen that nothing is free."""
-        self._pause_s = _POLL_SECONDS
+        self._pauses = Pauses(_POLL_SECONDS)
         self._wait = wait
         self._stopped = stopped or threading.Event()
         self._failed: set[str] = set()
@@ -87,16 +87,14 @@ class ClaimQueue:
             looked = time.monotonic()
             while (part := self._next() or self._next_stale()) is not None:
                 if self._take(part):
-                    self._handed_out, self._pause_s = True, _POLL_SECONDS
+                    self._handed_out, self._pauses = True, Pauses(_POLL_SECONDS)
                     return self._open.pop(part)
             self._walk.clear()
             self._refused.clear()
             if self.is_over or not (self._handed_out or self._wait):
                 return None
             if not self._handed_out:
-                # Looking costs many requests in a large store elsewhere.
-                self._stopped.wait(max(self._pause_s, 5 * (time.monotonic() - looked)))
-                self._pause_s = min(1.5 * self._pause_s, _LONGEST_POLL_SECONDS)
+                self._stopped.wait(self._pauses.next_s(looked))
             self._handed_out = False
         return None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pydantic import Field, ValidationError
 
 from pipeline.files import Files
+from pipeline.files.each import read_each
 from pipeline.records import JSON, Record, SourceRecord
 from pipeline.store.schema import names
 from pipeline.store.schema.damage import damaged
@@ -96,8 +97,8 @@ def read_commit(files: Files, part: str) -> CommitRecord:
 
 
 def read_commits(files: Files, parts: Iterable[str]) -> list[CommitRecord]:
-    """Commit records of `parts`, in that order."""
-    return [read_commit(files, part) for part in parts]
+    """Commit records of `parts`, in that order, several read at a time. Raises as `read_commit` does."""
+    return read_each(lambda part: read_commit(files, part), list(parts))
 
 
 def publish(files: Files, record: CommitRecord) -> bool:

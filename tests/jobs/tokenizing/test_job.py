@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ from pipeline.jobs.tokenizing import replaced
 from pipeline.jobs.verifying.commits import check_commits
 from pipeline.jobs.verifying.contents import check_contents
 from pipeline.jobs.verifying.reencoding import encode_again
+from pipeline.jobs.work import pauses
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import normalize_pixels
 from pipeline.source.find import part_name
@@ -227,6 +228,26 @@ def test_of_processes_that_end_together_one_makes_the_manifest(
     assert len(reads) == len(COLLECTION)
     assert damageable.digest == finished.digest
     assert damageable.listing("claims") == []
+
+
+def test_who_waits_for_the_manifest_looks_ever_more_rarely(damageable: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    (damageable.store / "manifest.json").unlink()
+    plan, birth = make_plan(damageable.config()), read_birth(LocalFiles(damageable.store))
+    slept: list[float] = []
+    with Claims(plan.store, 60) as other, Claims(plan.store, 60) as ours:
+        assert other.acquire("manifest")
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 12:
+                tokenize.write_manifest(plan, birth.codebook.vocab_size)
+                other.release("manifest")
+
+        for module in (tokenize, pauses):
+            monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
+        tokenize._finish(plan, birth, ours, wait=True)
+    assert (slept[0], slept[-1]) == (0.1, 5.0)
+    assert slept == sorted(slept)
 
 
 def test_who_was_to_make_the_manifest_and_died_is_stood_in_for(damageable: Job, finished: Job) -> None:

@@ -1,0 +1,29 @@
+"""Many reads at a time, in order."""
+
+import threading
+
+import pytest
+
+from pipeline.files.each import read_each
+
+
+@pytest.mark.parametrize("count", [0, 1, 32, 33, 700])
+def test_all_are_read_in_order(count: int) -> None:
+    names = [str(number) for number in range(count)]
+    assert read_each(lambda name: name * 2, names) == [name * 2 for name in names]
+
+
+def test_many_are_read_at_a_time_and_the_first_error_counts() -> None:
+    together = threading.Barrier(8)
+
+    def read(name: str) -> str:
+        if int(name) % 32 == 0:
+            together.wait(60)  # one of each lot: passes only where eight lots are read at once
+        if int(name) > 100:
+            raise FileNotFoundError(name)
+        return name
+
+    with pytest.raises(FileNotFoundError, match=r"^101$"):
+        read_each(read, [str(number) for number in range(256)])
+    assert together.n_waiting == 0
+    assert not together.broken
