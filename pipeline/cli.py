@@ -237,8 +237,9 @@ def _share(ctx: click.Context, parameter: click.Parameter, value: float | None) 
     metavar="R",
     help="Also encode this share of the rows again, such as 0.01: exact on the same kind of hardware.",
 )
+@_allow_slow
 @_as_json
-def verify(config: Config, quick: bool, rate: float | None, as_json: bool) -> None:
+def verify(config: Config, quick: bool, rate: float | None, allow_slow: bool, as_json: bool) -> None:
     """Check a store against its source; exit status 1 on any loss.
 
     Without --quick every key, every checksum and every token is checked.
@@ -249,6 +250,10 @@ def verify(config: Config, quick: bool, rate: float | None, as_json: bool) -> No
         raise click.UsageError("--quick reads no rows, so it cannot encode any again; leave out --quick or --rate.")
     show_progress = sys.stderr.isatty()
     result = check_commits(config)
+    if rate is not None and not allow_slow and not result.problems:
+        from pipeline.jobs.verifying.reencoding import refuse_slow_encoding
+
+        refuse_slow_encoding(config)
     if not quick:
         from pipeline.jobs.verifying.contents import check_contents
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
+from socket import gethostname
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,6 +12,7 @@ from pipeline.files import Files
 from pipeline.files.each import read_each
 from pipeline.jobs.bounds import Load
 from pipeline.jobs.status.rates import Work
+from pipeline.jobs.work.instructions import cpu_has_bf16
 from pipeline.records import JSON
 from pipeline.store.schema import names
 from pipeline.store.schema.damage import damaged
@@ -34,6 +37,7 @@ class Committed(BaseModel):
     seconds: dict[str, float]
     threads: dict[str, int] = Field(default={})
     execution: JSON = Field(default={})
+    host: str = ""
     finished: datetime
 
     @property
@@ -49,7 +53,17 @@ class Committed(BaseModel):
 
     def load(self) -> Load:
         """What its stages did in that time."""
-        return Load(self.seconds, self.threads, on_cpu=str(self.execution.get("device", "")).startswith("cpu"))
+        on_cpu = str(self.execution.get("device", "")).startswith("cpu")
+        return Load(self.seconds, self.threads, on_cpu, on_cpu and self._bf16_would_help())
+
+    def _bf16_would_help(self) -> bool:
+        """Whether it was encoded in float32 by a CPU that has faster instructions; of other hosts nobody can tell."""
+        return self.execution.get("precision") == "fp32" and self.host == gethostname() and _cpu_has_bf16()
+
+
+@cache
+def _cpu_has_bf16() -> bool:
+    return cpu_has_bf16()
 
 
 def read_committed(files: Files, parts: Iterable[str]) -> list[Committed]:

@@ -14,6 +14,7 @@ from pipeline.jobs.status.committed import Committed, read_committed
 from pipeline.jobs.status.rates import Rate, Work, rate_of
 from pipeline.jobs.work.starting import processes_of, read_starts
 from pipeline.records import JSON, SourceShard
+from pipeline.store.schema.birth import is_born
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.failures import Failure, read_failures
 from pipeline.store.schema.manifest import is_current, read_manifest
@@ -58,6 +59,8 @@ class Status:
     """The state of a job."""
 
     store: str
+    exists: bool
+    """Whether the store is there: the first processes of a job make it when they have loaded PyTorch."""
     planned: int
     """Source shards of the configuration."""
     done: int
@@ -123,6 +126,7 @@ class Observer:
         speed = recent or mean
         return Status(
             store=plan.store.root,
+            exists=bool(plan.committed) or is_born(plan.store),
             planned=len(plan.shards),
             done=len(commits),
             pending=len(pending),

@@ -90,6 +90,8 @@ def _header(status: Status) -> list[str]:
         lines.append("all is committed, but the manifest is not up to date: run vqtok tokenize again")
     elif status.starting and not status.running:
         lines.append(f"starting up: {status.starting} process{'es' if status.starting > 1 else ''}, loading PyTorch")
+    elif not status.running and not status.exists:
+        lines.append("no store yet: run vqtok tokenize; a job that was just started makes it once PyTorch is loaded")
     elif not status.running:
         lines.append(f"nobody is at work{_to_go(status.eta_seconds)}: run vqtok tokenize")
     elif status.eta_seconds is not None:

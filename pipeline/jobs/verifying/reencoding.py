@@ -16,13 +16,15 @@ from pipeline.files import files_at
 from pipeline.jobs.originals import batches_of_rows
 from pipeline.jobs.verifying.commits import Verification, percent
 from pipeline.jobs.work.machine import Machine, this_machine
+from pipeline.jobs.work.precision import refuse_slow_precision
 from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import JSON, SourceShard, canonical_json, differences
 from pipeline.source.find import find_source_shards
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import CommitRecord
-from pipeline.world import current_world
+from pipeline.world import World, current_world
 
 
 @dataclass
@@ -70,6 +72,16 @@ def choose_batches(commits: Sequence[CommitRecord], rate: float, batch_size: int
     return chosen
 
 
+def refuse_slow_encoding(config: Config) -> None:
+    """Raise ConfigError where this processor is slow in the precision of a configuration, as tokenizing does.
+
+    For before the hours of a full check are spent. Raises TokenizerError.
+    """
+    if config.tokenize.precision != "fp32":
+        world = current_world()
+        refuse_slow_precision(config, _load_tokenizer(config, world), world.device)
+
+
 def encode_again(config: Config, result: Verification, rate: float, show_progress: bool = True) -> None:
     """Encode a share of the rows with the neighbours they had, so that equal means bit for bit; add to `result`.
 
@@ -91,11 +103,12 @@ def encode_again(config: Config, result: Verification, rate: float, show_progres
 @contextlib.contextmanager
 def _machine(config: Config) -> Iterator[Machine]:
     world = current_world()
-    tokenizer = load_tokenizer(
-        config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
-    )
-    with this_machine(config, tokenizer, world) as machine:
+    with this_machine(config, _load_tokenizer(config, world), world) as machine:
         yield machine
+
+
+def _load_tokenizer(config: Config, world: World) -> Tokenizer:
+    return load_tokenizer(config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision)
 
 
 class _Reencoding:

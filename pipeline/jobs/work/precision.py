@@ -4,13 +4,13 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.jobs.work.instructions import cpu_has_bf16
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.models.pretrained import load_tokenizer
 from pipeline.models.tokenizer import Tokenizer, normalize_pixels
@@ -26,7 +26,6 @@ _SIDE = 64
 _PIXELS = 65_536
 _SECONDS = 0.4
 _ROUNDS = 5
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last as ARM calls it
 
 
 def refuse_slow_precision(config: Config, tokenizer: Tokenizer, device: torch.device) -> None:
@@ -81,15 +80,7 @@ def bf16_would_help(precision: str, device: torch.device) -> bool:
         return False
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(_cpu_flags() & _BF16_FLAGS)
-
-
-def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return set()
-    return {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
+    return device.type == "cpu" and cpu_has_bf16()
 
 
 def _probe_size(size: tuple[int, int], downsampling: int) -> tuple[int, int]:

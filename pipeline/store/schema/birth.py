@@ -85,6 +85,15 @@ def read_birth(files: Files) -> Birth:
         ) from None
 
 
+def is_born(files: Files) -> bool:
+    """Whether there is a store."""
+    try:
+        files.stat(names.STORE)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def refuse_unknown_features(files: Files) -> None:
     """Raise StoreError for a store with features that this version does not know; none at all is fine.
 
@@ -120,7 +129,7 @@ def create_or_compare(files: Files, birth: Birth) -> Birth:
     Raises IdentityMismatch naming every field that differs, with both values, and StoreError where the
     place cannot tell the first of two writers.
     """
-    if _read(files) is None:
+    if not is_born(files):
         _prove_exclusive_creation(files)
         if files.put_if_absent(names.STORE, birth.to_json()):
             return birth

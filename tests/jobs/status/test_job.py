@@ -30,6 +30,7 @@ pytest_plugins = ["fixtures_store"]
 
 FIELDS = {
     "store": str,
+    "exists": bool,
     "planned": int,
     "done": int,
     "pending": int,
@@ -77,12 +78,12 @@ def test_a_job_that_nobody_has_begun(job: Job) -> None:
     assert (answer["done"], answer["pending"], answer["pending_bytes"], answer["written"]) == (0, 6, size, 0)
     assert (answer["planned_bytes"], answer["fraction_done"], answer["rejects"]) == (size, 0, [])
     assert (answer["images_per_second"], answer["recent_images_per_second"]) == (None, None)
-    assert (answer["eta_seconds"], answer["complete"]) == (None, False)
+    assert (answer["eta_seconds"], answer["complete"], answer["exists"]) == (None, False, False)
     assert status_table(status.run(job.config())).splitlines()[1:] == [
         f"[{'.' * 30}] 0.0% of {size / 1000:.1f} kB",
         "0 of 6 source shards are committed",
         "0 samples written, 0 rejected",
-        "nobody is at work: run vqtok tokenize",
+        "no store yet: run vqtok tokenize; a job that was just started makes it once PyTorch is loaded",
     ]
     assert not job.store.exists()
 
@@ -389,7 +390,7 @@ def test_a_live_table_ends_when_the_job_is_complete(damageable: Job) -> None:
 
 def test_ctrl_c_leaves_quietly(job: Job) -> None:
     with on_a_terminal(job, "-w") as (process, screen):
-        wait_for(lambda: "nobody is at work" in str(screen))
+        wait_for(lambda: "no store yet" in str(screen))
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
         assert "Abort" not in str(screen)

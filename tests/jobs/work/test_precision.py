@@ -2,17 +2,20 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from fixtures_store import Job, make_job, vqtok
+from fixtures_store import Child, Job, make_job, vqtok
 from torch import Tensor
 
+from pipeline.cli import main
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.jobs.work import precision
+from pipeline.jobs.work.instructions import cpu_has_bf16
 from pipeline.jobs.work.precision import bf16_would_help, refuse_slow_precision, refuse_slow_training
 from pipeline.jobs.work.siblings import new_siblings
 from pipeline.models.pretrained import load_tokenizer
@@ -97,6 +100,23 @@ def test_processes_that_start_together_measure_once(job: Job, monkeypatch: pytes
     assert measured == [1]
 
 
+def verify_slowly(*arguments: str) -> None:
+    """`vqtok verify` on a processor that is slow in anything but float32."""
+    precision._milliseconds_per_image = lambda *_: (3.0, 1.0)  # type: ignore[assignment]
+    sys.argv = ["vqtok", "verify", *arguments]
+    main()
+
+
+def test_verify_refuses_before_it_reads_anything(finished: Job, tmp_path: Path) -> None:
+    arguments = ["--config", str(finished.file), "--set", "tokenize.precision=bf16", "--rate", "0.01"]
+    done = Child(verify_slowly, *arguments, folder=tmp_path).wait()
+    assert (done.status, done.out) == (2, "")
+    assert re.fullmatch(r"vqtok: tokenize\.precision: bf16 is 3\.0 times slower .* with --allow-slow\n", done.err)
+    allowed = Child(verify_slowly, *arguments, "--allow-slow", folder=tmp_path).wait()
+    assert (allowed.status, allowed.err) == (0, "")
+    assert "rows encoded again" in allowed.out
+
+
 @pytest.mark.parametrize(
     ("cpuinfo", "helps"),
     [
@@ -110,8 +130,8 @@ def test_the_hint_is_for_processors_that_have_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str, helps: bool
 ) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)
-    flags = precision._cpu_flags(tmp_path / "cpuinfo")
-    monkeypatch.setattr(precision, "_cpu_flags", lambda: flags)
+    found = cpu_has_bf16(tmp_path / "cpuinfo")
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: found)
     assert bf16_would_help("fp32", CPU) is helps
     assert not bf16_would_help("bf16", CPU)
 
