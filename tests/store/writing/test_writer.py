@@ -48,7 +48,7 @@ def test_the_record_tells_all(store: Path) -> None:
     shard = replace(some_shard(), ignored=[f"._{number}" for number in range(150)])
     record = commit_part(LocalFiles(store), BIRTH, shard)
     assert record == read_commit(LocalFiles(store), "p")
-    assert (record.part, record.sources) == ("p", (shard.source,))
+    assert (record.part, record.sources) == ("p", shard.sources)
     assert (record.seen, record.written, record.rejected, record.unlabelled) == (8, 6, 2, 1)
     assert record.ignored == tuple(shard.ignored[:100])
     counts = unpack_counts(record.code_counts, 16, "")
