@@ -22,8 +22,9 @@ from torch import Tensor
 
 from pipeline.config import Config, load_config
 from pipeline.loader import TokenBatch, TokenLoader
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import Tokenizer, normalize_pixels
+from pipeline.models.tokenizers.pixels import normalize_pixels
+from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.overlap import prefetch
 from pipeline.source.batches import image_batches
 from pipeline.source.find import find_source_shards

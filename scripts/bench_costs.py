@@ -39,8 +39,9 @@ from pipeline.files import Files, files_at
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.tokenizing import job as tokenize
 from pipeline.jobs.work import claim_queue
-from pipeline.models.pretrained import load_tokenizer, save_tokenizer
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization, SourceRecord
 from pipeline.store.schema.birth import Birth, create_or_compare
 from pipeline.store.writing.hierarchy import prepare_hierarchy

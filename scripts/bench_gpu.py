@@ -26,7 +26,7 @@ from tokenizing.photos import read_photographs, sample_patterns, write_photos
 from tokenizing.vqgan import random_vqgan, register
 
 from pipeline.errors import VqtokError
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
 
 
 @click.command()

@@ -52,8 +52,9 @@ from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.metrics import MetricsLog
 from pipeline.jobs.training.schedule import WarmupThenCosine
 from pipeline.loader import TokenBatch, TokenLoader, split_rows
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import Tokenizer, to_pixels
+from pipeline.models.tokenizers.pixels import to_pixels
+from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.store import TokenStore
 from pipeline.world import end_process
 

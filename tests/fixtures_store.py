@@ -35,8 +35,8 @@ from support import encoded, write_tar
 from pipeline.config import Config, load_config
 from pipeline.files import LocalFiles
 from pipeline.jobs.tokenizing import job as tokenize
-from pipeline.models.pretrained import save_tokenizer
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Geometry, Normalization, Reject, SourceRecord
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype

@@ -65,7 +65,7 @@ from pipeline.errors import VqtokError
 from pipeline.files import LocalFiles
 from pipeline.jobs.plan import is_finished, job_identity, make_plan, refuse_other_identity
 from pipeline.jobs.training.birth import find_result
-from pipeline.models.folder import TokenizerIdentity
+from pipeline.models.folder.contents import TokenizerIdentity
 from pipeline.store.schema.birth import create_or_compare, read_birth
 
 def look(*overrides):

@@ -128,9 +128,9 @@ def test_an_import_that_points_up_would_be_noticed(tmp_path: Path, monkeypatch: 
     shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     with (tmp_path / "pipeline/source/containers/tar/strict.py").open("a") as file:
-        file.write("\nfrom pipeline.models.blocks import LAYOUTS\n")
+        file.write("\nfrom pipeline.models.layouts.cuts import LAYOUTS\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     status, out = lint_imports()
     assert status == 1
-    assert "pipeline.source.containers.tar.strict -> pipeline.models.blocks" in out
+    assert "pipeline.source.containers.tar.strict -> pipeline.models.layouts.cuts" in out

@@ -18,7 +18,7 @@ def test_what_goes_wrong_in_an_import_is_said(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_damaged_installation_is_not_taken_for_a_missing_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "pipeline.models.vqvae", raising=False)
+    monkeypatch.delitem(sys.modules, "pipeline.models.networks.vqvae", raising=False)
     monkeypatch.delattr("torch.nn.Module")
     with pytest.raises(ImportError, match="vqvae cannot be imported"):
         from pipeline.models import SimpleVQVAE  # noqa: F401

@@ -7,7 +7,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, IdentityMismatch
 from pipeline.files import Files, LocalFiles, files_at
 from pipeline.files.places import why_unreadable, why_unwritable
-from pipeline.models.folder import tokenizer_identity
+from pipeline.models.tokenizers.registry import tokenizer_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.store.schema.birth import read_birth, refuse_unknown_features

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from pipeline.models.lookup import lookup
+from pipeline.models.rules.lookup import lookup
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore

@@ -1,13 +1,13 @@
 """Tokenizers: the model, the protocol that jobs know it by, block layouts, tokenizer folders.
 
-    SimpleVQVAE ── VectorQuantizer        vqvae, quantizer (search, kmeans, ranks)
+    SimpleVQVAE ── VectorQuantizer        networks (vqvae, quantizer, search, kmeans, ranks)
          │
-    VqvaeTokenizer : Tokenizer            tokenizer, blocks
+    VqvaeTokenizer : Tokenizer            tokenizers (network, protocol), layouts, rules
          │
-    save_tokenizer, load_tokenizer        pretrained (folder, weights)
+    save_tokenizer, load_tokenizer        tokenizers (vqtok, registry), folder
 
-The two model classes are imported when they are asked for, because importing torch takes seconds; blocks and
-`pretrained.tokenizer_identity` do without it.
+The two model classes are imported when they are asked for, because importing torch takes seconds; layouts and
+`tokenizers.registry.tokenizer_identity` do without it.
 """
 
 from typing import TYPE_CHECKING
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from pipeline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pipeline.models.quantizer import VectorQuantizer
-    from pipeline.models.vqvae import SimpleVQVAE
+    from pipeline.models.networks.quantizer import VectorQuantizer
+    from pipeline.models.networks.vqvae import SimpleVQVAE
 
 __all__ = ["SimpleVQVAE", "VectorQuantizer"]
 
 __getattr__ = lazy_names(
-    __name__, {"SimpleVQVAE": "pipeline.models.vqvae", "VectorQuantizer": "pipeline.models.quantizer"}
+    __name__, {"SimpleVQVAE": "pipeline.models.networks.vqvae", "VectorQuantizer": "pipeline.models.networks.quantizer"}
 )

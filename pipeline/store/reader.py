@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.errors import IncompleteStore, StoreError
 from pipeline.files import Files, files_at
-from pipeline.models.lookup import lookup
+from pipeline.models.rules.lookup import lookup
 from pipeline.records import Geometry, digest_of
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.parts import Part

@@ -14,8 +14,8 @@ import torch
 from costs import calls, requests
 from costs.sources import shard_name, tiny_tar, write_job
 from pipeline.files import files_at
-from pipeline.models.pretrained import save_tokenizer
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization
 
 SCRIPTS = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
 
 _EPSILON = torch.finfo(torch.float32).eps
 

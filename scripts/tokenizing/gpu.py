@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import ConfigError
-from pipeline.models.pretrained import load_tokenizer, save_tokenizer
-from pipeline.models.quantizer import VectorQuantizer
-from pipeline.models.search import nearest_codes
-from pipeline.models.tokenizer import Precision, Tokenizer
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.quantizer import VectorQuantizer
+from pipeline.models.networks.search import nearest_codes
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.protocol import Precision, Tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization
 from pipeline.world import available_cores
 from tokenizing.accelerators import Peak

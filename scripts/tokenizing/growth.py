@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from webdataset import TarWriter
 
-from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.store import TokenStore
 from pipeline.world import available_cores
 from tokenizing.job import Incomplete, save_random_model, write_config

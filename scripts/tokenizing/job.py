@@ -9,8 +9,8 @@ import yaml
 
 from pipeline.config import Config, load_config
 from pipeline.jobs.tokenizing import job as tokenize
-from pipeline.models.pretrained import save_tokenizer
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization
 from pipeline.store import TokenStore
 from tokenizing.photos import Photos

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import Config
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
-from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.find import find_source_shards
 from pipeline.source.images.transform import ImageTransform

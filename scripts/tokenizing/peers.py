@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.records import Normalization
 from pipeline.threads import cpu_threads
 from tokenizing.job import BATCH, Incomplete

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision import transforms
 
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.records import Normalization
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import Precision, VqvaeTokenizer, normalize_pixels
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.network import VqvaeTokenizer
+from pipeline.models.tokenizers.pixels import normalize_pixels
+from pipeline.models.tokenizers.protocol import Precision
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.records import Normalization
 from pipeline.store import TokenStore
 from pipeline.world import available_cores

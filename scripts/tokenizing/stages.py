@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from pipeline.models.quantizer import VectorQuantizer
-from pipeline.models.tokenizer import Tokenizer, normalize_pixels
+from pipeline.models.networks.quantizer import VectorQuantizer
+from pipeline.models.tokenizers.pixels import normalize_pixels
+from pipeline.models.tokenizers.protocol import Tokenizer
 
 COPY, NORMALISE, ENCODE, SEARCH, FETCH = "copy to device", "normalise", "encode", "search", "copy back"
 STAGES = (COPY, NORMALISE, ENCODE, SEARCH, FETCH)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import TokenizerError
-from pipeline.models.architectures import ARCHITECTURES, Architecture
-from pipeline.models.blocks import BlockLayout
-from pipeline.models.folder import TokenizerIdentity
-from pipeline.models.quantizer import VectorQuantizer
-from pipeline.models.tokenizer import Codebook, Precision
+from pipeline.models.folder.architectures import ARCHITECTURES, Architecture
+from pipeline.models.folder.contents import TokenizerIdentity
+from pipeline.models.layouts.cuts import BlockLayout
+from pipeline.models.networks.quantizer import VectorQuantizer
+from pipeline.models.tokenizers.protocol import Codebook, Precision
 from pipeline.records import JSON, Geometry, Normalization, Record
 
 _DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}

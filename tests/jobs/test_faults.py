@@ -401,7 +401,7 @@ ENCODE = """
 import resource, sys, torch
 from pipeline.config import load_config
 from pipeline.jobs.work.machine import this_machine
-from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.world import current_world
 config = load_config(sys.argv[1], [])
 tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu", "fp32")

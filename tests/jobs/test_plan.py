@@ -7,7 +7,7 @@ from fixtures_store import COLLECTION, IMAGE_SIZE, Job, make_job, save_tiny_toke
 
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.jobs.plan import is_finished, job_identity, make_plan
-from pipeline.models.pretrained import tokenizer_identity
+from pipeline.models.tokenizers.registry import tokenizer_identity
 from pipeline.source.find import part_name
 
 pytest_plugins = ["fixtures_store"]

@@ -22,7 +22,7 @@ from pipeline.jobs.training.birth import find_result
 from pipeline.jobs.training.disk import explaining_a_full_disk, in_words
 from pipeline.jobs.training.metrics import MetricsLog
 from pipeline.jobs.training.steps import checkpointed_steps
-from pipeline.models.folder import has_tokenizer
+from pipeline.models.folder.contents import has_tokenizer
 from pipeline.source.shards import identity
 
 pytest_plugins = ["fixtures_store", "fixtures_training"]

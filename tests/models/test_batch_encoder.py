@@ -9,8 +9,10 @@ from torch import Tensor
 
 from pipeline.models import SimpleVQVAE
 from pipeline.models.batch_encoder import BatchEncoder
-from pipeline.models.blocks import layout_named
-from pipeline.models.tokenizer import Precision, VqvaeTokenizer, normalize_pixels
+from pipeline.models.layouts.cuts import layout_named
+from pipeline.models.tokenizers.network import VqvaeTokenizer
+from pipeline.models.tokenizers.pixels import normalize_pixels
+from pipeline.models.tokenizers.protocol import Precision
 from pipeline.records import Normalization
 
 CPU = torch.device("cpu")

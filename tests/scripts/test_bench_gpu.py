@@ -16,8 +16,8 @@ from tokenizing.vqgan import VqganTokenizer, random_vqgan
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import TokenizerError
-from pipeline.models.blocks import layout_named
-from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.layouts.cuts import layout_named
+from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.records import Normalization
 
 pytest_plugins = ["fixtures_store"]

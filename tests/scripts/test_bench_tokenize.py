@@ -23,8 +23,8 @@ from tokenizing.vqgan import random_vqgan
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import SourceError
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.registry import load_tokenizer
 
 pytest_plugins = ["fixtures_store"]
 

@@ -21,7 +21,7 @@ from fixtures_store import (
 )
 
 from pipeline.errors import CorruptStore, IncompleteStore, StoreError, TokenizerError
-from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.source.find import part_name
 from pipeline.store import TokenStore
 from pipeline.store.reader import TokenBatch

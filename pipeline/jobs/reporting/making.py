@@ -16,8 +16,9 @@ from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.reporting.figures import Report
 from pipeline.jobs.reporting.page import report_page
 from pipeline.jobs.tally import Tally
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import Tokenizer, to_pixels
+from pipeline.models.tokenizers.pixels import to_pixels
+from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.source.find import find_source_shards
 from pipeline.store.reader import TokenStore
 from pipeline.store.schema import names

@@ -16,7 +16,7 @@ from pipeline.files import Files, files_at
 from pipeline.files.each import read_each
 from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.terminal import printable
-from pipeline.models.blocks import LAYOUTS
+from pipeline.models.layouts.cuts import LAYOUTS
 from pipeline.overlap import ordered_map
 from pipeline.records import JSON, NO_LABEL, Geometry, Reject
 from pipeline.store.arrays.parts import Part

@@ -29,9 +29,8 @@ from pipeline.jobs.work.progress import JobProgress
 from pipeline.jobs.work.result import TokenizeResult
 from pipeline.jobs.work.shard import Work
 from pipeline.jobs.work.siblings import current_siblings
-from pipeline.models.folder import trained_image_size
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer, trained_image_size
 from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
 from pipeline.source.images.transform import ImageTransform

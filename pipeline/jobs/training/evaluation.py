@@ -13,7 +13,7 @@ from pipeline.jobs.tally import MeanImage, Tally
 from pipeline.jobs.training.shards import read_all
 from pipeline.jobs.training.sources import held_out_shards
 from pipeline.models import SimpleVQVAE
-from pipeline.models.tokenizer import normalize_pixels, to_pixels
+from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
 from pipeline.records import JSON, Normalization
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.selection import Selection

@@ -18,7 +18,7 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.jobs.training.birth import FILE, TrainResult, accept, find_result
 from pipeline.jobs.training.schedule import require_peak
-from pipeline.models.folder import has_tokenizer
+from pipeline.models.folder.contents import has_tokenizer
 from pipeline.signals import exit_status, stop_request
 from pipeline.world import launched_rank
 

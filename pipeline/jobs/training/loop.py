@@ -34,7 +34,7 @@ from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
 from pipeline.jobs.work.image_size import taking
 from pipeline.jobs.work.precision import refuse_slow_training
 from pipeline.models import SimpleVQVAE
-from pipeline.models.pretrained import save_tokenizer
+from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization
 from pipeline.signals import StopRequest, exit_status
 

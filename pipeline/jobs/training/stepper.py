@@ -14,7 +14,7 @@ from pipeline.config import TrainConfig
 from pipeline.jobs.tally import Tally
 from pipeline.jobs.training.stream import TrainBatch
 from pipeline.models import SimpleVQVAE
-from pipeline.models.tokenizer import normalize_pixels, to_pixels
+from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
 from pipeline.records import JSON, Normalization
 
 

@@ -17,8 +17,8 @@ from pipeline.jobs.originals import batches_of_rows
 from pipeline.jobs.verifying.commits import Verification, percent
 from pipeline.jobs.work.machine import Machine, this_machine
 from pipeline.jobs.work.precision import refuse_slow_precision
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.records import JSON, SourceShard, canonical_json, differences
 from pipeline.source.find import find_source_shards
 from pipeline.store.arrays.parts import Part

@@ -15,7 +15,7 @@ from pipeline.jobs.work.execution import describe_execution
 from pipeline.jobs.work.precision import bf16_would_help
 from pipeline.jobs.work.watch import Hang, Watch
 from pipeline.models.batch_encoder import BatchEncoder
-from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.records import JSON
 from pipeline.shortage import memory_errors
 from pipeline.store.types import Array

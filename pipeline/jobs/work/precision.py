@@ -12,9 +12,10 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.jobs.work.instructions import cpu_has_bf16
 from pipeline.jobs.work.siblings import current_siblings
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import Tokenizer, normalize_pixels
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.pixels import normalize_pixels
+from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.threads import cpu_threads
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pydantic import BaseModel
 
 from pipeline.before import completed
 from pipeline.config import ImageConfig, SourceConfig
-from pipeline.models.folder import TokenizerIdentity
+from pipeline.models.folder.contents import TokenizerIdentity
 from pipeline.records import JSON, differences
 
 

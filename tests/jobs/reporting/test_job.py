@@ -28,8 +28,8 @@ from PIL import Image
 
 from pipeline.errors import ConfigError, IdentityMismatch, IncompleteStore, SourceError
 from pipeline.jobs.reporting import job as report
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import to_pixels
+from pipeline.models.tokenizers.pixels import to_pixels
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.source.find import part_name
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store import TokenStore

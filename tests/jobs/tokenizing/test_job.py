@@ -54,8 +54,8 @@ from pipeline.jobs.verifying.commits import check_commits
 from pipeline.jobs.verifying.contents import check_contents
 from pipeline.jobs.verifying.reencoding import encode_again
 from pipeline.jobs.work import pauses
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import normalize_pixels
+from pipeline.models.tokenizers.pixels import normalize_pixels
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.source.find import part_name
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store import TokenStore

@@ -30,7 +30,7 @@ from pipeline.jobs.training import job as train
 from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.metrics import MetricsLog
 from pipeline.jobs.training.schedule import WarmupThenCosine, require_peak
-from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.records import JSON
 
 SIDE = 16

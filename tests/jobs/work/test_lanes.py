@@ -18,7 +18,7 @@ from pipeline.jobs.work.lanes import Done, tokenize_all
 from pipeline.jobs.work.machine import this_machine
 from pipeline.jobs.work.shard import Work
 from pipeline.jobs.work.stages import Stage
-from pipeline.models.pretrained import load_tokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.records import SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.store.schema.birth import create_or_compare

@@ -18,9 +18,9 @@ from pipeline.jobs.work import precision
 from pipeline.jobs.work.instructions import cpu_has_bf16
 from pipeline.jobs.work.precision import bf16_would_help, refuse_slow_precision, refuse_slow_training
 from pipeline.jobs.work.siblings import new_siblings
-from pipeline.models.pretrained import load_tokenizer
-from pipeline.models.tokenizer import VqvaeTokenizer
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.network import VqvaeTokenizer
+from pipeline.models.tokenizers.registry import load_tokenizer
 
 pytest_plugins = ["fixtures_store"]
 

@@ -6,7 +6,7 @@ Shape letters: N vectors, K codes, C their length.
 import torch
 from torch import Tensor
 
-from pipeline.models.search import nearest_codes
+from pipeline.models.networks.search import nearest_codes
 
 _VECTORS_PER_CODE = 64  # more do not move the centres enough to pay for the time
 

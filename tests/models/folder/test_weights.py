@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from pipeline.models.weights import tensor_entries, weights_digest
+from pipeline.models.folder.weights import tensor_entries, weights_digest
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([True, False]), "scalar": torch.tensor(1.5).half()}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.errors import TokenizerError
-from pipeline.models.search import nearest_codes
+from pipeline.models.networks.search import nearest_codes
 
 
 def vectors(count: int, C: int = 32, seed: int = 0) -> Tensor:

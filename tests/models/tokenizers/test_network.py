@@ -5,8 +5,10 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
-from pipeline.models.blocks import layout_named
-from pipeline.models.tokenizer import Precision, Tokenizer, VqvaeTokenizer, normalize_pixels, to_pixels
+from pipeline.models.layouts.cuts import layout_named
+from pipeline.models.tokenizers.network import VqvaeTokenizer
+from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
+from pipeline.models.tokenizers.protocol import Precision, Tokenizer
 from pipeline.records import Geometry, Normalization
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, TokenizerError
-from pipeline.models.blocks import LAYOUTS, layout_named
+from pipeline.models.layouts.cuts import LAYOUTS, layout_named
 
 ALL_GRIDS = list(itertools.product(range(1, 8), repeat=2))
 

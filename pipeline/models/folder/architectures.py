@@ -66,8 +66,8 @@ class SimpleVQVAEArguments(Record):
 ARCHITECTURES: dict[str, Architecture] = {
     "SimpleVQVAE": Architecture(
         arguments=SimpleVQVAEArguments,
-        model="pipeline.models.vqvae:SimpleVQVAE",
-        tokenizer="pipeline.models.tokenizer:VqvaeTokenizer",
+        model="pipeline.models.networks.vqvae:SimpleVQVAE",
+        tokenizer="pipeline.models.tokenizers.network:VqvaeTokenizer",
     ),
 }
 """By the name of the model class, which config.json holds."""

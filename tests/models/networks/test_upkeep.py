@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models import VectorQuantizer
-from pipeline.models.kmeans import kmeans
+from pipeline.models.networks.kmeans import kmeans
 
 EVERYTHING = {"ema_decay": 0.9, "kmeans_init": True, "revive_after": 3, "cosine": True}
 

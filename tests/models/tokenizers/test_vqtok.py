@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
-from pipeline.models.architectures import ARCHITECTURES, Architecture
-from pipeline.models.blocks import BlockLayout
-from pipeline.models.pretrained import load_tokenizer, save_tokenizer, tokenizer_identity
-from pipeline.models.weights import weights_digest
+from pipeline.models.folder.architectures import ARCHITECTURES, Architecture
+from pipeline.models.folder.weights import weights_digest
+from pipeline.models.layouts.cuts import BlockLayout
+from pipeline.models.tokenizers.registry import load_tokenizer, tokenizer_identity
+from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization, Record
 
 EVERYTHING: dict[str, Any] = {
@@ -136,11 +137,11 @@ def test_weights_are_digested_once_and_again_after_any_change(
         digested.append(len(data))
         return weights_digest(data)
 
-    monkeypatch.setattr("pipeline.models.folder.weights_digest", noted)
+    monkeypatch.setattr("pipeline.models.folder.contents.weights_digest", noted)
     tokenizer_identity(folder)
     identity = tokenizer_identity(folder)
     assert len(digested) == 2  # written a moment ago: it may be written again unnoticed
-    monkeypatch.setattr("pipeline.models.folder._SETTLED_NS", 0)
+    monkeypatch.setattr("pipeline.models.folder.contents._SETTLED_NS", 0)
     for _ in range(3):
         assert tokenizer_identity(folder) == identity
         assert load_tokenizer(folder, "raster").identity() == identity
@@ -372,8 +373,8 @@ def modules_after(code: str) -> set[str]:
 def test_identities_and_layouts_do_without_torch(folder: Path) -> None:
     light = (
         "import pipeline.models\n"
-        "from pipeline.models.blocks import layout_named\n"
-        "from pipeline.models.pretrained import tokenizer_identity\n"
+        "from pipeline.models.layouts.cuts import layout_named\n"
+        "from pipeline.models.tokenizers.registry import tokenizer_identity\n"
         f"layout_named('raster').block_lengths((4, 4)), tokenizer_identity({str(folder)!r})"
     )
     assert "torch" not in modules_after(light)

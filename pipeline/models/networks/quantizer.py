@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import TokenizerError
-from pipeline.models.kmeans import draw_vectors, kmeans
-from pipeline.models.lookup import lookup
-from pipeline.models.ranks import first_rank_where, from_rank, sum_over_ranks
-from pipeline.models.search import check_same_device, nearest_codes
+from pipeline.models.networks.kmeans import draw_vectors, kmeans
+from pipeline.models.networks.ranks import first_rank_where, from_rank, sum_over_ranks
+from pipeline.models.networks.search import check_same_device, nearest_codes
+from pipeline.models.rules.lookup import lookup
 
 _LAPLACE = 1e-5  # keeps the mean finite of a code that no vector chose for long
 
@@ -148,7 +148,7 @@ class VectorQuantizer(nn.Module):
             self._place_codes(self._vectors(z_BChw))
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """The codes [..., C] of indices [...] of any integer dtype; see `pipeline.models.lookup.lookup`."""
+        """The codes [..., C] of indices [...] of any integer dtype; see `pipeline.models.rules.lookup.lookup`."""
         return lookup(indices, self.get_codebook())
 
     def _check(self, z_BChw: Tensor) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
-from pipeline.models.blocks import layout_named
+from pipeline.models.layouts.cuts import layout_named
 
 OPTIONS: list[dict[str, Any]] = [
     {},

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import TokenizerError
-from pipeline.models.blocks import layout_named
-from pipeline.models.lookup import code_indices
-from pipeline.models.quantizer import VectorQuantizer
+from pipeline.models.layouts.cuts import layout_named
+from pipeline.models.networks.quantizer import VectorQuantizer
+from pipeline.models.rules.lookup import code_indices
 
 
 class ResidualBlock(nn.Module):

@@ -1,26 +1,22 @@
-"""What tokenization knows of a tokenizer, and our own model in that form.
+"""Our own model as a tokenizer.
 
-Shape letters: B images of H x W pixels, h and w grid sides, L_i tokens of block i, K codes, C their length.
+Shape letters: B images of H x W pixels, L_i tokens of block i, K codes, C their length.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError, TokenizerError
-from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
-from pipeline.models.blocks import BlockLayout
-from pipeline.models.folder import TokenizerIdentity
-from pipeline.models.vqvae import SimpleVQVAE
+from pipeline.models.folder.contents import TokenizerIdentity
+from pipeline.models.layouts.cuts import BlockLayout
+from pipeline.models.networks.arithmetic import Arithmetic, float32_arithmetic
+from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.tokenizers.protocol import Codebook, Precision
 from pipeline.records import JSON, Geometry, Normalization
-
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 _DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
@@ -28,63 +24,6 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Codebook:
-    """What the indices of a tokenizer stand for."""
-
-    kind: Literal["table", "fsq", "implicit"]
-    """`table`: a row each; `fsq`: a point of the lattice of `levels`; `implicit`: nothing that can be stored."""
-    vocab_size: int
-    """K, the number of codes."""
-    embedding_dim: int
-    """C, the length of a code."""
-    table: npt.NDArray[np.float32] | None = None
-    """Float32 [K, C], exactly what `idxBl_to_var_input` looks up; None for kinds without a table."""
-    levels: tuple[int, ...] | None = None
-    """Levels per dimension of `fsq` (https://arxiv.org/abs/2309.15505)."""
-
-
-class Tokenizer(Protocol):
-    """Everything that the jobs need of a tokenizer; any model that can say this is an equal guest."""
-
-    @property
-    def normalization(self) -> Normalization:
-        """What the pixels given to `encode` must have gone through; see `normalize_pixels`."""
-
-    @property
-    def downsampling(self) -> int:
-        """Pixels per token along each side."""
-
-    @property
-    def codebook(self) -> Codebook:
-        """What the indices stand for."""
-
-    @property
-    def var_input(self) -> str:
-        """`lookup` if embedding sequences are rows of the codebook; else the name of another rule."""
-
-    def to(self, device: torch.device | str, precision: Precision = "fp32") -> Self:
-        """Move to a device and choose the precision of the encoder. The code search is always float32."""
-
-    def encode(self, img_B3HW: Tensor) -> list[Tensor]:
-        """Normalised float32 images to idx_Bl: int64 [B, L_i] per block, on the tokenizer's device."""
-
-    def decode(self, idx_Bl: Sequence[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
-        """idx_Bl to normalised float32 images [B, 3, H, W]. Without a grid it is taken to be square.
-
-        Raises TokenizerError saying why where that cannot be done.
-        """
-
-    def geometry(self, image_size: tuple[int, int]) -> Geometry:
-        """How the tokens of an image (height, width) are laid out.
-
-        Raises TokenizerError for a size that the tokenizer cannot take.
-        """
-
-    def identity(self) -> JSON:
-        """All that decides token values, as JSON; weights as a digest."""
 
 
 class VqvaeTokenizer:
@@ -180,37 +119,3 @@ class VqvaeTokenizer:
             downsampling=self.downsampling,
             weights=self._weights_digest,
         ).tree()
-
-
-def normalize_pixels(img_B3HW: Tensor, normalization: Normalization) -> Tensor:
-    """uint8 images [B, 3, H, W] to the float32 values that a tokenizer takes, on the same device.
-
-    The result is in channels_last memory.
-
-    Raises TokenizerError for another dtype: pixels that were scaled before would be scaled twice.
-    """
-    if img_B3HW.dtype != torch.uint8:
-        raise TokenizerError(f"pixels must be uint8 from 0 to 255, not {img_B3HW.dtype}")
-    pixels = img_B3HW.contiguous(memory_format=torch.channels_last).float()
-    width = pixels.shape[3]
-    # Repeated along the row: with three numbers to go by, the innermost loop would be three pixels long.
-    mean_131W, std_131W = (
-        values_311.reshape(1, 1, 1, 3).expand(1, 1, width, 3).contiguous().permute(0, 3, 1, 2)
-        for values_311 in _channels(normalization, pixels.device)
-    )
-    return pixels.div_(255).sub_(mean_131W).div_(std_131W)
-
-
-def to_pixels(img_B3HW: Tensor, normalization: Normalization) -> Tensor:
-    """Undo `normalize_pixels`: floats of any range to uint8 [B, 3, H, W], rounded and clipped to 0 .. 255."""
-    mean_311, std_311 = _channels(normalization, img_B3HW.device)
-    return (img_B3HW.float() * std_311 + mean_311).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _channels(normalization: Normalization, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel, float32 [3, 1, 1] each."""
-    mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=device).reshape(3, 1, 1)
-        for values in (normalization.mean, normalization.std)
-    )
-    return mean, std

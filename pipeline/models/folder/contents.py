@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from pipeline.errors import TokenizerError
-from pipeline.models.architectures import ARCHITECTURES
-from pipeline.models.weights import weights_digest
+from pipeline.models.folder.architectures import ARCHITECTURES
+from pipeline.models.folder.weights import weights_digest
 from pipeline.records import JSON, Normalization, Record
 
 CONFIG = "config.json"

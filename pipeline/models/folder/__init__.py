@@ -1,0 +1,1 @@
+"""Tokenizer folders, as far as they can be read without torch."""

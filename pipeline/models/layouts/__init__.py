@@ -1,0 +1,1 @@
+"""Block layouts: what the blocks of an image are, in which order."""

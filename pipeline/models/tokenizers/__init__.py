@@ -1,0 +1,1 @@
+"""What tokenization knows of a tokenizer, and the kinds that there are."""

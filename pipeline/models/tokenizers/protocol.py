@@ -1,0 +1,74 @@
+"""What tokenization knows of a tokenizer.
+
+Shape letters: B images of H x W pixels, h and w grid sides, L_i tokens of block i, K codes, C their length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.records import JSON, Geometry, Normalization
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """What the indices of a tokenizer stand for."""
+
+    kind: Literal["table", "fsq", "implicit"]
+    """`table`: a row each; `fsq`: a point of the lattice of `levels`; `implicit`: nothing that can be stored."""
+    vocab_size: int
+    """K, the number of codes."""
+    embedding_dim: int
+    """C, the length of a code."""
+    table: npt.NDArray[np.float32] | None = None
+    """Float32 [K, C], exactly what `idxBl_to_var_input` looks up; None for kinds without a table."""
+    levels: tuple[int, ...] | None = None
+    """Levels per dimension of `fsq` (https://arxiv.org/abs/2309.15505)."""
+
+
+class Tokenizer(Protocol):
+    """Everything that the jobs need of a tokenizer; any model that can say this is an equal guest."""
+
+    @property
+    def normalization(self) -> Normalization:
+        """What the pixels given to `encode` must have gone through; see `normalize_pixels`."""
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per token along each side."""
+
+    @property
+    def codebook(self) -> Codebook:
+        """What the indices stand for."""
+
+    @property
+    def var_input(self) -> str:
+        """`lookup` if embedding sequences are rows of the codebook; else the name of another rule."""
+
+    def to(self, device: torch.device | str, precision: Precision = "fp32") -> Self:
+        """Move to a device and choose the precision of the encoder. The code search is always float32."""
+
+    def encode(self, img_B3HW: Tensor) -> list[Tensor]:
+        """Normalised float32 images to idx_Bl: int64 [B, L_i] per block, on the tokenizer's device."""
+
+    def decode(self, idx_Bl: Sequence[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
+        """idx_Bl to normalised float32 images [B, 3, H, W]. Without a grid it is taken to be square.
+
+        Raises TokenizerError saying why where that cannot be done.
+        """
+
+    def geometry(self, image_size: tuple[int, int]) -> Geometry:
+        """How the tokens of an image (height, width) are laid out.
+
+        Raises TokenizerError for a size that the tokenizer cannot take.
+        """
+
+    def identity(self) -> JSON:
+        """All that decides token values, as JSON; weights as a digest."""
