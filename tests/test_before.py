@@ -51,7 +51,7 @@ LATER = {
         ("    steps: Annotated", "    dropout: Annotated[float, Before(0.0)] = 0.1\n    steps: Annotated"),
         ("from pipeline.before import ", "from pipeline.before import Before, "),
     ],
-    "models/folder.py": [
+    "models/tokenizers/vqtok.py": [
         ("    weights: str\n", '    rule: Annotated[str, Before("lookup")] = "lookup"\n    weights: str\n'),
         ("from pipeline.errors", "from pipeline.before import Before\nfrom pipeline.errors"),
     ],
@@ -65,7 +65,7 @@ from pipeline.errors import VqtokError
 from pipeline.files import LocalFiles
 from pipeline.jobs.plan import is_finished, job_identity, make_plan, refuse_other_identity
 from pipeline.jobs.training.birth import find_result
-from pipeline.models.folder.contents import TokenizerIdentity
+from pipeline.models.tokenizers.vqtok import VqtokIdentity
 from pipeline.store.schema.birth import create_or_compare, read_birth
 
 def look(*overrides):
@@ -88,7 +88,7 @@ def said(call):
     except VqtokError as error:
         return str(error)
 
-print(json.dumps([sorted(TokenizerIdentity.model_fields), look("train.dropout=0"), look("image.views=ten")]))
+print(json.dumps([sorted(VqtokIdentity.model_fields), look("train.dropout=0"), look("image.views=ten")]))
 """
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from pipeline.models.rules.lookup import lookup
+from pipeline.models.rules.embedder import Embedder
+from pipeline.models.rules.lookup import LOOKUP
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
@@ -65,7 +66,6 @@ class MixedStores:
         """int64 [stores + 1]: store i has the rows starts[i] to starts[i + 1]."""
         self._shifts = np.asarray(self.offsets, smallest_token_dtype(self.vocab_size))
         self._one_size = len({smallest_token_dtype(store.vocab_size) for store in self.stores}) == 1
-        self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MixedStores, (self.stores, self.offsets)
@@ -97,22 +97,31 @@ class MixedStores:
                     f"{first.root} has embeddings of length {first.embedding_dim}, {store.root} of "
                     f"{store.embedding_dim}: one table cannot hold both; train embeddings of the mixture's own"
                 )
+            if not store.rule.picks_rows:
+                raise StoreError(
+                    f"{store.root}: its embeddings follow the rule {store.rule.name!r}, and are not rows of one table "
+                    "that another codebook could be put behind; train embeddings of the mixture's own"
+                )
         table = torch.full((self.vocab_size, first.embedding_dim), torch.nan)
         for store, offset in zip(self.stores, self.offsets, strict=True):
-            codes = torch.arange(store.vocab_size)
-            table[offset : offset + len(codes)] = store.idxBl_to_var_input([codes[None]])[0]
+            table[offset : offset + store.vocab_size] = store.codebook
         return table
 
     def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Blocks of [B, L_i] as the embedding sequence x_BLC, [B, L_total, C] of `dtype` on their device.
+        """Blocks of [B, L_i] as the embedding sequence x_BLC, [B, L_rule, C] of `dtype` on their device.
 
-        Raises StoreError as `codebook` does, TokenizerError for an index outside the vocabulary.
+        Stores of one vocabulary have the rule of each of them; else each token is looked up in `codebook`.
+
+        Raises StoreError as `codebook` and `TokenStore.rule` do, TokenizerError for an index outside the vocabulary.
         """
-        idx_BL = torch.cat(list(idx_Bl), dim=1)
-        place = (idx_BL.device, dtype)
-        if place not in self._tables:
-            self._tables[place] = self.codebook.to(idx_BL.device, dtype)
-        return lookup(idx_BL, self._tables[place])
+        return self._embed(idx_Bl, dtype)
+
+    @cached_property
+    def _embed(self) -> Callable[[Sequence[Tensor], torch.dtype], Tensor]:
+        first = self.stores[0]
+        if not any(self.offsets) and all(store.vocabulary == first.vocabulary for store in self.stores):
+            return first.idxBl_to_var_input
+        return Embedder(LOOKUP, self.codebook, {})
 
     def source_of(self, rows: Array) -> Array:
         """int64 [n], number of the store of each row."""

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from pipeline.errors import IncompleteStore, StoreError
 from pipeline.files import Files, files_at
-from pipeline.models.rules.lookup import lookup
+from pipeline.models.rules.embedder import Embedder
+from pipeline.models.rules.known import RULES
+from pipeline.models.rules.rule import Rule
 from pipeline.records import Geometry, digest_of
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.parts import Part
@@ -28,7 +30,7 @@ from pipeline.store.schema.counts import unpack_counts
 from pipeline.store.schema.manifest import Manifest, read_manifest
 from pipeline.store.schema.snapshot import as_it_was, make_manifest
 from pipeline.store.types import Array
-from pipeline.store.writing.hierarchy import check_codebook
+from pipeline.store.writing.hierarchy import check_codebook, check_rule
 
 
 class TokenStore:
@@ -90,7 +92,6 @@ class TokenStore:
             name: RowTexts(self._parts, f"fields/{name}", self._tokens.chunk_starts, optional=True)
             for name in self._birth.fields
         }
-        self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         _open_stores[id(self)] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -204,12 +205,13 @@ class TokenStore:
 
         Of the codebook and the rule that makes embeddings of it; of the whole tokenizer, where there is no table.
         """
-        codebook = self._birth.codebook
+        codebook, arrays = self._birth.codebook, self._birth.rule_digest
         return digest_of(
             {
                 "codebook": codebook.tree(),
                 "var_input": self._birth.var_input,
                 "tokenizer": None if codebook.kind == "table" else self._birth.identity.get("tokenizer"),
+                **({} if arrays is None else {"rule_digest": arrays}),
             }
         )
 
@@ -272,23 +274,40 @@ class TokenStore:
         return self._birth.fields
 
     def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Blocks of [B, L_i] as the embedding sequence x_BLC, [B, L_total, C] of `dtype` on their device.
+        """Blocks of [B, L_i] as the embedding sequence x_BLC, [B, L_rule, C] of `dtype` on their device.
 
+        L_rule is L_total where each token is looked up in the codebook; another rule may give another length.
         Indices are compared with the vocabulary first: one pass over them, and on a GPU a wait for its result.
 
-        Raises StoreError for a tokenizer whose rule is not a table lookup, TokenizerError for an index
-        outside the codebook, on any device.
+        Raises StoreError as `rule` does, CorruptStore where what the rule needs is missing or damaged, TokenizerError
+        for an index outside the codebook, on any device.
         """
-        if self._birth.var_input != "lookup":
+        return self._embedder(idx_Bl, dtype)
+
+    @property
+    def rule(self) -> Rule:
+        """How block index lists become embedding sequences.
+
+        Raises StoreError for one that this version does not know.
+        """
+        name = self._birth.var_input
+        if name not in RULES:
             raise StoreError(
-                f"{self._files.root}: embeddings of this store follow the rule {self._birth.var_input!r}, not a "
-                "lookup in its codebook; use the tokenizer itself"
+                f"{self._files.root}: embeddings of this store follow the rule {name!r}, and this version of vqtok "
+                f"knows {', '.join(RULES)}; upgrade vqtok, or use the tokenizer itself"
             )
-        idx_BL = torch.cat(list(idx_Bl), dim=1)
-        place = (idx_BL.device, dtype)
-        if place not in self._tables:
-            self._tables[place] = self.codebook.to(idx_BL.device, dtype)
-        return lookup(idx_BL, self._tables[place])
+        return RULES[name]
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        rule = self.rule
+        arrays = {name: torch.from_numpy(array) for name, array in check_rule(self._files, self._birth).items()}
+        if missing := [name for name in rule.arrays if name not in arrays]:
+            raise StoreError(
+                f"{self._files.root}: embeddings of this store follow the rule {rule.name!r}, which needs the array "
+                f"{missing[0]!r}, and the store has none; use the tokenizer itself"
+            )
+        return Embedder(rule, self.codebook, arrays)
 
     def _snapshot(self) -> Manifest:
         parts = sorted(committed_parts(self._files))

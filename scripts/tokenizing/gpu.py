@@ -26,7 +26,7 @@ from tokenizing.parts import Decode, Encode
 from tokenizing.photos import Photos
 from tokenizing.stages import draw, milliseconds_by_stage
 from tokenizing.turns import Contestant, best_of
-from tokenizing.vqgan import VqganEncoder
+from tokenizing.vqgan import VqganEncoder, save_vqgan
 
 DECODERS = ("torchvision", "nvjpeg")
 DECODE, ENCODE, COMPILED = "decoding alone", "encoding alone", "encoding alone, compiled"
@@ -108,7 +108,10 @@ def measure_model(
     """
     say(title)
     tokenizer_folder = folder / f"tokenizer-{type(model).__name__}"
-    save_tokenizer(tokenizer_folder, model, Normalization())
+    if isinstance(model, VqganEncoder):
+        save_vqgan(tokenizer_folder, model)
+    else:
+        save_tokenizer(tokenizer_folder, model, Normalization())
     jobs, skipped = _jobs(tokenizer_folder, photos, folder, setting)
     decode = Decode(jobs["torchvision"].config, photos, available_cores())
     batches = [batch.img_B3HW for batch, _ in zip(decode.batches(), range(_PROFILED), strict=False)]

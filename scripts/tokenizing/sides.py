@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from pipeline.models.networks.vqvae import SimpleVQVAE
-from pipeline.models.tokenizers.network import VqvaeTokenizer
+from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.pixels import normalize_pixels
 from pipeline.models.tokenizers.protocol import Precision
 from pipeline.models.tokenizers.registry import load_tokenizer
@@ -213,7 +213,7 @@ def _images_in(seconds: float, side: int, files: Sequence[bytes], tokenizer: Pat
 def _plain_model(folder: Path) -> SimpleVQVAE:
     """The model in a tokenizer folder as its class builds it: a tokenizer may have rearranged its weights."""
     tokenizer = load_tokenizer(folder, "raster")
-    assert isinstance(tokenizer, VqvaeTokenizer)
+    assert isinstance(tokenizer, NetworkTokenizer) and isinstance(tokenizer.model, SimpleVQVAE)
     model = SimpleVQVAE(**tokenizer.model.arguments)  # type: ignore[arg-type]
     model.load_state_dict(tokenizer.model.state_dict())
     return model.eval()

@@ -7,6 +7,7 @@ Shape letters: B images of H x W pixels, h and w grid sides, N = h*w tokens, D c
 """
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Annotated, Any, Self
 
 import torch
@@ -15,14 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import TokenizerError
-from pipeline.models.folder.architectures import ARCHITECTURES, Architecture
-from pipeline.models.folder.contents import TokenizerIdentity
-from pipeline.models.layouts.cuts import BlockLayout
+from pipeline.models.folder.contents import WEIGHTS, FolderConfig, TokenizerFolder, write_folder
+from pipeline.models.folder.weights import files_digest
+from pipeline.models.layouts.cuts import CUTS, GridCut
 from pipeline.models.networks.quantizer import VectorQuantizer
+from pipeline.models.networks.state import inference_state, load_state
+from pipeline.models.rules.lookup import LOOKUP
+from pipeline.models.tokenizers.kind import Kind
 from pipeline.models.tokenizers.protocol import Codebook, Precision
+from pipeline.models.tokenizers.registry import KINDS
 from pipeline.records import JSON, Geometry, Normalization, Record
 
 _DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_KIND = "vqgan-encoder"
 _GROUPS = 32
 _MULTIPLIERS = (1, 1, 2, 2, 4)
 _BLOCKS = 2
@@ -96,16 +102,15 @@ class VqganEncoder(nn.Module):
 class VqganTokenizer:
     """`VqganEncoder` as a `Tokenizer`, under autocast, as any model may be one."""
 
-    var_input = "lookup"
+    rule = LOOKUP
     downsampling = VqganEncoder.downsampling
 
-    def __init__(
-        self, model: VqganEncoder, layout: BlockLayout, normalization: Normalization, weights_digest: str
-    ) -> None:
+    def __init__(self, model: VqganEncoder, layout: GridCut, normalization: Normalization, identity: JSON) -> None:
         self.model = model
         self.layout = layout
         self.normalization = normalization
-        self._weights_digest = weights_digest
+        self.rule_arrays: dict[str, Any] = {}
+        self._identity = identity
         self._device = torch.device("cpu")
         self._dtype: torch.dtype | None = None
 
@@ -147,30 +152,40 @@ class VqganTokenizer:
         )
 
     def identity(self) -> JSON:
-        return TokenizerIdentity(
-            architecture=type(self.model).__name__,
-            arguments=dict(self.model.arguments),
-            normalization=self.normalization,
-            downsampling=self.downsampling,
-            weights=self._weights_digest,
-        ).tree()
+        """All that decides tokens."""
+        return self._identity
 
 
-class VqganArguments(Record):
-    """Keyword arguments of `VqganEncoder`."""
+class VqganIdentity(Record):
+    """What config.json says of it."""
 
     vocab_size: Annotated[int, Field(ge=2)]
     embedding_dim: Annotated[int, Field(ge=1)]
     channels: Annotated[int, Field(ge=_GROUPS, multiple_of=_GROUPS)]
+    normalization: Normalization = Normalization()
+    weights: str
+
+
+def save_vqgan(folder: str | PathLike[str], model: VqganEncoder) -> None:
+    """Write a tokenizer folder."""
+    files = {WEIGHTS: inference_state(model)}
+    identity = VqganIdentity(**model.arguments, weights=files_digest(files))
+    write_folder(folder, FolderConfig(kind=_KIND, identity=identity.tree()), files)
+
+
+def _load(folder: TokenizerFolder[VqganIdentity], layout: GridCut) -> VqganTokenizer:
+    identity = folder.identity
+    model = VqganEncoder(identity.vocab_size, identity.embedding_dim, identity.channels).eval()
+    load_state(model, folder.files[WEIGHTS], folder.path / WEIGHTS)
+    return VqganTokenizer(model, layout, identity.normalization, folder.identity_json())
+
+
+KIND = Kind(VqganIdentity.model_validate, lambda identity: tuple(CUTS.values()), _load)
 
 
 def register() -> None:
     """Let tokenizer folders name it, in this process."""
-    ARCHITECTURES[VqganEncoder.__name__] = Architecture(
-        arguments=VqganArguments,
-        model=f"{__name__}:{VqganEncoder.__name__}",
-        tokenizer=f"{__name__}:{VqganTokenizer.__name__}",
-    )
+    KINDS[_KIND] = __name__
 
 
 def random_vqgan(**arguments: Any) -> VqganEncoder:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pipeline.models import SimpleVQVAE
 from pipeline.models.batch_encoder import BatchEncoder
-from pipeline.models.layouts.cuts import layout_named
-from pipeline.models.tokenizers.network import VqvaeTokenizer
+from pipeline.models.layouts.cuts import cut_named
+from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.pixels import normalize_pixels
 from pipeline.models.tokenizers.protocol import Precision
 from pipeline.records import Normalization
@@ -18,20 +18,20 @@ from pipeline.records import Normalization
 CPU = torch.device("cpu")
 
 
-def tokenizer(precision: Precision = "fp32", codes: int = 64) -> VqvaeTokenizer:
+def tokenizer(precision: Precision = "fp32", codes: int = 64) -> NetworkTokenizer:
     torch.manual_seed(0)
     model = SimpleVQVAE(codes, 8, 12)
     with torch.no_grad():
         z_NC = model.encode(torch.randn(8, 3, 32, 32)).permute(0, 2, 3, 1).reshape(-1, 8)
         model.quantize.embedding.weight.copy_(z_NC[:: len(z_NC) // codes][:codes])
-    return VqvaeTokenizer(model, layout_named("quadrants"), Normalization(), "sha256:0").to(CPU, precision)
+    return NetworkTokenizer(model, cut_named("quadrants"), Normalization(), {"weights": "sha256:0"}).to(CPU, precision)
 
 
 def images(B: int, side: int = 32) -> Tensor:
     return torch.randint(0, 256, (B, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(B))
 
 
-def alone(ours: VqvaeTokenizer, img_B3HW: Tensor) -> np.ndarray:
+def alone(ours: NetworkTokenizer, img_B3HW: Tensor) -> np.ndarray:
     return torch.cat(ours.encode(normalize_pixels(img_B3HW, ours.normalization)), dim=1).numpy()
 
 

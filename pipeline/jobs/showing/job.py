@@ -16,7 +16,7 @@ from pipeline.files import Files, files_at
 from pipeline.files.each import read_each
 from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.terminal import printable
-from pipeline.models.layouts.cuts import LAYOUTS
+from pipeline.models.layouts.cuts import CUTS
 from pipeline.overlap import ordered_map
 from pipeline.records import JSON, NO_LABEL, Geometry, Reject
 from pipeline.store.arrays.parts import Part
@@ -246,7 +246,7 @@ def _describe_block(number: int, blocks: Sequence[Sequence[int]], geometry: Geom
 
 def _rectangle(block: int, geometry: Geometry) -> tuple[range, range] | None:
     """Grid rows and columns of a block that is a rectangle in row-major order; None for any other block."""
-    layout = LAYOUTS.get(geometry.layout)
+    layout = CUTS.get(geometry.layout)
     if layout is None or layout.block_lengths(geometry.grid) != geometry.block_lengths:
         return None
     h, w = geometry.grid

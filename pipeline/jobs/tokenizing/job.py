@@ -39,7 +39,7 @@ from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare
 from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.manifest import is_current, read_manifest
 from pipeline.store.schema.snapshot import make_manifest
-from pipeline.store.writing.hierarchy import prepare_hierarchy, table_digest
+from pipeline.store.writing.hierarchy import prepare_hierarchy, rule_digest, table_digest
 from pipeline.world import World, current_world
 
 # What is claimed while the manifest is made; no part is called so.
@@ -116,7 +116,7 @@ def _work_on(
     ):
         if not allow_execution_change:
             refuse_other_execution(plan, machine.execution)
-        prepare_hierarchy(plan.store, birth, tokenizer.codebook.table)
+        prepare_hierarchy(plan.store, birth, tokenizer.codebook.table, tokenizer.rule_arrays)
         if siblings := current_siblings():
             siblings.begin_work()
         with JobProgress(plan, enabled=show_progress and world.is_main):
@@ -155,7 +155,8 @@ def _warn_of_another_size(config: Config) -> None:
 
 def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
     """What a store of this configuration is born as. Raises ConfigError for a size that the tokenizer cannot take."""
-    codebook = tokenizer.codebook
+    codebook, rule = tokenizer.codebook, tokenizer.rule
+    assert set(rule.arrays) == tokenizer.rule_arrays.keys(), "a store without them could not be read"
     size, called = config.image.size, f"the tokenizer in {config.tokenizer.path}"
     geometry = taking(size, lambda: tokenizer.geometry(size), tokenizer.downsampling, called)
     return Birth(
@@ -168,7 +169,8 @@ def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
             levels=codebook.levels,
             sha256=None if codebook.table is None else table_digest(codebook.table),
         ),
-        var_input=tokenizer.var_input,
+        var_input=rule.name,
+        rule_digest=rule_digest(tokenizer.rule_arrays),
         token_dtype=smallest_token_dtype(codebook.vocab_size),
         fields=tuple(sorted(config.source.keep)),
         codec=config.tokenize.codec,

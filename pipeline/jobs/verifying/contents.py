@@ -23,7 +23,7 @@ from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.manifest import Manifest, read_manifest
 from pipeline.store.schema.sizes import check_checksums
 from pipeline.store.schema.snapshot import as_it_was, make_manifest
-from pipeline.store.writing.hierarchy import check_codebook, check_root
+from pipeline.store.writing.hierarchy import check_codebook, check_root, check_rule
 
 
 def check_contents(config: Config, result: Verification, show_progress: bool = True) -> None:
@@ -34,6 +34,7 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
     with result.collecting():
         check_root(store, birth)
         check_codebook(store, birth)
+        check_rule(store, birth)
     shards = [shard for shard in find_source_shards(config.source) if shard.part in result.commits]
     for shard in tqdm(shards, "verify", unit=" source shards", disable=not show_progress):
         with result.collecting():

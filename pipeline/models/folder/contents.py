@@ -1,51 +1,58 @@
-"""The tokenizer folder, as far as it can be read without torch.
+"""The files of a tokenizer folder: read and compared, or written.
 
 FOLDER/
-  config.json          what the tokenizer is, with a digest of the weights
-  model.safetensors    what inference needs, float32; never pickles, which can run code when they are opened
+  config.json          what the tokenizer is, with a digest of the files beside it
+  model.safetensors    what inference needs; a kind may have other files, but never pickles, which can run code
 """
 
 import json
 import os
-import time
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from pipeline.before import Before
 from pipeline.errors import TokenizerError
-from pipeline.models.folder.architectures import ARCHITECTURES
-from pipeline.models.folder.weights import weights_digest
-from pipeline.records import JSON, Normalization, Record
+from pipeline.files import LocalFiles
+from pipeline.models.folder.weights import files_digest
+from pipeline.records import JSON, Record
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VERSION = 1
+OURS = "vqtok"
+"""The kind of the folders that name none."""
 
+REMEDY = "`vqtok train` and `save_tokenizer` write such folders"
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
-_REMEDY = "`vqtok train` and `save_tokenizer` write such folders"
 
 Count = Annotated[int, Field(ge=1)]
 
-# Coarser than the clock of any file system in use.
-_SETTLED_NS = 3 * 10**9
 
-_Versions = tuple[tuple[int, ...], ...]
+class Identity(Protocol):
+    """What every kind has in the `identity` of config.json: all that decides token values, but for the block layout."""
+
+    @property
+    def weights(self) -> str:
+        """`files_digest` of the files beside config.json."""
+
+    def tree(self) -> JSON:
+        """As JSON: the kinds have a Record for it."""
 
 
-class TokenizerIdentity(Record):
-    """All that decides token values, but for the block layout, which the store chooses."""
+IdentityT = TypeVar("IdentityT", bound=Identity)
 
-    architecture: str
-    """Name of the model class, a key of `ARCHITECTURES`."""
-    arguments: JSON
-    """Keyword arguments of the class that decide what it computes."""
-    normalization: Normalization
-    """What the pixels have gone through."""
-    downsampling: Count
-    """Pixels per token along each side."""
-    weights: str
-    """Digest of what model.safetensors holds, see `weights_digest`."""
+
+def _inside(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of files that cannot lie anywhere but in the folder."""
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or path.suffix in _PICKLES or str(path) in (".", CONFIG):
+            raise ValueError(f"{name!r} names no file of the folder that can be opened safely")
+    return names
 
 
 class FolderConfig(Record):
@@ -53,15 +60,33 @@ class FolderConfig(Record):
 
     format: Literal["vqtok-tokenizer"] = "vqtok-tokenizer"
     version: int = VERSION
-    identity: TokenizerIdentity
+    kind: Annotated[str, Before(OURS)] = OURS
+    """Which tokenizers it is one of; left out of the file where it is ours."""
+    files: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_inside), Before((WEIGHTS,))] = (WEIGHTS,)
+    """The files beside config.json that decide tokens, as relative POSIX paths; left out of the file likewise."""
+    identity: JSON
+    """All that decides token values, but for the block layout: as the kind says it, with `weights` their digest."""
     image_size: tuple[Count, Count] | None = None
     """Height and width of the training images; other sizes work too, and `vqtok tokenize` warns of them."""
     train: JSON | None = None
     """How it was trained, for people to read."""
 
 
-_identities: dict[tuple[Path, _Versions | None], TokenizerIdentity] = {}
-"""Those that this process has read, with the digest of their weights compared."""
+@dataclass(frozen=True)
+class TokenizerFolder(Generic[IdentityT]):
+    """A tokenizer folder whose files have been read and compared with their digest."""
+
+    path: Path
+    config: FolderConfig
+    identity: IdentityT
+    """That of the configuration, as its kind understands it."""
+    files: Mapping[str, bytes]
+    """Contents by name."""
+
+    def identity_json(self) -> JSON:
+        """What stores hold of the tokenizer: its kind, where it is not ours, and its identity."""
+        kind: JSON = {} if self.config.kind == OURS else {"kind": self.config.kind}
+        return {**kind, **self.identity.tree()}
 
 
 def has_tokenizer(folder: str | os.PathLike[str]) -> bool:
@@ -69,100 +94,72 @@ def has_tokenizer(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / CONFIG).is_file()
 
 
-def trained_image_size(folder: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Height and width in pixels of the images that the tokenizer was trained on; None where the folder does not say.
+def read_config(folder: Path) -> FolderConfig:
+    """config.json, checked but for what the kind of the tokenizer has in it.
 
     Raises TokenizerError naming the file and the remedy.
     """
-    return _read_config(Path(folder) / CONFIG).image_size
-
-
-def read_folder(folder: str | os.PathLike[str]) -> tuple[FolderConfig, bytes]:
-    """config.json, checked, and the bytes of model.safetensors, compared with the digest in config.json.
-
-    Files that this process has compared, and that have not changed since, are not digested again.
-
-    Raises TokenizerError naming the file and the remedy.
-    """
-    path = Path(folder)
-    if not path.is_dir():
-        _refuse_pickles([path])
-        raise TokenizerError(f"{path}: no such tokenizer folder; {_REMEDY}")
-    key = path.absolute(), _versions(path)
-    config, weights = _read_config(path / CONFIG), _read(path / WEIGHTS)
-    settled = key[1] is not None and key[1] == _versions(path)
-    if not settled or _identities.get(key) != config.identity:
-        _compare_weights(path / WEIGHTS, weights, config.identity.weights)
-    if settled:
-        _identities[key] = config.identity
-    return config, weights
-
-
-def tokenizer_identity(folder: str | os.PathLike[str]) -> JSON:
-    """What `Tokenizer.identity()` says of the tokenizer in a folder, without importing torch.
-
-    A process digests the weights once, and again after the files have changed.
-
-    Raises TokenizerError naming the file and the remedy.
-    """
-    path = Path(folder)
-    identity = _identities.get((path.absolute(), _versions(path))) or read_folder(folder)[0].identity
-    return identity.tree()
-
-
-def _versions(folder: Path) -> _Versions | None:
-    """What the system says of the files of a folder; None where that cannot tell them from the next ones.
-
-    A file that was written a moment ago may be written again within the same tick of the file system's clock.
-    """
-    try:
-        stats = [(folder / name).stat() for name in (CONFIG, WEIGHTS)]
-    except OSError:
-        return None
-    newest = max(time_ns for stat in stats for time_ns in (stat.st_mtime_ns, stat.st_ctime_ns))
-    if time.time_ns() - newest < _SETTLED_NS:
-        return None
-    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats)
-
-
-def _read_config(path: Path) -> FolderConfig:
+    if not folder.is_dir():
+        _refuse_pickles([folder])
+        raise TokenizerError(f"{folder}: no such tokenizer folder; {REMEDY}")
+    path = folder / CONFIG
     try:
         config = FolderConfig.model_validate(json.loads(_read(path)))
     except ValidationError as error:
-        raise TokenizerError(f"{path}: {_explain(error)}; {_REMEDY}") from None
+        raise TokenizerError(f"{path}: {explain(error)}; {REMEDY}") from None
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: not valid JSON ({error}); {_REMEDY}") from None
+        raise TokenizerError(f"{path}: not valid JSON ({error}); {REMEDY}") from None
     if config.version != VERSION:
         raise TokenizerError(
             f"{path}: the folder has version {config.version}, this vqtok reads {VERSION}; upgrade vqtok"
         )
-    name = config.identity.architecture
-    if name not in ARCHITECTURES:
-        raise TokenizerError(f"{path}: unknown architecture {name!r}; known: {', '.join(ARCHITECTURES)}")
-    try:
-        ARCHITECTURES[name].arguments.model_validate(config.identity.arguments, strict=True)
-    except ValidationError as error:
-        raise TokenizerError(f"{path}: identity.arguments.{_explain(error)}; {_REMEDY}") from None
     return config
 
 
-def _explain(error: ValidationError) -> str:
-    """The first of the errors: field, problem and value."""
-    detail = error.errors()[0]
-    field = ".".join(str(step) for step in detail["loc"])
-    return f"{field}: {detail['msg']} (got {detail['input']!r})"
+def read_files(folder: Path, config: FolderConfig) -> dict[str, bytes]:
+    """The files that config.json names. Raises TokenizerError naming the file and the remedy."""
+    return {name: _read(folder / name) for name in config.files}
 
 
-def _compare_weights(path: Path, weights: bytes, digest: str) -> None:
+def compare_files(folder: Path, files: Mapping[str, bytes], digest: str) -> None:
+    """Raise TokenizerError unless the files are those that config.json was written for.
+
+    Args:
+        digest: that of `files_digest` in config.json.
+    """
     try:
-        found = weights_digest(weights)
+        found = files_digest(files)
     except ValueError as error:
-        raise TokenizerError(f"{path}: {error}; copy the folder again or train again") from None
+        raise TokenizerError(f"{folder}/{error}; copy the folder again or train again") from None
     if found != digest:
+        which = f"{folder / next(iter(files))}: not the weights" if len(files) == 1 else f"{folder}: not the files"
         raise TokenizerError(
-            f"{path}: not the weights that {CONFIG} was written for ({found} here, {digest} there); "
-            "copy both files again or train again"
+            f"{which} that {CONFIG} was written for ({found} here, {digest} there); "
+            f"copy {'both files' if len(files) == 1 else 'all of them'} again or train again"
         )
+
+
+def write_folder(folder: str | os.PathLike[str], config: FolderConfig, files: Mapping[str, bytes]) -> None:
+    """Write a tokenizer folder, or replace the one there; each file appears at once and whole.
+
+    config.json comes last and holds a digest of the others, so a folder caught between them is noticed.
+    """
+    assert tuple(files) == config.files
+    output = LocalFiles(folder)
+    for name, data in files.items():
+        output.put(name, data)
+    output.put(CONFIG, config.to_json())
+
+
+def explain(error: ValidationError, where: str = "") -> str:
+    """The first of the errors: field, problem and value.
+
+    Args:
+        where: the field that holds what was checked.
+    """
+    detail: Any = error.errors()[0]
+    field = ".".join(str(step) for step in ((where,) if where else ()) + detail["loc"])
+    return f"{field}: {detail['msg']} (got {detail['input']!r})"
 
 
 def _read(path: Path) -> bytes:
@@ -170,8 +167,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         if not (path.parent / WEIGHTS).exists():
-            _refuse_pickles(sorted(path.parent.iterdir()))
-        raise TokenizerError(f"{path}: missing; {_REMEDY}") from None
+            _refuse_pickles(sorted(path.parent.iterdir()) if path.parent.is_dir() else [])
+        raise TokenizerError(f"{path}: missing; {REMEDY}") from None
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error}") from error
 

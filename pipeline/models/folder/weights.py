@@ -1,4 +1,4 @@
-"""Reads a safetensors file without torch: what it holds, and a digest that depends on nothing else.
+"""Reads a safetensors file without torch: what it holds, and digests that depend on nothing else.
 
 The format (https://huggingface.co/docs/safetensors): the header's length as uint64, little-endian; the header,
 JSON that gives each tensor's dtype, shape and byte range; the bytes.
@@ -7,6 +7,7 @@ JSON that gives each tensor's dtype, shape and byte range; the bytes.
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.records import canonical_json
@@ -69,6 +70,28 @@ def weights_digest(data: bytes) -> str:
         digest.update(canonical_json([entry.name, entry.dtype, entry.shape]))
         digest.update(view[entry.start : entry.stop])
     return f"sha256:{digest.hexdigest()}"
+
+
+def files_digest(files: Mapping[str, bytes]) -> str:
+    """Digest of the files that decide tokens, by name: that of the one, or of the names and digests of several.
+
+    A safetensors file has its `weights_digest`, any other file `sha256:` and the hex digest of its bytes.
+
+    Raises ValueError, beginning with the name of the file, for a safetensors file that is not whole.
+    """
+    digests = {name: _file_digest(name, files[name]) for name in sorted(files)}
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    return f"sha256:{hashlib.sha256(canonical_json(digests)).hexdigest()}"
+
+
+def _file_digest(name: str, data: bytes) -> str:
+    if not name.endswith(".safetensors"):
+        return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    try:
+        return weights_digest(data)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _entry(name: str, fields: dict[str, list[int]], first: int) -> TensorEntry:

@@ -1,1 +1,5 @@
-"""Block layouts: what the blocks of an image are, in which order."""
+"""Block layouts: values that say which tokens of an image make which block, in which order.
+
+layout      what every layout is: name, block lengths, split and join
+cuts        those that cut one grid: raster, quadrants, diagonal
+"""

@@ -1,4 +1,4 @@
-"""Block layouts: which cells of a token grid make which block, in which order.
+"""Layouts that cut one token grid into blocks.
 
     raster        quadrants      diagonal
     0 0 0 0       0 0 1 1        0 0 . .
@@ -7,8 +7,8 @@
     0 0 0 0       2 2 3 3        . . 1 1
 
 A grid is (h, w), splits fall at h//2 and w//2, and the cells of each block follow in row-major order. A grid
-with a single row or column has empty blocks. Nothing here imports torch: jobs ask for block lengths long
-before a model is loaded.
+with a single row or column has empty blocks. Nothing here imports torch: block lengths are asked for long before a
+model is loaded.
 
 Shape letters: B images, h and w grid sides, L_i cells of block i.
 """
@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ConfigError, TokenizerError
+from pipeline.errors import TokenizerError
+from pipeline.models.layouts.layout import layout_among
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,8 +34,8 @@ Cells = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class BlockLayout:
-    """A rule that cuts a token grid into an ordered list of blocks."""
+class GridCut:
+    """A `BlockLayout` of indices int [B, h, w]: it cuts the grid of an image into an ordered list of blocks."""
 
     name: str
     """What configurations and stores call it."""
@@ -64,7 +65,7 @@ class BlockLayout:
         if not self.decodable:
             raise TokenizerError(
                 f"layout {self.name!r} leaves cells out, so its blocks cannot be turned back into a grid; "
-                f"tokenize with one that can: {', '.join(decodable_layouts())}"
+                f"tokenize with one that can: {', '.join(decodable_cuts())}"
             )
         h, w = grid = grid or _square_grid(idx_Bl)
         shapes = [tuple(block.shape) for block in idx_Bl]
@@ -109,28 +110,23 @@ def _diagonal(h: int, w: int) -> tuple[Cells, ...]:
     return top_left, bottom_right
 
 
-LAYOUTS: dict[str, BlockLayout] = {
-    layout.name: layout
-    for layout in (
-        BlockLayout("raster", decodable=True, cells=_raster),
-        BlockLayout("quadrants", decodable=True, cells=_quadrants),
-        BlockLayout("diagonal", decodable=False, cells=_diagonal),
+CUTS: dict[str, GridCut] = {
+    cut.name: cut
+    for cut in (
+        GridCut("raster", decodable=True, cells=_raster),
+        GridCut("quadrants", decodable=True, cells=_quadrants),
+        GridCut("diagonal", decodable=False, cells=_diagonal),
     )
 }
-"""Every layout that a configuration can name."""
+"""All of them, by name."""
 
 
-def layout_named(name: str) -> BlockLayout:
-    """The layout that a configuration names.
-
-    Raises ConfigError listing the known names.
-    """
-    try:
-        return LAYOUTS[name]
-    except KeyError:
-        raise ConfigError(f"no block layout {name!r}; known: {', '.join(LAYOUTS)}") from None
+def cut_named(name: str) -> GridCut:
+    """One of them. Raises ConfigError listing the names that there are."""
+    layout_among(CUTS.values(), name)
+    return CUTS[name]
 
 
-def decodable_layouts() -> list[str]:
+def decodable_cuts() -> list[str]:
     """Names of the layouts whose blocks can be turned back into an image."""
-    return [layout.name for layout in LAYOUTS.values() if layout.decodable]
+    return [cut.name for cut in CUTS.values() if cut.decodable]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import TokenizerError
-from pipeline.models.layouts.cuts import layout_named
+from pipeline.models.layouts.cuts import cut_named
 from pipeline.models.networks.quantizer import VectorQuantizer
 from pipeline.models.rules.lookup import code_indices
 
@@ -125,7 +125,7 @@ class SimpleVQVAE(nn.Module):
 
         Raises TokenizerError as `forward` does, and ConfigError for an unknown layout.
         """
-        return layout_named(layout).split(self.quantize.search(self.encode(imgs_B3HW)))
+        return cut_named(layout).split(self.quantize.search(self.encode(imgs_B3HW)))
 
     def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor]) -> Tensor:
         """Block index lists of any integer dtype to the embedding sequence x_BLC [B, L, C], block after block.
@@ -141,9 +141,12 @@ class SimpleVQVAE(nn.Module):
     def idxBl_to_img(self, idx_Bl: Sequence[Tensor], layout: str, grid: tuple[int, int] | None = None) -> Tensor:
         """Block index lists to images [B, 3, 4h, 4w]. Without a grid (h, w) it is taken to be square.
 
-        Raises TokenizerError as `BlockLayout.join` and `lookup` do, and ConfigError for an unknown layout.
+        Raises TokenizerError as `GridCut.join` and `lookup` do, and ConfigError for an unknown layout.
         """
-        idx_Bhw = layout_named(layout).join(idx_Bl, grid)
+        return self.decode_indices(cut_named(layout).join(idx_Bl, grid))
+
+    def decode_indices(self, idx_Bhw: Tensor) -> Tensor:
+        """Indices [B, h, w] of any integer dtype to images [B, 3, 4h, 4w]. Raises TokenizerError as `lookup` does."""
         return self.decode(self.quantize.lookup(idx_Bhw).permute(0, 3, 1, 2))
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:

@@ -1,5 +1,8 @@
 """From code indices to embeddings: the one lookup that the model and the store share."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,3 +41,23 @@ def lookup(indices: Tensor, codebook_KC: Tensor) -> Tensor:
                     "tokens made by another tokenizer?"
                 )
     return F.embedding(indices.to(codebook_KC.device), codebook_KC)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The `Rule` of most tokenizers: a row of the codebook for each token, block after block."""
+
+    name: str = "lookup"
+    arrays: tuple[str, ...] = ()
+    picks_rows: bool = True
+
+    def sequence_length(self, block_lengths: Sequence[int]) -> int:
+        """L, the sum of the L_i."""
+        return sum(block_lengths)
+
+    def apply(self, idx_Bl: Sequence[Tensor], codebook_KC: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Blocks of [B, L_i] to [B, L, C]. Raises TokenizerError as `lookup` does."""
+        return lookup(torch.cat(list(idx_Bl), dim=1), codebook_KC)
+
+
+LOOKUP = Lookup()

@@ -1,20 +1,21 @@
-"""Our own model as a tokenizer.
+"""A torch network with a code search as a tokenizer.
 
-Shape letters: B images of H x W pixels, L_i tokens of block i, K codes, C their length.
+Shape letters: B images of H x W pixels, h and w grid sides, L_i tokens of block i, K codes, C their length.
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
 
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, TokenizerError
-from pipeline.models.folder.contents import TokenizerIdentity
-from pipeline.models.layouts.cuts import BlockLayout
+from pipeline.models.layouts.layout import BlockLayout, Indices
 from pipeline.models.networks.arithmetic import Arithmetic, float32_arithmetic
-from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.models.rules.lookup import LOOKUP
+from pipeline.models.rules.rule import Rule
 from pipeline.models.tokenizers.protocol import Codebook, Precision
 from pipeline.records import JSON, Geometry, Normalization
 
@@ -26,26 +27,75 @@ _DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
-class VqvaeTokenizer:
-    """`SimpleVQVAE` as a `Tokenizer`. It leaves the model's training mode and statistics alone."""
+class Quantizer(Protocol):
+    """The part of a network that finds codes, always in float32."""
 
-    var_input = "lookup"
+    def get_codebook(self) -> Tensor:
+        """The table [K, C] that embedding sequences are made of."""
+
+    def search(self, z_BChw: Tensor, /) -> Indices:
+        """The indices of vectors [B, C, h, w]: what the layouts of the tokenizer split."""
+
+
+class TokenNetwork(Protocol):
+    """What `NetworkTokenizer` needs of a torch module."""
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per token along each side."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        """All that runs in the precision asked for."""
+
+    @property
+    def quantize(self) -> Quantizer:
+        """Where codes are found."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any torch module."""
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) for an image of so many pixels. Raises TokenizerError for a size that it cannot take."""
+
+    def encode(self, img_B3HW: Tensor, /) -> Tensor:
+        """Images to vectors [B, C, h, w], in the dtype of the encoder. Raises TokenizerError for other input."""
+
+    def decode_indices(self, idx: Indices, /) -> Tensor:
+        """Indices, as `search` finds them, to images [B, 3, H, W]. Raises TokenizerError where that cannot be done."""
+
+
+class NetworkTokenizer:
+    """A network as a `Tokenizer`. It leaves the network's training mode and statistics alone.
+
+    Args:
+        identity: what the tokenizer says of itself, `TokenizerFolder.identity_json`.
+        rule_arrays: those that the rule names.
+    """
 
     def __init__(
-        self, model: SimpleVQVAE, layout: BlockLayout, normalization: Normalization, weights_digest: str
+        self,
+        model: TokenNetwork,
+        layout: BlockLayout,
+        normalization: Normalization,
+        identity: JSON,
+        rule: Rule = LOOKUP,
+        rule_arrays: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         self.model = model
         self.layout = layout
         self.normalization = normalization
         self.downsampling = model.downsampling
-        self._weights_digest = weights_digest
+        self.rule = rule
+        self.rule_arrays = rule_arrays or {}
+        self._identity = identity
         self._precision: Precision = "fp32"
         self._encodes = model
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.quantize.embedding.weight.device
+        return next(self.model.encoder.parameters()).device
 
     @property
     def codebook(self) -> Codebook:
@@ -96,10 +146,10 @@ class VqvaeTokenizer:
     def decode(self, idx_Bl: Sequence[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
         """Block index lists on any device to normalised float32 images [B, 3, H, W].
 
-        Raises TokenizerError as `SimpleVQVAE.idxBl_to_img` does.
+        Raises TokenizerError as `BlockLayout.join` and the network do.
         """
         with float32_arithmetic("ieee"), torch.autocast(self.device.type, enabled=False):
-            return self.model.idxBl_to_img(idx_Bl, self.layout.name, grid).float()
+            return self.model.decode_indices(self.layout.join(idx_Bl, grid)).float()
 
     def geometry(self, image_size: tuple[int, int]) -> Geometry:
         grid = self.model.grid_of(*image_size)
@@ -112,10 +162,4 @@ class VqvaeTokenizer:
         )
 
     def identity(self) -> JSON:
-        return TokenizerIdentity(
-            architecture=type(self.model).__name__,
-            arguments=self.model.arguments,
-            normalization=self.normalization,
-            downsampling=self.downsampling,
-            weights=self._weights_digest,
-        ).tree()
+        return copy.deepcopy(self._identity)

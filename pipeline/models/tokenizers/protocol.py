@@ -1,17 +1,18 @@
-"""What tokenization knows of a tokenizer.
+"""What tokenization, stores and reports know of a tokenizer, whatever kind it is.
 
 Shape letters: B images of H x W pixels, h and w grid sides, L_i tokens of block i, K codes, C their length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.models.rules.rule import Rule
 from pipeline.records import JSON, Geometry, Normalization
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -49,8 +50,12 @@ class Tokenizer(Protocol):
         """What the indices stand for."""
 
     @property
-    def var_input(self) -> str:
-        """`lookup` if embedding sequences are rows of the codebook; else the name of another rule."""
+    def rule(self) -> Rule:
+        """How block index lists become embedding sequences."""
+
+    @property
+    def rule_arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """The arrays of at least one dimension that the rule names; stores keep them, so that readers need no model."""
 
     def to(self, device: torch.device | str, precision: Precision = "fp32") -> Self:
         """Move to a device and choose the precision of the encoder. The code search is always float32."""

@@ -1,50 +1,150 @@
-"""Tokenizer folders: loaded for tokenization.
+"""The door through which all tokenizers come: `kind` in a folder's config.json names the module that reads it.
 
 Loading imports torch, and nothing before it does: a command that only asks for an identity answers in a fraction of
 the time that the import takes.
 """
 
+from __future__ import annotations
+
+import copy
 import os
+from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from pipeline.errors import TokenizerError
-from pipeline.models.folder.architectures import ARCHITECTURES
-from pipeline.models.folder.contents import CONFIG, WEIGHTS, read_folder, tokenizer_identity, trained_image_size
-from pipeline.models.layouts.cuts import layout_named
+from pipeline.models.folder.contents import (
+    CONFIG,
+    OURS,
+    REMEDY,
+    FolderConfig,
+    TokenizerFolder,
+    compare_files,
+    explain,
+    read_config,
+    read_files,
+)
+from pipeline.models.folder.versions import Versions, versions_of
+from pipeline.models.layouts.layout import layout_among
+from pipeline.models.tokenizers.kind import Kind
+from pipeline.records import JSON
 
 if TYPE_CHECKING:
     import torch
 
     from pipeline.models.tokenizers.protocol import Precision, Tokenizer
 
-__all__ = ["load_tokenizer", "tokenizer_identity", "trained_image_size"]
+_KIND = "kind"
+
+KINDS: dict[str, str] = {
+    OURS: "pipeline.models.tokenizers.vqtok",
+}
+"""The module of each kind, which has a `KIND`. Installed packages add theirs as entry points of `vqtok.tokenizers`."""
+
+_compared: dict[Path, tuple[tuple[str, ...], Versions, JSON]] = {}
+"""Folders whose files this process has compared with their digest: names and versions of these, and the identity."""
 
 
 def load_tokenizer(
     folder: str | os.PathLike[str],
     layout: str,
-    device: "torch.device | str" = "cpu",
-    precision: "Precision" = "fp32",
-) -> "Tokenizer":
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> Tokenizer:
     """The tokenizer in a folder, ready to encode on `device`.
 
-    Raises TokenizerError naming the file and the remedy, and ConfigError for an unknown layout.
+    Raises TokenizerError naming the file and the remedy, and ConfigError for a layout that it cannot give.
     """
-    from pipeline.models.networks.state import load_state
+    kind, contents = _open(Path(folder))
+    return kind.load(contents, layout_among(kind.layouts(contents.identity), layout)).to(device, precision)
 
-    block_layout = layout_named(layout)
-    config, weights = read_folder(folder)
-    identity = config.identity
-    architecture = ARCHITECTURES[identity.architecture]
-    model = architecture.model_class()(**identity.arguments)
-    if model.downsampling != identity.downsampling:
-        raise TokenizerError(
-            f"{Path(folder, CONFIG)}: identity.downsampling is {identity.downsampling}, "
-            f"but {identity.architecture} has {model.downsampling}; correct it"
-        )
-    load_state(model, weights, Path(folder, WEIGHTS))
-    tokenizer: Tokenizer = architecture.tokenizer_class()(
-        model.eval(), block_layout, identity.normalization, identity.weights
-    )
-    return tokenizer.to(device, precision)
+
+def tokenizer_identity(folder: str | os.PathLike[str]) -> JSON:
+    """What `Tokenizer.identity()` says of the tokenizer in a folder, without importing torch.
+
+    A process digests the weights once, and again after the files have changed.
+
+    Raises TokenizerError naming the file and the remedy.
+    """
+    identity = _known_identity(Path(folder))
+    return _open(Path(folder))[1].identity_json() if identity is None else identity
+
+
+def completed_tokenizer(identity: JSON) -> JSON:
+    """An identity of any tokenizer with the keys that its kind did not have yet when it was written.
+
+    One that no kind here can have stays as it is.
+    """
+    keys = {name: value for name, value in identity.items() if name != _KIND}
+    try:
+        complete = _kind_named(identity.get(_KIND, OURS)).identity(keys)
+    except (LookupError, TypeError, ValueError):
+        return identity
+    return {**identity, **complete.model_dump(mode="json")}
+
+
+def trained_image_size(folder: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Height and width in pixels of the images that the tokenizer was trained on; None where the folder does not say.
+
+    Raises TokenizerError naming the file and the remedy.
+    """
+    return read_config(Path(folder)).image_size
+
+
+def _open(folder: Path) -> tuple[Kind[Any], TokenizerFolder[Any]]:
+    """The folder's kind and contents. Files that were compared, and have not changed since, are not digested again."""
+    unread = versions_of(folder, (CONFIG,))
+    config = read_config(folder)
+    kind = _kind_of(config, folder / CONFIG)
+    identity = _identity_of(kind, config, folder / CONFIG)
+    names = (CONFIG, *config.files)
+    before = versions_of(folder, names)
+    files = read_files(folder, config)
+    # What changes while it is read is compared, and not remembered.
+    settled = before is not None and before[:1] == unread and before == versions_of(folder, names)
+    known = _compared.get(folder.absolute())
+    if not settled or known is None or known[:2] != (names, before):
+        compare_files(folder, files, identity.weights)
+    contents = TokenizerFolder(folder, config, identity, files)
+    if settled and before is not None:
+        _compared[folder.absolute()] = names, before, contents.identity_json()
+    return kind, contents
+
+
+def _known_identity(folder: Path) -> JSON | None:
+    """That of a folder whose files have been compared, and have not changed since."""
+    known = _compared.get(folder.absolute())
+    if known is None:
+        return None
+    names, versions, identity = known
+    return copy.deepcopy(identity) if versions_of(folder, names) == versions else None
+
+
+def _kind_of(config: FolderConfig, path: Path) -> Kind[Any]:
+    try:
+        return _kind_named(config.kind)
+    except LookupError as error:
+        raise TokenizerError(f"{path}: {error.args[0]}") from None
+
+
+def _kind_named(name: str) -> Kind[Any]:
+    """Raises LookupError naming the kinds that there are."""
+    modules = KINDS
+    if name not in KINDS:  # it takes a while to look through what is installed
+        modules = {**{entry.name: entry.value for entry in entry_points(group="vqtok.tokenizers")}, **KINDS}
+    if name not in modules:
+        raise LookupError(f"unknown kind {name!r}; known: {', '.join(modules)}")
+    kind: Kind[Any] = import_module(modules[name]).KIND
+    return kind
+
+
+def _identity_of(kind: Kind[Any], config: FolderConfig, path: Path) -> Any:
+    try:
+        return kind.identity(config.identity)
+    except ValidationError as error:
+        raise TokenizerError(f"{path}: {explain(error, 'identity')}; {REMEDY}") from None
+    except ValueError as error:
+        raise TokenizerError(f"{path}: {error}") from None

@@ -65,8 +65,12 @@ def chunk_rows(rows: int, row_bytes: int) -> int:
     return -(-rows // chunks) if chunks else 1
 
 
-def create_array(group: zarr.Group, path: str, array: Array, codec: str) -> "zarr.Array[Any]":
-    """Write one array as one Zarr shard of balanced inner chunks, each with its crc32c."""
+def create_array(group: zarr.Group, path: str, array: Array, codec: str, *, named: bool = True) -> "zarr.Array[Any]":
+    """Write one array as one Zarr shard of balanced inner chunks, each with its crc32c.
+
+    Args:
+        named: give the dimensions the names that arrays of this path have in every store.
+    """
     rows, *rest = array.shape
     inner = (chunk_rows(rows, array.dtype.itemsize * int(np.prod(rest))), *rest)
     # A Zarr shard holds whole inner chunks: it may reach a little beyond the array.
@@ -79,7 +83,7 @@ def create_array(group: zarr.Group, path: str, array: Array, codec: str) -> "zar
         shards=outer,
         compressors=[*_compressors(path, codec), Crc32cCodec()],
         filters=None,
-        dimension_names=_dimensions(path),
+        dimension_names=_dimensions(path) if named else None,
         config={"write_empty_chunks": True},
     )
     if rows:

@@ -45,6 +45,8 @@ class Birth(Record):
     codebook: CodebookRecord
     var_input: str
     """How indices become embeddings: `lookup` in the codebook, or the name of another rule."""
+    rule_digest: Annotated[str | None, Before(None)] = None
+    """Content digest of tokens.zarr/rule/<var_input>, what the rule needs beside the codebook; left out for nothing."""
     token_dtype: Literal["uint8", "uint16", "uint32"]
     """The smallest unsigned type that holds vocab_size - 1."""
     fields: tuple[str, ...]

@@ -4,14 +4,15 @@ from pydantic import BaseModel
 
 from pipeline.before import completed
 from pipeline.config import ImageConfig, SourceConfig
-from pipeline.models.folder.contents import TokenizerIdentity
+from pipeline.models.tokenizers.registry import completed_tokenizer
 from pipeline.records import JSON, differences
 
 
 class IdentityKeys(BaseModel):
-    """Where the keys of an identity are declared; those that came later say with `Before` what older stores mean."""
+    """Where the keys of an identity are declared; those that came later say with `Before` what older stores mean.
 
-    tokenizer: TokenizerIdentity
+    Those of the tokenizer are as its kind declares them."""
+
     image: ImageConfig
     layout: str
     source: SourceConfig
@@ -19,7 +20,10 @@ class IdentityKeys(BaseModel):
 
 def completed_identity(identity: JSON) -> JSON:
     """An identity with the keys that were not there yet when it was written."""
-    return completed(IdentityKeys, identity)
+    tree = completed(IdentityKeys, identity)
+    if isinstance(tokenizer := identity.get("tokenizer"), dict):
+        tree["tokenizer"] = completed_tokenizer(tokenizer)
+    return tree
 
 
 def identity_differences(ours: JSON, theirs: JSON) -> list[str]:

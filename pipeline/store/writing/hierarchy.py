@@ -1,6 +1,7 @@
-"""The Zarr hierarchy of a store: its root, and the codebook that the tokens index into."""
+"""The Zarr hierarchy of a store: its root, the codebook that tokens index into, and what a rule needs beside it."""
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import zarr
@@ -13,6 +14,7 @@ from pipeline.store.arrays.zarr_files import zarr_store
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.damage import damaged
+from pipeline.store.schema.digest import content_digest
 from pipeline.store.types import Array
 
 
@@ -21,7 +23,14 @@ def table_digest(table: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(table, "<f4").tobytes()).hexdigest()
 
 
-def prepare_hierarchy(files: Files, birth: Birth, table: Array | None) -> None:
+def rule_digest(arrays: Mapping[str, Array]) -> str | None:
+    """What the birth says of the arrays that a rule needs: their content digest; None where it needs none."""
+    return content_digest(arrays) if arrays else None
+
+
+def prepare_hierarchy(
+    files: Files, birth: Birth, table: Array | None, rule_arrays: Mapping[str, Array] | None = None
+) -> None:
     """Create the Zarr hierarchy of a store, or complete one whose creation was interrupted.
 
     Every process of a job may do this at once: all put the same bytes, each file atomically, the root's
@@ -29,8 +38,9 @@ def prepare_hierarchy(files: Files, birth: Birth, table: Array | None) -> None:
 
     Args:
         table: float32 [K, C], or None for a tokenizer without one.
+        rule_arrays: what the rule of the tokenizer needs besides, by name.
 
-    Raises CorruptStore when the codebook in the store is not the one of its birth.
+    Raises CorruptStore when the codebook or the rule's arrays in the store are not those of its birth.
     """
     root = f"{names.HIERARCHY}/zarr.json"
     try:
@@ -41,20 +51,25 @@ def prepare_hierarchy(files: Files, birth: Birth, table: Array | None) -> None:
         group.create_group("parts")
         if table is not None:
             create_array(group, "codebook", table, birth.codec)
+        if rule_arrays:
+            rule = group.create_group(names.RULE).create_group(birth.var_input)
+            for name, array in rule_arrays.items():
+                create_array(rule, name, array, birth.codec, named=False)
         for path, data in reversed(contents_of(memory).items()):
             files.put(f"{names.HIERARCHY}/{path}", data)
     check_codebook(files, birth)
+    check_rule(files, birth)
 
 
 def check_root(files: Files, birth: Birth) -> None:
-    """Raise CorruptStore unless readers that know only Zarr find the parts, and what they hold."""
+    """Raise CorruptStore unless readers that know only Zarr find the parts, and what they hold, and no other group."""
     path = f"{names.HIERARCHY}/zarr.json"
     try:
         root = zarr.open_group(zarr_store(files), path=names.HIERARCHY, mode="r")
         attributes, groups = dict(root.attrs), set(root.group_keys())
     except Exception as error:
         raise damaged(files, path, f"the root of the hierarchy cannot be read: {error}") from error
-    if attributes != part_attributes(birth) or groups != {"parts"}:
+    if attributes != part_attributes(birth) or groups != {"parts"} | ({names.RULE} if birth.rule_digest else set()):
         raise damaged(files, path, f"the root of the hierarchy is not as {names.STORE} says")
 
 
@@ -73,3 +88,24 @@ def check_codebook(files: Files, birth: Birth) -> Array | None:
     if table_digest(table) != birth.codebook.sha256:
         raise damaged(files, names.CODEBOOK, f"the codebook is not the one that {names.STORE} names")
     return table
+
+
+def check_rule(files: Files, birth: Birth) -> dict[str, Array]:
+    """The arrays that the store's rule needs beside the codebook, by name; none where it needs none.
+
+    Raises CorruptStore when one is missing, unreadable or not that of the store's birth, or something else is there.
+    """
+    if birth.rule_digest is None:
+        return {}
+    folder = f"{names.HIERARCHY}/{names.RULE}"
+    try:
+        rules = zarr.open_group(zarr_store(files), path=folder, mode="r")
+        others = [path for path, _ in rules.members() if path != birth.var_input]
+        group = rules[birth.var_input]
+        assert isinstance(group, zarr.Group)
+        arrays: dict[str, Array] = {name: np.asarray(array[...]) for name, array in group.arrays()}
+    except Exception as error:
+        raise damaged(files, f"{folder}/{birth.var_input}", f"the rule's arrays cannot be read: {error}") from error
+    if others or content_digest(arrays) != birth.rule_digest:
+        raise damaged(files, f"{folder}/{birth.var_input}", f"the rule's arrays are not those that {names.STORE} names")
+    return arrays

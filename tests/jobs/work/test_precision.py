@@ -19,7 +19,7 @@ from pipeline.jobs.work.instructions import cpu_has_bf16
 from pipeline.jobs.work.precision import bf16_would_help, refuse_slow_precision, refuse_slow_training
 from pipeline.jobs.work.siblings import new_siblings
 from pipeline.models.networks.vqvae import SimpleVQVAE
-from pipeline.models.tokenizers.network import VqvaeTokenizer
+from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
 
 pytest_plugins = ["fixtures_store"]
@@ -27,7 +27,7 @@ pytest_plugins = ["fixtures_store"]
 CPU = torch.device("cpu")
 
 
-class _Again(VqvaeTokenizer):
+class _Again(NetworkTokenizer):
     """Encodes several times: so many times slower, whatever the processor."""
 
     times = 4
@@ -38,10 +38,10 @@ class _Again(VqvaeTokenizer):
         return super().encode(img_B3HW)
 
 
-def tokenizer(config: Config, times: int) -> VqvaeTokenizer:
+def tokenizer(config: Config, times: int) -> NetworkTokenizer:
     found = load_tokenizer(config.tokenizer.path, config.tokenize.layout)
-    assert isinstance(found, VqvaeTokenizer)
-    slow = _Again(found.model, found.layout, found.normalization, "")
+    assert isinstance(found, NetworkTokenizer)
+    slow = _Again(found.model, found.layout, found.normalization, {})
     slow.times = times
     return slow
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, TokenizerError
-from pipeline.models.layouts.cuts import LAYOUTS, layout_named
+from pipeline.models.layouts.cuts import CUTS, cut_named
 
 ALL_GRIDS = list(itertools.product(range(1, 8), repeat=2))
 
@@ -30,34 +30,34 @@ def numbered(h: int, w: int) -> torch.Tensor:
     ],
 )
 def test_the_blocks_of_a_grid(name: str, grid: tuple[int, int], blocks: list[list[int]]) -> None:
-    layout = layout_named(name)
+    layout = cut_named(name)
     first, second = zip(*(block.tolist() for block in layout.split(numbered(*grid))), strict=True)
     assert list(first) == blocks
     assert list(second) == [[cell + 1000 for cell in block] for block in blocks]
     assert layout.block_lengths(grid) == tuple(map(len, blocks))
 
 
-@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.decodable])
+@pytest.mark.parametrize("name", [name for name, layout in CUTS.items() if layout.decodable])
 def test_decodable_layouts_hold_each_cell_once_and_join_undoes_split(name: str) -> None:
     for grid in ALL_GRIDS:
-        layout, idx_Bhw = layout_named(name), numbered(*grid)
+        layout, idx_Bhw = cut_named(name), numbered(*grid)
         idx_Bl = layout.split(idx_Bhw)
         assert torch.cat(idx_Bl, dim=1)[0].sort().values.tolist() == list(range(grid[0] * grid[1]))
         assert torch.equal(layout.join(idx_Bl, grid), idx_Bhw)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", CUTS)
 def test_cells_follow_in_row_major_order_and_never_repeat(name: str) -> None:
     for grid in ALL_GRIDS:
-        blocks = LAYOUTS[name].cells(*grid)
+        blocks = CUTS[name].cells(*grid)
         assert all((block[1:] > block[:-1]).all() for block in blocks)
         cells = [int(cell) for block in blocks for cell in block]
         assert len(set(cells)) == len(cells)
-        assert LAYOUTS[name].block_lengths(grid) == tuple(map(len, blocks))
+        assert CUTS[name].block_lengths(grid) == tuple(map(len, blocks))
 
 
 def test_split_and_join_give_int64_whatever_they_get() -> None:
-    layout = layout_named("quadrants")
+    layout = cut_named("quadrants")
     idx_Bhw = numbered(4, 4)[:1]
     blocks = layout.split(idx_Bhw.to(torch.uint8))
     assert {block.dtype for block in blocks} == {torch.int64}
@@ -67,7 +67,7 @@ def test_split_and_join_give_int64_whatever_they_get() -> None:
 
 
 def test_a_layout_that_leaves_cells_out_says_what_to_use_instead() -> None:
-    diagonal = layout_named("diagonal")
+    diagonal = cut_named("diagonal")
     with pytest.raises(TokenizerError, match=r"'diagonal' leaves cells out.*: raster, quadrants"):
         diagonal.join(diagonal.split(numbered(4, 4)), (4, 4))
 
@@ -83,9 +83,9 @@ def test_a_layout_that_leaves_cells_out_says_what_to_use_instead() -> None:
 )
 def test_blocks_that_do_not_fit_the_grid_are_refused(blocks: list[torch.Tensor]) -> None:
     with pytest.raises(TokenizerError, match=r"do not fit layout 'raster' on grid \(4, 4\).*\(16,\)"):
-        layout_named("raster").join(blocks, (4, 4))
+        cut_named("raster").join(blocks, (4, 4))
 
 
 def test_an_unknown_layout_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="no block layout 'spiral'; known: raster, quadrants, diagonal"):
-        layout_named("spiral")
+        cut_named("spiral")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
-from pipeline.models.layouts.cuts import layout_named
+from pipeline.models.layouts.cuts import cut_named
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -63,7 +63,7 @@ def test_shapes_at_any_aspect_ratio(options: dict[str, Any], height: int, width:
     assert (indices.dtype, tuple(indices.shape)) == (torch.int64, (2 * height * width // 16,))
     for name in ("raster", "quadrants", "diagonal"):
         idx_Bl = vqvae.img_to_idxBl(images(2, height, width), name)
-        lengths = layout_named(name).block_lengths((height // 4, width // 4))
+        lengths = cut_named(name).block_lengths((height // 4, width // 4))
         assert [tuple(block.shape) for block in idx_Bl] == [(2, length) for length in lengths]
         assert tuple(vqvae.idxBl_to_var_input(idx_Bl).shape) == (2, sum(lengths), 8)
 
@@ -114,9 +114,9 @@ def test_indices_and_layouts_agree_with_forward() -> None:
     vqvae, img = model(), images(3, 12, 20)
     idx_Bhw = vqvae(img)[2].reshape(3, 3, 5)
     for name in ("raster", "quadrants", "diagonal"):
-        expected = layout_named(name).split(idx_Bhw)
+        expected = cut_named(name).split(idx_Bhw)
         assert all(map(torch.equal, vqvae.img_to_idxBl(img, name), expected))
-    assert all(map(torch.equal, vqvae.img_to_idxBl(img), layout_named("diagonal").split(idx_Bhw)))
+    assert all(map(torch.equal, vqvae.img_to_idxBl(img), cut_named("diagonal").split(idx_Bhw)))
     with pytest.raises(ConfigError, match="spiral"):
         vqvae.img_to_idxBl(img, "spiral")
 
@@ -164,7 +164,7 @@ def test_a_batch_of_no_images(options: dict[str, Any], training: bool) -> None:
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in vqvae.parameters())
     for name in ("raster", "quadrants"):
         idx_Bl = vqvae.img_to_idxBl(torch.empty(0, 3, 12, 20), name)
-        lengths = layout_named(name).block_lengths((3, 5))
+        lengths = cut_named(name).block_lengths((3, 5))
         assert [tuple(block.shape) for block in idx_Bl] == [(0, length) for length in lengths]
         assert vqvae.idxBl_to_var_input(idx_Bl).shape == (0, 15, 8)
         assert vqvae.idxBl_to_img(idx_Bl, name, (3, 5)).shape == (0, 3, 12, 20)

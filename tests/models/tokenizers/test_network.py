@@ -5,8 +5,8 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
-from pipeline.models.layouts.cuts import layout_named
-from pipeline.models.tokenizers.network import VqvaeTokenizer
+from pipeline.models.layouts.cuts import cut_named
+from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
 from pipeline.models.tokenizers.protocol import Precision, Tokenizer
 from pipeline.records import Geometry, Normalization
@@ -14,14 +14,14 @@ from pipeline.records import Geometry, Normalization
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def tokenizer(layout: str = "quadrants", **options: bool) -> VqvaeTokenizer:
+def tokenizer(layout: str = "quadrants", **options: bool) -> NetworkTokenizer:
     """A tokenizer whose codes lie where its vectors do."""
     torch.manual_seed(0)
     model = SimpleVQVAE(32, 8, 12, **options)
     with torch.no_grad():
         z_NC = model.encode(images(8, 16, 16)).permute(0, 2, 3, 1).reshape(-1, 8)
         model.quantize.embedding.weight.copy_(z_NC[:: len(z_NC) // 32])
-    return VqvaeTokenizer(model, layout_named(layout), Normalization(), "sha256:0")
+    return NetworkTokenizer(model, cut_named(layout), Normalization(), {"weights": "sha256:0"})
 
 
 def images(B: int, H: int, W: int) -> Tensor:
@@ -30,7 +30,7 @@ def images(B: int, H: int, W: int) -> Tensor:
 
 def test_it_has_the_protocol() -> None:
     guest: Tokenizer = tokenizer()
-    assert (guest.var_input, guest.downsampling, guest.normalization) == ("lookup", 4, Normalization())
+    assert (guest.rule.name, guest.downsampling, guest.normalization) == ("lookup", 4, Normalization())
 
 
 def test_encode_and_decode_are_those_of_the_model() -> None:

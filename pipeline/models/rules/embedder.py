@@ -1,0 +1,47 @@
+"""A rule with what it needs, wherever it is asked for.
+
+Shape letters: B images, L_i tokens of block i, K codes, C their length.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import TokenizerError
+from pipeline.models.rules.rule import Rule
+
+_Tables = tuple[Tensor, dict[str, Tensor]]
+
+
+class Embedder:
+    """Applies a rule; codebook and arrays are copied once to each device, and once for each dtype.
+
+    Args:
+        codebook_KC: float32 [K, C].
+        arrays: those that the rule names.
+    """
+
+    def __init__(self, rule: Rule, codebook_KC: Tensor, arrays: Mapping[str, Tensor]) -> None:
+        self._rule = rule
+        self._codebook_KC = codebook_KC
+        self._arrays = dict(arrays)
+        self._placed: dict[tuple[torch.device, torch.dtype], _Tables] = {}
+
+    def __call__(self, idx_Bl: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Blocks int [B, L_i] as the embedding sequence [B, L, C] of `dtype`, on their device.
+
+        Raises TokenizerError as the rule does, and for no blocks at all.
+        """
+        idx_Bl = list(idx_Bl)
+        if not idx_Bl:
+            raise TokenizerError("expected a list of blocks [B, L_i], not an empty one")
+        codebook_KC, arrays = self._on(idx_Bl[0].device, dtype if self._rule.picks_rows else torch.float32)
+        return self._rule.apply(idx_Bl, codebook_KC, arrays).to(dtype)
+
+    def _on(self, device: torch.device, dtype: torch.dtype) -> _Tables:
+        place = device, dtype
+        if place not in self._placed:
+            arrays = {name: array.to(device) for name, array in self._arrays.items()}
+            self._placed[place] = self._codebook_KC.to(device, dtype), arrays
+        return self._placed[place]

@@ -1,0 +1,150 @@
+"""The door for all kinds of tokenizers: which module reads a folder, and when it is read again."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import guest_kind
+import pytest
+import torch
+from fixtures_store import cold_python, save_tiny_tokenizer
+from guest_kind import NAME, PROJECTION, TABLES, save_projection
+from support import ROOT
+
+from pipeline.errors import ConfigError, TokenizerError
+from pipeline.models.folder import weights as weights_module
+from pipeline.models.folder.weights import files_digest
+from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.registry import KINDS, load_tokenizer, tokenizer_identity
+
+pytest_plugins = ["fixtures_store"]
+
+SAVES: dict[str, tuple[Callable[[Path], Path], str, tuple[str, ...]]] = {
+    "ours": (save_tiny_tokenizer, "raster", ("model.safetensors",)),
+    "a guest": (save_projection, "pyramid", (PROJECTION, TABLES)),
+}
+"""How to write a folder of each kind, a layout of it, and the files that decide tokens."""
+
+
+@pytest.fixture(autouse=True)
+def guest_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that it takes."""
+    monkeypatch.setitem(KINDS, NAME, guest_kind.__name__)
+
+
+@pytest.mark.parametrize(("save", "layout", "files"), SAVES.values(), ids=SAVES)
+def test_the_identity_of_a_folder_is_that_of_its_tokenizer(
+    tmp_path: Path, save: Callable[[Path], Path], layout: str, files: tuple[str, ...]
+) -> None:
+    identity = tokenizer_identity(save(tmp_path))
+    tokenizer: Tokenizer = load_tokenizer(tmp_path, layout)
+    assert tokenizer.identity() == identity
+    assert json.loads(json.dumps(identity)) == identity
+    assert identity["weights"] == files_digest({name: (tmp_path / name).read_bytes() for name in files})
+    assert identity.get("kind") == (None if files == ("model.safetensors",) else NAME)  # ours is as it ever was
+
+
+@pytest.mark.parametrize(("save", "layout", "files"), SAVES.values(), ids=SAVES)
+def test_a_change_of_any_file_is_noticed(
+    tmp_path: Path, save: Callable[[Path], Path], layout: str, files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.models.folder.versions._SETTLED_NS", 0)
+    save(tmp_path)
+    for name in files:
+        identity, path = tokenizer_identity(tmp_path), tmp_path / name
+        before, times = path.read_bytes(), path.stat()
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # damaged in place, and dated back
+        for use in (tokenizer_identity, lambda folder: load_tokenizer(folder, layout)):
+            with pytest.raises(TokenizerError, match=r"config\.json was written for \(sha256:.* here, sha256:"):
+                use(tmp_path)
+        path.unlink()
+        with pytest.raises(TokenizerError, match=f"{name}: missing"):
+            tokenizer_identity(tmp_path)
+        path.write_bytes(before)
+        assert tokenizer_identity(tmp_path) == identity
+
+
+@pytest.mark.parametrize(("save", "layout", "files"), SAVES.values(), ids=SAVES)
+def test_files_are_digested_once_and_again_after_any_change(
+    tmp_path: Path, save: Callable[[Path], Path], layout: str, files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, digested = save(tmp_path / "tokenizer"), 0
+    digest = weights_module.weights_digest
+
+    def noted(data: bytes) -> str:
+        nonlocal digested
+        digested += 1
+        return digest(data)
+
+    monkeypatch.setattr(weights_module, "weights_digest", noted)
+    tokenizer_identity(folder)
+    identity = tokenizer_identity(folder)
+    assert digested == 2  # written a moment ago: it may be written again unnoticed
+    monkeypatch.setattr("pipeline.models.folder.versions._SETTLED_NS", 0)
+    for _ in range(3):
+        assert tokenizer_identity(folder) == identity
+        assert load_tokenizer(folder, layout).identity() == identity
+        identity["normalization"]["mean"] = None  # a caller's own
+        identity = tokenizer_identity(folder)
+        assert identity["normalization"]["mean"] is not None
+    assert digested == 3
+    for name in files:
+        path, times = folder / name, (folder / name).stat()
+        shutil.copyfile(path, tmp_path / "copy")
+        os.utime(tmp_path / "copy", ns=(times.st_atime_ns, times.st_mtime_ns))
+        (tmp_path / "copy").replace(path)  # the same size and time, and another file
+        assert tokenizer_identity(folder) == identity
+    assert digested == 3 + len(files)
+
+
+def test_a_guest_has_the_layouts_that_it_brings(tmp_path: Path) -> None:
+    save_projection(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, "pyramid")
+    geometry = tokenizer.geometry((16, 24))
+    assert (geometry.layout, geometry.grid, geometry.block_lengths) == ("pyramid", (2, 3), (1, 6))
+    idx_Bl = tokenizer.encode(torch.randn(5, 3, 16, 24))
+    assert [tuple(block.shape) for block in idx_Bl] == [(5, 1), (5, 6)]
+    assert tokenizer.decode(idx_Bl, (2, 3)).shape == (5, 3, 16, 24)
+    with pytest.raises(ConfigError, match="no block layout 'quadrants'; known: pyramid"):
+        load_tokenizer(tmp_path, "quadrants")
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown kind": ({"kind": "var2"}, rf"config.json: unknown kind 'var2'; known: vqtok, {NAME}"),
+    "kind of another type": ({"kind": 3}, r"config.json: kind: Input should be a valid string"),
+    "identity of another kind": ({"kind": "vqtok"}, r"config.json: identity.architecture: Field required"),
+    "no files": ({"files": []}, r"config.json: files: .*at least 1"),
+    "a file elsewhere": ({"files": [PROJECTION, "../codes.npy"]}, r"config.json: files: .*'\.\./codes.npy' names no"),
+    "an absolute path": ({"files": ["/etc/passwd"]}, r"config.json: files: .*'/etc/passwd' names no file"),
+    "a pickle": ({"files": ["model.pt"]}, r"config.json: files: .*'model.pt' names no file"),
+    "one file less": ({"files": [PROJECTION]}, r"not the weights that config.json was written for"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
+def test_a_folder_that_cannot_be_read_says_why(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    save_projection(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    for use in (tokenizer_identity, lambda folder: load_tokenizer(folder, "pyramid")):
+        with pytest.raises(TokenizerError, match=message) as caught:
+            use(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+
+
+def test_installed_packages_bring_kinds_and_identities_need_no_torch(tmp_path: Path) -> None:
+    package = tmp_path / "packages/guests-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: guests\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[vqtok.tokenizers]\n{NAME} = {guest_kind.__name__}\n")
+    folder = save_projection(tmp_path / "tokenizer")
+    done = cold_python(
+        f"import sys; sys.path[:0] = [{str(package.parent)!r}, {str(ROOT / 'tests')!r}]\n"
+        "from pipeline.models.tokenizers.registry import tokenizer_identity\n"
+        f"print(tokenizer_identity({str(folder)!r})['kind'], 'torch' in sys.modules)"
+    )
+    assert (done.out, done.err) == (f"{NAME} False\n", "")
