@@ -242,7 +242,12 @@ def main(
             raise click.UsageError("--dim {dim} is not a multiple of --heads {heads}".format(**settings))
         folder = Path(output or (PurePosixPath(store_path).name if is_url(store_path) else store_path) + "-ar")
         store = TokenStore(store_path)
-        store.idxBl_to_var_input(store.read([]).idx_Bl)  # refuses a store whose embeddings are no codebook rows
+        if not store.rule.picks_rows:
+            raise ConfigError(
+                f"{store_path}: its embeddings follow the rule {store.rule.name!r}, and this transformer takes a "
+                "row of the codebook for each token; name another --store"
+            )
+        store.idxBl_to_var_input(store.read([]).idx_Bl)  # refuses a store without a codebook
         # Said outright, for several processes without it would not find each other on CPUs.
         accelerator = Accelerator(cpu=not torch.accelerator.is_available())
         tokenizer = open_tokenizer(store, tokenizer_path) if draw and accelerator.is_main_process else None

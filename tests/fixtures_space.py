@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.store.arrays import opening
-from pipeline.store.arrays.mapped import Layout, MappedArray
+from pipeline.store.arrays.mapped import ChunkFormat, MappedArray
 from pipeline.store.memory import libc
 from pipeline.store.memory.reserved import Reserved
 from pipeline.store.memory.space import space
@@ -50,8 +50,8 @@ def range_at(base: int, patch: pytest.MonkeyPatch) -> dict[int, np.ndarray]:
     class Unread(MappedArray):
         """Finds its chunks by the contents, and refers to the range."""
 
-        def __init__(self, layout: Layout, data: np.ndarray, check_always: bool) -> None:
-            super().__init__(layout, contents[space.place(data)], check_always)
+        def __init__(self, chunk_format: ChunkFormat, data: np.ndarray, check_always: bool) -> None:
+            super().__init__(chunk_format, contents[space.place(data)], check_always)
             self._data = data
             self._checked[:] = True
 

@@ -1,10 +1,10 @@
-"""Tokenizers: the model, the protocol that jobs know it by, block layouts, tokenizer folders.
+"""Tokenizers: networks, the folders they are kept in, block layouts, rules, and the protocol that jobs know them by.
 
-    SimpleVQVAE ── VectorQuantizer        networks (vqvae, quantizer, search, kmeans, ranks)
-         │
-    VqvaeTokenizer : Tokenizer            tokenizers (network, protocol), layouts, rules
-         │
-    save_tokenizer, load_tokenizer        tokenizers (vqtok, registry), folder
+    batch_encoder      batches of images to tokens, in threads that keep a device busy
+    tokenizers         the protocol, the registry of kinds, a module for each kind
+    networks           SimpleVQVAE and VectorQuantizer, and what they search and learn with
+    layouts · rules    values that a tokenizer brings along: the order of its tokens, and how they become embeddings
+    folder             config.json and the files beside it
 
 The two model classes are imported when they are asked for, because importing torch takes seconds; layouts and
 `tokenizers.registry.tokenizer_identity` do without it.

@@ -34,6 +34,7 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
     with result.collecting():
         check_root(store, birth)
         check_codebook(store, birth)
+    with result.collecting():
         check_rule(store, birth)
     shards = [shard for shard in find_source_shards(config.source) if shard.part in result.commits]
     for shard in tqdm(shards, "verify", unit=" source shards", disable=not show_progress):

@@ -23,7 +23,7 @@ class Embedder:
     """
 
     def __init__(self, rule: Rule, codebook_KC: Tensor, arrays: Mapping[str, Tensor]) -> None:
-        self._rule = rule
+        self._apply, self._picks_rows = rule.apply, rule.picks_rows
         self._codebook_KC = codebook_KC
         self._arrays = dict(arrays)
         self._placed: dict[tuple[torch.device, torch.dtype], _Tables] = {}
@@ -33,15 +33,14 @@ class Embedder:
 
         Raises TokenizerError as the rule does, and for no blocks at all.
         """
-        idx_Bl = list(idx_Bl)
-        if not idx_Bl:
+        if len(idx_Bl) == 0:
             raise TokenizerError("expected a list of blocks [B, L_i], not an empty one")
-        codebook_KC, arrays = self._on(idx_Bl[0].device, dtype if self._rule.picks_rows else torch.float32)
-        return self._rule.apply(idx_Bl, codebook_KC, arrays).to(dtype)
+        device, inner = idx_Bl[0].device, dtype if self._picks_rows else torch.float32
+        tables = self._placed.get((device, inner)) or self._place(device, inner)
+        x_BLC = self._apply(idx_Bl, *tables)
+        return x_BLC if x_BLC.dtype == dtype else x_BLC.to(dtype)
 
-    def _on(self, device: torch.device, dtype: torch.dtype) -> _Tables:
-        place = device, dtype
-        if place not in self._placed:
-            arrays = {name: array.to(device) for name, array in self._arrays.items()}
-            self._placed[place] = self._codebook_KC.to(device, dtype), arrays
-        return self._placed[place]
+    def _place(self, device: torch.device, dtype: torch.dtype) -> _Tables:
+        arrays = {name: array.to(device) for name, array in self._arrays.items()}
+        tables = self._placed[device, dtype] = self._codebook_KC.to(device, dtype), arrays
+        return tables

@@ -20,31 +20,31 @@ from pipeline.store.types import Array
 _CRC_BYTES = 4
 _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
-Decoder = Callable[[Array, Array], None]
+Decompress = Callable[[Array, Array], None]
 """Decodes the first argument, uint8 [encoded], into the second, uint8 [decoded]."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChunkFormat:
     """What the metadata of an array say of its chunk file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     chunk_rows: int
     chunks: int
-    decode: Decoder | None
+    decode: Decompress | None
     """None for chunks that are stored as they are."""
 
     @classmethod
-    def of(cls, metadata: bytes) -> "Layout | None":
-        """The layout that `zarr.json` describes, None for any that this module does not read."""
+    def of(cls, metadata: bytes) -> "ChunkFormat | None":
+        """The format that `zarr.json` describes, None for any that this module does not read."""
         try:
             return cls._parse(json.loads(metadata))
         except (KeyError, TypeError, ValueError, IndexError):
             return None
 
     @classmethod
-    def _parse(cls, tree: dict[str, Any]) -> "Layout | None":
+    def _parse(cls, tree: dict[str, Any]) -> "ChunkFormat | None":
         (sharding,) = tree["codecs"]
         inner = sharding["configuration"]
         shape, chunk = tuple(tree["shape"]), tuple(inner["chunk_shape"])
@@ -62,11 +62,11 @@ class Layout:
             and order.get("configuration", {}).get("endian", "little") == "little"
             and checksum == {"name": "crc32c"}
             and len(compressors) <= 1
-            and (not compressors or compressors[0]["name"] in _DECODERS)
+            and (not compressors or compressors[0]["name"] in _DECOMPRESS)
         )
         if not known:
             return None
-        decode = _DECODERS[compressors[0]["name"]] if compressors else None
+        decode = _DECOMPRESS[compressors[0]["name"]] if compressors else None
         dtype = np.dtype(tree["data_type"]).newbyteorder("<")
         return cls(shape, dtype, chunk[0], outer_rows // chunk[0], decode)
 
@@ -75,29 +75,29 @@ class MappedArray:
     """An array whose chunk file is mapped.
 
     Args:
-        layout: what its metadata say.
+        chunk_format: what its metadata say of it.
         data: uint8 [bytes], the chunk file; an array without rows needs none.
         check_always: compare checksums whenever a chunk is read, not only the first time.
 
     Raises Damage for a chunk file without a sound index.
     """
 
-    def __init__(self, layout: Layout, data: Array, check_always: bool = False) -> None:
-        self.shape, self.dtype = layout.shape, layout.dtype
-        self._layout = layout
+    def __init__(self, chunk_format: ChunkFormat, data: Array, check_always: bool = False) -> None:
+        self.shape, self.dtype = chunk_format.shape, chunk_format.dtype
+        self._format = chunk_format
         self._data = data
         self._check_always = check_always
-        self._places = _read_index(data, layout.chunks if self.shape[0] else 0)
+        self._places = _read_index(data, chunk_format.chunks if self.shape[0] else 0)
         self._checked = np.zeros(len(self._places), np.bool_)
 
     @property
     def mapped(self) -> bool:
         """Whether what is read from one chunk is a view of the file."""
-        return self._layout.decode is None
+        return self._format.decode is None
 
     def read(self, start: int, stop: int) -> Array:
         """Rows start to stop: a view of the mapped file where chunks are stored as they are and one has them all."""
-        rows = self._layout.chunk_rows
+        rows = self._format.chunk_rows
         chunks = range(start // rows, -(-stop // rows) if stop > start else start // rows)
         read = [self._chunk(n)[max(start - n * rows, 0) : stop - n * rows] for n in chunks]
         if len(read) == 1:
@@ -113,14 +113,14 @@ class MappedArray:
             if google_crc32c.value(payload) != int.from_bytes(stored[-_CRC_BYTES:].tobytes(), "little"):
                 raise Damage(f"the checksum of chunk {number} is not that of its contents")
             self._checked[number] = True
-        shape = (self._layout.chunk_rows, *self.shape[1:])
+        shape = (self._format.chunk_rows, *self.shape[1:])
         bytes_decoded = int(np.prod(shape)) * self.dtype.itemsize
-        if self._layout.decode is None:
+        if self._format.decode is None:
             decoded = payload
         else:
             decoded = decoded_chunks.take(bytes_decoded)
             try:
-                self._layout.decode(payload, decoded)
+                self._format.decode(payload, decoded)
             except (RuntimeError, ValueError) as error:
                 raise Damage(f"chunk {number} cannot be decoded ({error})") from error
         if decoded.size != bytes_decoded:
@@ -156,4 +156,4 @@ def _zstd(encoded: Array, decoded: Array) -> None:
     numcodecs.Zstd().decode(encoded, decoded)
 
 
-_DECODERS: dict[str, Decoder] = {"blosc": _blosc, "zstd": _zstd}
+_DECOMPRESS: dict[str, Decompress] = {"blosc": _blosc, "zstd": _zstd}

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.files import Files, LocalFiles
 from pipeline.store.arrays.chunked import ChunkedArray, Damage, ZarrArray, chunk_file
-from pipeline.store.arrays.mapped import Layout, MappedArray
+from pipeline.store.arrays.mapped import ChunkFormat, MappedArray
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.memory.mapping import NotMapped, map_file
 from pipeline.store.schema import names
@@ -40,14 +40,14 @@ class Opening:
         if self.cache is None and not isinstance(self.files, LocalFiles):
             return ZarrArray(self.files, f"{folder}/{path}")
         with self._open(part, folder, f"{path}/zarr.json") as file:
-            layout = Layout.of(file.read())
-        if layout is None:
+            chunk_format = ChunkFormat.of(file.read())
+        if chunk_format is None:
             return ZarrArray(self.files, f"{folder}/{path}")
-        if not layout.shape[0]:
-            return MappedArray(layout, np.empty(0, np.uint8))
+        if not chunk_format.shape[0]:
+            return MappedArray(chunk_format, np.empty(0, np.uint8))
         try:
-            with self._open(part, folder, f"{path}/{chunk_file(len(layout.shape))}") as file:
-                return MappedArray(layout, map_file(file), self.check_always)
+            with self._open(part, folder, f"{path}/{chunk_file(len(chunk_format.shape))}") as file:
+                return MappedArray(chunk_format, map_file(file), self.check_always)
         except FileNotFoundError:
             raise Damage("its chunk file is missing") from None
         except NotMapped:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from pipeline.models.folder.weights import tensor_entries, weights_digest
+from pipeline.models.folder.weights import files_digest, tensor_entries, weights_digest
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([True, False]), "scalar": torch.tensor(1.5).half()}
 
@@ -78,3 +78,19 @@ def test_bytes_name_dtype_and_shape_each_change_the_digest(other: bytes) -> None
 def test_what_is_no_whole_safetensors_file_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tensor_entries(data)
+
+
+def test_the_digest_of_several_files_is_of_names_and_contents() -> None:
+    one, other = save({"a": torch.zeros(2)}), save({"a": torch.ones(2)}, metadata={"note": "x"})
+    assert files_digest({"model.safetensors": one}) == weights_digest(one)
+    both = files_digest({"a.safetensors": one, "b/c.json": b"{}"})
+    assert both == files_digest({"b/c.json": b"{}", "a.safetensors": save({"a": torch.zeros(2)}, metadata={"x": "y"})})
+    others = (
+        {"a.safetensors": other, "b/c.json": b"{}"},
+        {"a.safetensors": one, "b/c.json": b"{ }"},
+        {"a.safetensors": one, "b/d.json": b"{}"},
+        {"a.safetensors": one},
+    )
+    assert len({both, *map(files_digest, others)}) == 5
+    with pytest.raises(ValueError, match=r"^a\.safetensors: it ends inside its header"):
+        files_digest({"a.safetensors": one[:20], "b/c.json": b"{}"})

@@ -7,11 +7,8 @@ from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
 from pipeline.models.layouts.cuts import cut_named
 from pipeline.models.tokenizers.network import NetworkTokenizer
-from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
 from pipeline.models.tokenizers.protocol import Precision, Tokenizer
 from pipeline.records import Geometry, Normalization
-
-IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def tokenizer(layout: str = "quadrants", **options: bool) -> NetworkTokenizer:
@@ -121,30 +118,3 @@ def test_an_encoder_that_overflows_is_an_error_and_not_a_token() -> None:
     ours.to("cpu", "fp16")
     with pytest.raises(TokenizerError, match=r"not finite in fp16; use precision bf16 or fp32"):
         ours.encode(images(1, 8, 8))
-
-
-@pytest.mark.parametrize("normalization", [Normalization(), IMAGENET])
-def test_pixels_survive_the_way_there_and_back(normalization: Normalization) -> None:
-    img_B3HW = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 3, 16, 16)
-    normalized = normalize_pixels(img_B3HW, normalization)
-    assert normalized.dtype == torch.float32
-    low, high = normalization.value_range
-    assert normalized.min().item() == pytest.approx(low)
-    assert normalized.max().item() == pytest.approx(high)
-    assert torch.equal(to_pixels(normalized, normalization), img_B3HW)
-
-
-def test_normalisation_is_per_channel() -> None:
-    normalized = normalize_pixels(torch.full((1, 3, 1, 1), 51, dtype=torch.uint8), IMAGENET)
-    expected = [(0.2 - mean) / std for mean, std in zip(IMAGENET.mean, IMAGENET.std, strict=True)]
-    assert normalized.flatten().tolist() == pytest.approx(expected)
-
-
-def test_to_pixels_rounds_and_clips() -> None:
-    values = torch.tensor([-9.0, -1.0, 0.0, 0.999, 1.0, 9.0]).reshape(1, 1, 2, 3).expand(1, 3, 2, 3)
-    assert to_pixels(values, Normalization())[0, 0].flatten().tolist() == [0, 0, 128, 255, 255, 255]
-
-
-def test_pixels_that_were_scaled_before_are_refused() -> None:
-    with pytest.raises(TokenizerError, match=r"must be uint8 from 0 to 255, not torch.float32"):
-        normalize_pixels(torch.rand(1, 3, 4, 4), Normalization())

@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 from pipeline.files import LocalFiles
 from pipeline.store.arrays import storage as arrays
 from pipeline.store.arrays.chunked import ChunkedArray, Damage, ZarrArray
-from pipeline.store.arrays.mapped import Layout, MappedArray
+from pipeline.store.arrays.mapped import ChunkFormat, MappedArray
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.memory.mapping import map_file
 from pipeline.store.writing.writer import commit_part
@@ -50,11 +50,11 @@ def write_array(folder: Path, values: np.ndarray, chunk_rows: int, codec: str) -
 
 
 def map_array(folder: Path, check_always: bool = False) -> MappedArray:
-    layout = Layout.of((folder / "zarr.json").read_bytes())
-    assert layout is not None
-    file = folder / "/".join(["c", *("0" for _ in layout.shape)])
+    chunk_format = ChunkFormat.of((folder / "zarr.json").read_bytes())
+    assert chunk_format is not None
+    file = folder / "/".join(["c", *("0" for _ in chunk_format.shape)])
     with file.open("rb") as opened:
-        return MappedArray(layout, map_file(opened), check_always)
+        return MappedArray(chunk_format, map_file(opened), check_always)
 
 
 @settings(deadline=None, max_examples=60)
@@ -149,7 +149,7 @@ def test_what_is_stored_otherwise_is_left_to_zarr(tmp_path: Path, change: object
     path = write_array(tmp_path, np.arange(10, dtype=np.uint16), 5, "lz4") / "zarr.json"
     tree = json.loads(path.read_text())
     change(tree)  # type: ignore[operator]
-    assert Layout.of(json.dumps(tree).encode()) is None
+    assert ChunkFormat.of(json.dumps(tree).encode()) is None
 
 
 def inner(tree: dict) -> dict:  # type: ignore[type-arg]
@@ -230,7 +230,7 @@ def test_a_file_cut_under_a_reader_ends_the_process_by_a_signal(tmp_path: Path) 
     code = (
         "import sys, os; from pathlib import Path; from pipeline.store.arrays.mapped import *; "
         "from pipeline.store.memory.mapping import map_file; p = Path(sys.argv[1]); "
-        "a = MappedArray(Layout.of((p / 'zarr.json').read_bytes()), map_file((p / 'c/0/0').open('rb'))); "
+        "a = MappedArray(ChunkFormat.of((p / 'zarr.json').read_bytes()), map_file((p / 'c/0/0').open('rb'))); "
         "os.truncate(p / 'c/0/0', 0); a.read(0, 64).sum()"
     )
     assert cold_python(code, path).status == -7

@@ -36,6 +36,16 @@ def test_the_first_birth_decides_and_an_equal_one_is_accepted(tmp_path: Path) ->
     assert read_birth(files) == make_birth()
 
 
+def test_a_rule_that_needs_no_arrays_is_written_as_it_ever_was(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    create_or_compare(files, make_birth())
+    assert "rule_digest" not in json.loads((tmp_path / "store.json").read_text())
+    with pytest.raises(IdentityMismatch, match=r'rule_digest: "12ab" here, null there'):
+        create_or_compare(files, make_birth(rule_digest="12ab"))
+    create_or_compare(LocalFiles(tmp_path / "ruled"), make_birth(rule_digest="12ab"))
+    assert read_birth(LocalFiles(tmp_path / "ruled")) == make_birth(rule_digest="12ab")
+
+
 def test_of_many_births_at_once_one_wins_and_the_others_compare_with_it(tmp_path: Path) -> None:
     refused: list[str] = []
     start = threading.Barrier(8)

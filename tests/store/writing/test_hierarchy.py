@@ -11,10 +11,26 @@ from fixtures_store import Child, Halt, all_files, begin_store, make_birth
 
 from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles
-from pipeline.store.writing.hierarchy import check_codebook, check_root, prepare_hierarchy, table_digest
+from pipeline.store.writing.hierarchy import (
+    check_codebook,
+    check_root,
+    check_rule,
+    prepare_hierarchy,
+    rule_digest,
+    table_digest,
+)
 
 TABLE = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
 BIRTH = make_birth(table=TABLE)
+
+
+ARRAYS = {
+    "phi": np.random.default_rng(1).normal(size=(4, 2, 2, 3, 3)).astype(np.float32),
+    "first": np.arange(7, dtype=np.uint16),
+    "none": np.empty((0, 3), np.float32),
+}
+RULED = make_birth(table=TABLE, var_input="sums", rule_digest=rule_digest(ARRAYS))
+"""The birth of a store whose rule needs arrays."""
 
 
 def prepare(folder: Path) -> None:
@@ -107,6 +123,38 @@ def test_the_codebook_of_another_store_is_refused(tmp_path: Path) -> None:
     files = begin_store(tmp_path, BIRTH, TABLE)
     with pytest.raises(CorruptStore, match=r"the codebook is not the one that store\.json names"):
         check_codebook(files, make_birth(table=TABLE + 1))
+
+
+def test_what_a_rule_needs_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    for _ in range(2):
+        prepare_hierarchy(files, RULED, TABLE, ARRAYS)
+    found = check_rule(files, RULED)
+    assert found.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        assert found[name].tobytes() == array.tobytes()
+        assert np.array_equal(zarr.open_array(str(tmp_path / "tokens.zarr/rule/sums" / name), mode="r")[...], array)
+    check_root(files, RULED)
+
+
+def test_a_rule_that_needs_nothing_leaves_nothing(tmp_path: Path) -> None:
+    prepare_hierarchy(LocalFiles(tmp_path), BIRTH, TABLE, {})
+    assert rule_digest({}) is None
+    assert check_rule(LocalFiles(tmp_path), BIRTH) == {}
+    assert not (tmp_path / "tokens.zarr/rule").exists()
+
+
+def test_arrays_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorruptStore, match=r"tokens\.zarr/rule/sums: the rule's arrays are not those that store\.json"):
+        prepare_hierarchy(LocalFiles(tmp_path), RULED, TABLE, {**ARRAYS, "first": ARRAYS["first"] + 1})
+
+
+def test_a_rule_that_the_birth_does_not_name_is_found(tmp_path: Path) -> None:
+    files = begin_store(tmp_path, BIRTH, TABLE)
+    zarr.open_group(str(tmp_path / "tokens.zarr")).create_group("rule")
+    with pytest.raises(CorruptStore, match="the root of the hierarchy is not as"):
+        check_root(files, BIRTH)
 
 
 def without_temporary(folder: Path) -> dict[str, bytes]:
