@@ -120,6 +120,15 @@ def test_a_mixture_has_the_rule_of_its_stores_and_cannot_stack_it(guest: Job) ->
         stacked.idxBl_to_var_input(batch.idx_Bl)
 
 
+def test_tokens_of_another_rule_array_mean_something_else(guest: Job, copied_guest: Job) -> None:
+    path = copied_guest.store / "store.json"
+    birth = json.loads(path.read_text())
+    path.write_text(json.dumps({**birth, "rule_digest": "0" * 64}))
+    stores = [TokenStore(job.store) for job in (guest, copied_guest)]
+    with pytest.raises(StoreError, match="have different codebooks"):
+        MixtureLoader(stores, [1, 1], 8)
+
+
 def test_a_reader_that_does_not_know_the_rule_refuses(guest: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(RULES, "running-sum")
     store = TokenStore(guest.store)
