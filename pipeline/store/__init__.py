@@ -2,6 +2,7 @@
 
 STORE/store.json                    birth: what every token in here is, decided once     schema.birth
 STORE/tokens.zarr/codebook/         the table that tokens index into                    writing.hierarchy
+STORE/tokens.zarr/rule/<name>/      what the rule for embeddings needs besides            writing.hierarchy
 STORE/tokens.zarr/parts/<p>.<a>/    arrays of one attempt at one source shard           arrays, writing.writer
 STORE/staging/<p>.<a>/              an attempt being written                            writing.writer
 STORE/commits/<p>.json              which attempt counts; written last, once            schema.commits
@@ -9,7 +10,8 @@ STORE/rejects/<p>.<a>.jsonl         samples that could not be tokenized         
 STORE/failures/<p>.json             why a source shard is still pending                 schema.failures
 STORE/manifest.json                 snapshot that readers open                          schema.manifest, schema.snapshot
 
-`reader` and `batch` are what is handed out, `keys` and `cache` what belongs to it, `memory` where rows lie.
+`reader` and `batch` are what is handed out; `keys`, `var_input` (embeddings) and `cache` belong to it; `memory` is
+where rows lie.
 """
 
 from typing import TYPE_CHECKING

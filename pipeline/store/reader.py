@@ -13,7 +13,6 @@ from torch import Tensor
 from pipeline.errors import IncompleteStore, StoreError
 from pipeline.files import Files, files_at
 from pipeline.models.rules.embedder import Embedder
-from pipeline.models.rules.known import RULES
 from pipeline.models.rules.rule import Rule
 from pipeline.records import Geometry, digest_of
 from pipeline.store.arrays.opening import Opening
@@ -30,7 +29,8 @@ from pipeline.store.schema.counts import unpack_counts
 from pipeline.store.schema.manifest import Manifest, read_manifest
 from pipeline.store.schema.snapshot import as_it_was, make_manifest
 from pipeline.store.types import Array
-from pipeline.store.writing.hierarchy import check_codebook, check_rule
+from pipeline.store.var_input import rule_of, var_input_of
+from pipeline.store.writing.hierarchy import check_codebook
 
 
 class TokenStore:
@@ -282,7 +282,7 @@ class TokenStore:
         Raises StoreError as `rule` does, CorruptStore where what the rule needs is missing or damaged, TokenizerError
         for an index outside the codebook, on any device.
         """
-        return self._embedder(idx_Bl, dtype)
+        return self._var_input(idx_Bl, dtype)
 
     @property
     def rule(self) -> Rule:
@@ -290,24 +290,11 @@ class TokenStore:
 
         Raises StoreError for one that this version does not know.
         """
-        name = self._birth.var_input
-        if name not in RULES:
-            raise StoreError(
-                f"{self._files.root}: embeddings of this store follow the rule {name!r}, and this version of vqtok "
-                f"knows {', '.join(RULES)}; upgrade vqtok, or use the tokenizer itself"
-            )
-        return RULES[name]
+        return rule_of(self._files, self._birth)
 
     @cached_property
-    def _embedder(self) -> Embedder:
-        rule = self.rule
-        arrays = {name: torch.from_numpy(array) for name, array in check_rule(self._files, self._birth).items()}
-        if missing := [name for name in rule.arrays if name not in arrays]:
-            raise StoreError(
-                f"{self._files.root}: embeddings of this store follow the rule {rule.name!r}, which needs the array "
-                f"{missing[0]!r}, and the store has none; use the tokenizer itself"
-            )
-        return Embedder(rule, self.codebook, arrays)
+    def _var_input(self) -> Embedder:
+        return var_input_of(self._files, self._birth, lambda: self.codebook)
 
     def _snapshot(self) -> Manifest:
         parts = sorted(committed_parts(self._files))
