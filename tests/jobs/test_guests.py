@@ -149,6 +149,8 @@ DAMAGE = {
     "rule deleted": lambda rule: shutil.rmtree(rule),
     "chunk cut": lambda rule: (rule / "start/c/0").write_bytes((rule / "start/c/0").read_bytes()[:-30]),
     "another array": lambda rule: zarr.open_group(str(rule)).create_array("more", data=np.zeros(3)),
+    "another group": lambda rule: zarr.open_group(str(rule)).create_group("more"),
+    "an array beside": lambda rule: zarr.open_group(str(rule.parent)).create_array("start", data=np.zeros(3)),
     "another rule": lambda rule: zarr.open_group(str(rule.parent)).create_group("multiscale"),
 }
 

@@ -98,14 +98,15 @@ def check_rule(files: Files, birth: Birth) -> dict[str, Array]:
     if birth.rule_digest is None:
         return {}
     folder = f"{names.HIERARCHY}/{names.RULE}"
+    path, inside = f"{folder}/{birth.var_input}", f"{birth.var_input}/"
     try:
-        rules = zarr.open_group(zarr_store(files), path=folder, mode="r")
-        others = [path for path, _ in rules.members() if path != birth.var_input]
-        group = rules[birth.var_input]
-        assert isinstance(group, zarr.Group)
-        arrays: dict[str, Array] = {name: np.asarray(array[...]) for name, array in group.arrays()}
+        nodes = dict(zarr.open_group(zarr_store(files), path=folder, mode="r").members(max_depth=None))
+        groups = {name for name, node in nodes.items() if isinstance(node, zarr.Group)}
+        found = {name: np.asarray(node[...]) for name, node in nodes.items() if isinstance(node, zarr.Array)}
     except Exception as error:
-        raise damaged(files, f"{folder}/{birth.var_input}", f"the rule's arrays cannot be read: {error}") from error
+        raise damaged(files, path, f"the rule's arrays cannot be read: {error}") from error
+    arrays: dict[str, Array] = {name.removeprefix(inside): found[name] for name in found if name.startswith(inside)}
+    others = (groups - {birth.var_input}) | {name for name in found if not name.startswith(inside)}
     if others or content_digest(arrays) != birth.rule_digest:
-        raise damaged(files, f"{folder}/{birth.var_input}", f"the rule's arrays are not those that {names.STORE} names")
+        raise damaged(files, path, f"the rule's arrays are not those that {names.STORE} names")
     return arrays
