@@ -4,21 +4,23 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import guest_kind
 import pytest
 import torch
 from fixtures_store import cold_python, save_tiny_tokenizer
-from guest_kind import NAME, PROJECTION, TABLES, save_projection
+from guest_kind import NAME, PROJECTION, TABLES, ProjectionIdentity, save_projection
 from support import ROOT
 
+from pipeline.before import Before
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.folder import weights as weights_module
 from pipeline.models.folder.weights import files_digest
 from pipeline.models.tokenizers.protocol import Tokenizer
-from pipeline.models.tokenizers.registry import KINDS, load_tokenizer, tokenizer_identity
+from pipeline.models.tokenizers.registry import KINDS, completed_tokenizer, load_tokenizer, tokenizer_identity
 
 pytest_plugins = ["fixtures_store"]
 
@@ -134,6 +136,23 @@ def test_a_folder_that_cannot_be_read_says_why(tmp_path: Path, change: dict[str,
         with pytest.raises(TokenizerError, match=message) as caught:
             use(tmp_path)
         assert str(tmp_path) in str(caught.value)
+
+
+class LaterIdentity(ProjectionIdentity):
+    """What a later version of the guest has."""
+
+    cosine: Annotated[bool, Before(False)] = False
+
+
+def test_a_key_that_came_later_is_what_was_done_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = tokenizer_identity(save_projection(tmp_path))
+    assert completed_tokenizer(older) == older
+    monkeypatch.setattr(guest_kind, "KIND", replace(guest_kind.KIND, identity=LaterIdentity.model_validate))
+    assert completed_tokenizer(older) == {**older, "cosine": False}
+    assert completed_tokenizer({**older, "cosine": True}) == {**older, "cosine": True}
+    assert tokenizer_identity(tmp_path) == older  # and is written as it ever was
+    for foreign in ({"kind": "var2", "a": 1}, {"kind": ["x"]}, {"weights": "none"}):
+        assert completed_tokenizer(foreign) == foreign
 
 
 def test_installed_packages_bring_kinds_and_identities_need_no_torch(tmp_path: Path) -> None:
