@@ -38,6 +38,7 @@ from pipeline.jobs.tokenizing import job as tokenize
 from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Geometry, Normalization, Reject, SourceRecord
+from pipeline.store.arrays.storage import Views
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.schema.commits import committed_parts, read_commits
@@ -284,9 +285,9 @@ def make_shard(
     """Random tokens, among them the smallest and the largest; the same ones for the same part name."""
     random = np.random.default_rng(list(part.encode()))
     vocab_size = birth.codebook.vocab_size
-    tokens = random.integers(0, vocab_size, (rows, birth.geometry.num_tokens)).astype(birth.token_dtype)
+    tokens = random.integers(0, vocab_size, (rows, *birth.row_shape)).astype(birth.token_dtype)
     if rows:
-        tokens[0, 0], tokens[-1, -1] = vocab_size - 1, 0
+        tokens.reshape(-1)[[0, -1]] = vocab_size - 1, 0
     return EncodedShard(
         part=part,
         sources=(SourceRecord(path=f"{part}.tar", bytes=10, sha256="0" * 64),),
@@ -298,6 +299,9 @@ def make_shard(
         ignored=[],
         execution={"precision": "fp32"},
         seconds={"encode": 0.5},
+        views=None
+        if birth.views is None
+        else Views(random.integers(0, 99, (rows, birth.views, 4)), random.integers(0, 2, (rows, birth.views))),
     )
 
 

@@ -19,6 +19,7 @@ from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.parts import Part
 from pipeline.store.arrays.row_array import Located, RowArray
 from pipeline.store.arrays.row_texts import RowTexts
+from pipeline.store.arrays.storage import Views
 from pipeline.store.batch import TokenBatch, TokenSample
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.keys import Keys
@@ -81,11 +82,13 @@ class TokenStore:
             self._parts,
             "tokens",
             self._birth.token_dtype,
-            (self.geometry.num_tokens,),
+            self._birth.row_shape,
+            in_pieces=self._birth.views is not None,
             check_always=check == "always",
             keep_open=cache is None,
         )
         self._labels = RowArray(self._parts, "label", "int64", cache_bytes=1 << 26, keep_open=cache is None)
+        self._views = self._view_arrays(self._birth.views) if self._birth.views is not None else None
         texts = RowTexts(self._parts, "key", self._tokens.chunk_starts, optional=False)
         self._keys = Keys(self._parts, texts, self.__reduce__())
         self._fields = {
@@ -113,17 +116,28 @@ class TokenStore:
         idx_l = torch.from_numpy(tokens.astype(np.int64)).split_with_sizes(self.block_lengths)
         return TokenSample(self.keys_of(row)[0], int(self.labels_of(row)[0]), list(idx_l))
 
-    def read(self, rows: slice | Sequence[int] | Array) -> TokenBatch:
+    def read(self, rows: slice | Sequence[int] | Array, view: int | Sequence[int] | Array = 0) -> TokenBatch:
         """The named rows, in the order given. Whole ranges are much faster than scattered rows.
 
-        Raises IndexError for a row outside the store, TypeError for what is not a sequence of row numbers,
+        Args:
+            view: which view of each row, below `num_views`: one number, or one for each row.
+
+        Raises IndexError for a row or view outside the store, TypeError for what is not a sequence of row numbers,
         CorruptStore naming part, chunk and remedy.
         """
         wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else _row_numbers(rows)
         # As unsigned numbers negative ones are the largest.
         if wanted.size and wanted.view(np.uint64).max() >= len(self):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a store of {len(self)} samples")
-        return self.batch(self.locate(wanted))
+        return self.batch(self.locate(wanted), self._view_numbers(view, len(wanted)))
+
+    def _view_numbers(self, view: int | Sequence[int] | Array, rows: int) -> int | Array:
+        numbers = np.asarray(view)
+        if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (rows,)):
+            raise TypeError(f"view must be a number, or one for each of {rows} rows, not {view!r}")
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < self.num_views:
+            raise IndexError(f"views {numbers.min()} to {numbers.max()} of a store of {self.num_views} views")
+        return int(numbers) if numbers.ndim == 0 else numbers.astype(np.int64)
 
     def locate(self, rows: Array) -> Located:
         """Find the tokens of int64 [n] row numbers, all in 0 .. len - 1, without copying them; for loaders."""
@@ -145,9 +159,9 @@ class TokenStore:
         numbers = np.unique(np.searchsorted(self._starts, rows, side="right") - 1)
         self._opening.fetch([(self._parts[n].name, self._parts[n].attempt) for n in numbers], "tokens")
 
-    def batch(self, located: Located) -> TokenBatch:
-        """Rows that have been located, as a batch."""
-        return TokenBatch(torch.from_numpy(self._tokens.gather(located)), located.rows, self)
+    def batch(self, located: Located, view: int | Array = 0) -> TokenBatch:
+        """Rows that have been located, as a batch of one view of each."""
+        return TokenBatch(torch.from_numpy(self._tokens.gather(located, view)), located.rows, self)
 
     def batches_of(self, located: Located, batch_size: int) -> Iterator[TokenBatch]:
         """The same in several batches, gathered in one go; of no rows, one batch."""
@@ -183,6 +197,21 @@ class TokenStore:
     def geometry(self) -> Geometry:
         """Image size, grid, block layout and block lengths."""
         return self._birth.geometry
+
+    @property
+    def num_views(self) -> int:
+        """V, the views of each row: crops of its image, mirrored or not, each with tokens of its own; 1 by default."""
+        return self._birth.views or 1
+
+    def views_of(self, rows: Array) -> Views:
+        """Which parts of their images the views of int64 [n] row numbers are.
+
+        Raises StoreError for a store without views.
+        """
+        if self._views is None:
+            raise StoreError(f"{self._files.root}: has no views: each row is its image as the store's settings crop it")
+        box, flip = self._views
+        return Views(box.gather(box.locate(rows)), flip.gather(flip.locate(rows)))
 
     @property
     def block_lengths(self) -> tuple[int, ...]:
@@ -295,6 +324,11 @@ class TokenStore:
     @cached_property
     def _var_input(self) -> Embedder:
         return var_input_of(self._files, self._birth, lambda: self.codebook)
+
+    def _view_arrays(self, views: int) -> tuple[RowArray, RowArray]:
+        keep_open = self.cache is None
+        box = RowArray(self._parts, "view/box", "int32", (views, 4), cache_bytes=1 << 26, keep_open=keep_open)
+        return box, RowArray(self._parts, "view/flip", "uint8", (views,), cache_bytes=1 << 24, keep_open=keep_open)
 
     def _snapshot(self) -> Manifest:
         parts = sorted(committed_parts(self._files))

@@ -178,7 +178,7 @@ def _field(part: Part, name: str, row: int) -> bytes | None:
 
 
 def _blocks(part: Part, row: int, geometry: Geometry) -> list[list[int]]:
-    tokens = part.tokens(slice(row, row + 1))[0]
+    tokens = part.tokens(slice(row, row + 1)).reshape(-1, geometry.num_tokens)[0]  # of the first view
     return [block.tolist() for block in np.split(tokens, np.cumsum(geometry.block_lengths)[:-1])]
 
 

@@ -122,7 +122,11 @@ def encode_shard(
     with contextlib.closing(prefetch(begun, work.machine.batches_ahead, opener.stop, work.stopped)) as batches:
         for batch, encoding in batches:
             if encoding is not None:
-                rows.tokens.append(_tokens_of(encoding, stages, rows.seen).astype(work.birth.token_dtype))
+                rows.tokens.append(
+                    _tokens_of(encoding, stages, rows.seen)
+                    .astype(work.birth.token_dtype)
+                    .reshape(-1, *work.birth.row_shape)
+                )
             rows.add(batch)
             progress(shard, rows.seen, reader.bytes)
     _check_reject_rate(shard, rows, work.config.tokenize.max_reject_rate)
@@ -174,7 +178,7 @@ def _tokens_of(encoding: Encoding, stages: Stages, done: int) -> Array:
 
 
 def _no_rows(work: Work) -> _Rows:
-    tokens = np.empty((0, work.birth.geometry.num_tokens), work.birth.token_dtype)
+    tokens = np.empty((0, *work.birth.row_shape), work.birth.token_dtype)
     return _Rows([tokens], {name: [] for name in work.config.source.keep})
 
 

@@ -55,7 +55,7 @@ class Part:
         return self.read_range(path, array, start, max(start, stop))
 
     def tokens(self, rows: slice = slice(None)) -> Array:
-        """unsigned [n, L_total]."""
+        """unsigned [n, L_total], or [n, V, L_total] in a store with views."""
         return self.read("tokens", rows)
 
     @cached_property
@@ -83,6 +83,8 @@ class Part:
     def digest(self) -> str:
         """Content digest of the decoded arrays."""
         paths = ["tokens", "label", "key/data", "key/offsets"]
+        if self._birth.views is not None:
+            paths += ["view/box", "view/flip"]
         for name in self._birth.fields:
             paths += [f"fields/{name}/{array}" for array in ("data", "offsets", "present")]
         return content_digest({path: np.ascontiguousarray(self.read(path)) for path in paths})

@@ -71,6 +71,7 @@ class RowArray:
         path: of the array in each part.
         dtype: of its elements.
         row_shape: of a row.
+        in_pieces: whether a row is gathered one piece at a time, those of its first dimension.
         cache_bytes: how much of decoded chunks to keep. Mapped files cost nothing and are not counted.
             Of what is read in runs, in an epoch, nothing is kept unless there is room for all.
         check_always: compare checksums whenever rows are located, not only the first time.
@@ -83,6 +84,7 @@ class RowArray:
         path: str,
         dtype: str,
         row_shape: tuple[int, ...] = (),
+        in_pieces: bool = False,
         cache_bytes: int = 1 << 28,
         check_always: bool = False,
         keep_open: bool = True,
@@ -90,9 +92,10 @@ class RowArray:
         self._parts = parts
         self._path = path
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._row_shape = row_shape
         self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape))
-        self._row = np.dtype((np.void, self._row_bytes))
+        self._pieces, self._piece_shape = (row_shape[0], row_shape[1:]) if in_pieces else (1, row_shape)
+        self._piece_bytes = self._row_bytes // self._pieces
+        self._piece = np.dtype((np.void, self._piece_bytes))
         self._cache_bytes = cache_bytes
         self._has_room_for_all = self._row_bytes * sum(part.rows for part in parts) <= cache_bytes
         self._check_always = check_always
@@ -110,10 +113,14 @@ class RowArray:
         self._open = _Open(len(self._part_of_chunk))
         self._decoded: LRUCache[int, _Chunk] = LRUCache(self._cache_bytes, getsizeof=lambda kept: kept.rows.nbytes)
 
-    def gather(self, located: Located) -> Array:
-        """The rows, [n, *row_shape], a copy."""
-        rows = space.gather(located.offsets, self._row)
-        return rows.view(self._dtype).reshape(len(located), *self._row_shape)
+    def gather(self, located: Located, piece: int | Array = 0) -> Array:
+        """The rows, [n, *row_shape], a copy; of rows in pieces one of each, or those of int64 [n]: [n, *row_shape[1:]].
+
+        A piece must be one that rows have.
+        """
+        offsets = located.offsets if self._pieces == 1 else located.offsets + piece * self._piece_bytes
+        rows = space.gather(offsets, self._piece)
+        return rows.view(self._dtype).reshape(len(located), *self._piece_shape)
 
     def locate(self, rows: Array) -> Located:
         """Map or decode the chunks of int64 [n] row numbers, all within the store.

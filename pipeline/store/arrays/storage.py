@@ -30,6 +30,16 @@ class Texts:
         return len(self.offsets) - 1
 
 
+@dataclass(frozen=True)
+class Views:
+    """Which parts of their images n rows of V views each are."""
+
+    box: Array
+    """int32 [n, V, 4]: top, left, height and width in pixels of the resized image."""
+    flip: Array
+    """uint8 [n, V], 1 for one that is mirrored left to right."""
+
+
 def pack_texts(texts: Sequence[bytes]) -> Texts:
     """Byte strings as two arrays."""
     offsets = np.zeros(len(texts) + 1, np.uint64)
@@ -38,17 +48,23 @@ def pack_texts(texts: Sequence[bytes]) -> Texts:
 
 
 def arrays_of_part(
-    tokens: Array, keys: Sequence[str], labels: Sequence[int], fields: Mapping[str, Sequence[bytes | None]]
+    tokens: Array,
+    keys: Sequence[str],
+    labels: Sequence[int],
+    fields: Mapping[str, Sequence[bytes | None]],
+    views: Views | None = None,
 ) -> dict[str, Array]:
     """Arrays of a part by their path in its group.
 
     Args:
-        tokens: unsigned [n, L_total], blocks concatenated in order.
+        tokens: unsigned [n, L_total], blocks concatenated in order; with views [n, V, L_total].
         keys: n WebDataset keys.
         labels: n class indices, -1 for none.
         fields: n kept members under each name, None for a missing one.
     """
     arrays: dict[str, Array] = {"tokens": tokens, "label": np.asarray(labels, np.int64)}
+    if views is not None:
+        arrays["view/box"], arrays["view/flip"] = views.box.astype(np.int32), views.flip.astype(np.uint8)
     packed = pack_texts([key.encode() for key in keys])
     arrays["key/data"], arrays["key/offsets"] = packed.data, packed.offsets
     for name, values in fields.items():
@@ -83,7 +99,7 @@ def create_array(group: zarr.Group, path: str, array: Array, codec: str, *, name
         shards=outer,
         compressors=[*_compressors(path, codec), Crc32cCodec()],
         filters=None,
-        dimension_names=_dimensions(path) if named else None,
+        dimension_names=_dimensions(path, array.ndim) if named else None,
         config={"write_empty_chunks": True},
     )
     if rows:
@@ -99,9 +115,19 @@ def _compressors(path: str, codec: str) -> list[BloscCodec | ZstdCodec]:
     return [BloscCodec(cname="lz4", shuffle="bitshuffle")]
 
 
-def _dimensions(path: str) -> list[str]:
-    names = {"tokens": ["sample", "token"], "codebook": ["code", "channel"], "data": ["byte"], "offsets": ["boundary"]}
-    return names.get(path.rpartition("/")[2], ["sample"])
+_DIMENSIONS = {
+    "codebook": ["code", "channel"],
+    "data": ["byte"],
+    "offsets": ["boundary"],
+    "box": ["sample", "view", "edge"],
+    "flip": ["sample", "view"],
+}
+
+
+def _dimensions(path: str, count: int) -> list[str]:
+    if path == "tokens":
+        return ["sample", "token"] if count == 2 else ["sample", "view", "token"]
+    return _DIMENSIONS.get(path.rpartition("/")[2], ["sample"])
 
 
 def part_attributes(birth: Birth) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import secrets
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.before import Before
 from pipeline.errors import IdentityMismatch, StoreError
@@ -15,7 +15,8 @@ from pipeline.store.schema.identity import completed_identity
 FORMAT: Literal["vqtok"] = "vqtok"
 VERSION: Literal[1] = 1
 
-FEATURES: frozenset[str] = frozenset()
+VIEWS = "views"
+FEATURES: frozenset[str] = frozenset({VIEWS})
 """What a store may have beyond the first stores of this format, as far as this version reads it."""
 
 
@@ -47,11 +48,19 @@ class Birth(Record):
     """How indices become embeddings: `lookup` in the codebook, or the name of another rule."""
     rule_digest: Annotated[str | None, Before(None)] = None
     """Content digest of tokens.zarr/rule/<var_input>, what the rule needs beside the codebook; left out for nothing."""
+    views: Annotated[int | None, Before(None)] = Field(default=None, ge=1)
+    """Crops of each image, each with tokens of its own: the dimension `view`. None for stores without it."""
     token_dtype: Literal["uint8", "uint16", "uint32"]
     """The smallest unsigned type that holds vocab_size - 1."""
     fields: tuple[str, ...]
     """Extensions of the members that are kept with each sample."""
     codec: Literal["lz4", "raw"]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of the tokens of one row: (L_total,), or (views, L_total)."""
+        tokens = (self.geometry.num_tokens,)
+        return tokens if self.views is None else (self.views, *tokens)
 
     @property
     def fingerprint(self) -> str:

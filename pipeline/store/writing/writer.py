@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.files import Files
 from pipeline.records import JSON, NO_LABEL, Reject, SourceRecord
 from pipeline.store.arrays.group import make_group
-from pipeline.store.arrays.storage import arrays_of_part
+from pipeline.store.arrays.storage import Views, arrays_of_part
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.commits import CommitRecord, FileRecord, publish, read_commit
@@ -31,7 +31,7 @@ class EncodedShard:
     sources: tuple[SourceRecord, ...]
     """The files that it is made of."""
     tokens: Array
-    """unsigned [n, L_total] in the store's token dtype."""
+    """unsigned [n, L_total] in the store's token dtype; in a store with views [n, V, L_total]."""
     keys: list[str]
     labels: list[int]
     fields: dict[str, list[bytes | None]]
@@ -39,6 +39,8 @@ class EncodedShard:
     ignored: list[str]
     execution: JSON
     seconds: dict[str, float]
+    views: Views | None = None
+    """In a store with views, which they are."""
     counts: dict[str, int] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
     """These as in CommitRecord."""
@@ -70,7 +72,7 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
     started = time.monotonic()
     name = names.attempt(shard.part, attempt)
     folder = f"{names.PARTS}/{name}"
-    arrays = arrays_of_part(shard.tokens, shard.keys, shard.labels, shard.fields)
+    arrays = arrays_of_part(shard.tokens, shard.keys, shard.labels, shard.fields, shard.views)
     group = make_group(arrays, birth.codec)
     stats = files.put_folder(folder, group.contents, f"{names.STAGING}/{name}")
     rejects = b"".join(reject.model_dump_json().encode() + b"\n" for reject in shard.rejects)
