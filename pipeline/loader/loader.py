@@ -47,7 +47,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
     Args:
         store: an open store.
         batch_size: rows of a batch of this rank.
-        shuffle: another order every epoch; without it, the order of the store, cut into a lane for each rank.
+        shuffle: another order every epoch; without it, the order of the store, cut into an equal stretch for each rank.
         seed: what the order depends on, together with the epoch and the number of ranks.
         rank: which of `world_size` processes this is. Together they see every row exactly once.
         world_size: number of processes.
