@@ -78,10 +78,9 @@ def test_plain_zarr_and_hashlib_recompute_the_digest_of_a_store(finished: Job) -
 
 
 def test_the_documented_program_agrees(finished: Job) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
-    done = cold_python(
-        program.replace("STORE/", f"{finished.store}/"), options=["-W", "error", "-W", "ignore::ResourceWarning"]
-    )
+    (documented,) = re.findall(r"```python\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+    program = documented.replace("runs/sample/store", str(finished.store))
+    done = cold_python(program, options=["-W", "error", "-W", "ignore::ResourceWarning"])
     assert (done.status, done.err) == (0, "")
     wrong = program.replace('["content_digest"]', '["content_digest"].upper()')
-    assert "AssertionError" in cold_python(wrong.replace("STORE/", f"{finished.store}/")).err
+    assert "AssertionError" in cold_python(wrong).err
