@@ -72,9 +72,9 @@ report: setup $(DATA) ## write report.html for a finished store
 ar: setup $(DATA) ## train a small autoregressive transformer on the store, tokenizing first; ARGS are its own options
 	@$(RUN) run --config $(CONFIG) --processes $(NPROC)
 ifeq ($(origin NPROC),file)
-	@$(BIN)/python scripts/train_ar.py --config $(CONFIG) $(ARGS)
+	@$(BIN)/python scripts/examples/train_ar.py --config $(CONFIG) $(ARGS)
 else
-	@$(BIN)/torchrun --standalone --nproc-per-node $(NPROC) scripts/train_ar.py --config $(CONFIG) $(ARGS)
+	@$(BIN)/torchrun --standalone --nproc-per-node $(NPROC) scripts/examples/train_ar.py --config $(CONFIG) $(ARGS)
 endif
 
 lint: setup ## ruff, the type checker, and which package may import which
@@ -100,19 +100,19 @@ test-slow: setup ## the long tests too
 	$(BIN)/pytest -m "slow or not slow"
 
 chaos: setup ## kill tokenizing processes a thousand times and look for what is lost (some 20 minutes)
-	@$(BIN)/python scripts/chaos.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 bench-costs: setup ## what exactness costs: resuming, claims and commits, handing out, memory, a billion rows (some 40 minutes)
-	@$(BIN)/python scripts/bench_costs.py resume
-	@$(BIN)/python scripts/bench_costs.py commits --side 64
-	@$(BIN)/python scripts/bench_costs.py commits --side 256 --shards 4
-	@$(BIN)/python scripts/bench_costs.py handout
-	@$(BIN)/python scripts/bench_costs.py requests
-	@$(BIN)/python scripts/bench_costs.py memory
-	@$(BIN)/python scripts/bench_costs.py rows
+	@$(BIN)/python scripts/benchmarks/bench_costs.py resume
+	@$(BIN)/python scripts/benchmarks/bench_costs.py commits --side 64
+	@$(BIN)/python scripts/benchmarks/bench_costs.py commits --side 256 --shards 4
+	@$(BIN)/python scripts/benchmarks/bench_costs.py handout
+	@$(BIN)/python scripts/benchmarks/bench_costs.py requests
+	@$(BIN)/python scripts/benchmarks/bench_costs.py memory
+	@$(BIN)/python scripts/benchmarks/bench_costs.py rows
 
 bench-loader: $(BENCH)/installed ## how fast tokens are read, beside other loaders (10 to 20 minutes): ARGS="--markdown docs/benchmarks.md"
-	@$(BENCH)/bin/python scripts/bench_loader.py $(ARGS)
+	@$(BENCH)/bin/python scripts/benchmarks/bench_loader.py $(ARGS)
 
 $(BENCH)/installed: .venv/installed pyproject.toml
 	@echo "installing other loaders into $(BENCH)"
@@ -121,14 +121,14 @@ $(BENCH)/installed: .venv/installed pyproject.toml
 	@touch $@
 
 bench-tokenize: setup ## how fast photographs become tokens, beside other ways (15 minutes): ARGS="--markdown docs/benchmarks.md"
-	@$(BIN)/python scripts/bench_tokenize.py $(ARGS)
+	@$(BIN)/python scripts/benchmarks/bench_tokenize.py $(ARGS)
 
 bench-gpu: setup ## the same on a GPU, with a large tokenizer too
-	@$(BIN)/python scripts/bench_gpu.py $(ARGS)
+	@$(BIN)/python scripts/benchmarks/bench_gpu.py $(ARGS)
 
 bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with the tokenizer in the loop (some minutes)
 	@$(RUN) run --config $(CONFIG) --processes $(NPROC)
-	@$(BIN)/python scripts/bench_ar.py --config $(CONFIG) $(ARGS)
+	@$(BIN)/python scripts/examples/bench_ar.py --config $(CONFIG) $(ARGS)
 
 bench: ## all benchmarks but that of a GPU, with their defaults (over an hour)
 	@$(MAKE) --no-print-directory ARGS= bench-tokenize bench-costs bench-loader bench-ar

@@ -42,7 +42,7 @@ def _both_sides(value: Any) -> Any:
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 Side = Annotated[int, Field(ge=1, le=16384)]
-Place = Annotated[str, Field(min_length=1)]
+PathText = Annotated[str, Field(min_length=1)]
 Extension = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -98,7 +98,7 @@ class ImageConfig(Section):
 class TokenizerConfig(Section):
     """The tokenizer folder: written by `vqtok train`, read by `vqtok tokenize`."""
 
-    path: Place
+    path: PathText
     """Folder with config.json and model.safetensors; by default `runs/<name of the configuration file>/tokenizer`."""
 
 
@@ -166,7 +166,7 @@ class TrainConfig(Section):
 class TokenizeConfig(Section):
     """The tokenization job."""
 
-    store: Place
+    store: PathText
     """Folder or URL of the token store; by default `runs/<name of the configuration file>/store`."""
     layout: str = "quadrants"
     """Block layout: raster, quadrants or diagonal."""

@@ -7,9 +7,9 @@ several loaders, in given proportions ──▶ MixedBatch
 
 from pipeline.loader.dataset import TokenDataset
 from pipeline.loader.loader import TokenLoader
-from pipeline.loader.mixed import MixedBatch
-from pipeline.loader.mixture import MixtureLoader
-from pipeline.loader.rows import RowRecord, rows_where, rows_with_label, split_rows
+from pipeline.loader.mixtures.loader import MixtureLoader
+from pipeline.loader.mixtures.stores import MixedBatch
+from pipeline.loader.selecting import RowRecord, rows_where, rows_with_label, split_rows
 from pipeline.store.batch import TokenBatch
 
 __all__ = [

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch.utils.data import Dataset
 
-from pipeline.loader.order import Rows
-from pipeline.loader.ordered import checked_rows
+from pipeline.loader.epoch_rows import checked_rows
+from pipeline.loader.epochs import Rows
 from pipeline.store.batch import TokenBatch, TokenSample
 from pipeline.store.reader import TokenStore
 

@@ -14,8 +14,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from pipeline.config import load_reader_config
 from pipeline.errors import StoreError, VqtokError
 from pipeline.files import is_url
-from pipeline.loader.order import Rows, Stage, cut, lanes
-from pipeline.loader.ordered import OrderedRows, in_batches
+from pipeline.loader.epoch_rows import OrderedRows, in_batches
+from pipeline.loader.epochs import Leg, Rows, cut, lanes
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
@@ -95,7 +95,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._world_size = world_size
         self._remainder = remainder
         self._epoch = 0
-        self._begun = [Stage(world_size)]
+        self._begun = [Leg(world_size)]
         self._steps_done = 0
         self._worker: tuple[int, int, int] | None = None
         self._resumes = False
@@ -137,7 +137,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
-        return self._steps([Stage(self._world_size)])
+        return self._steps([Leg(self._world_size)])
 
     def __iter__(self) -> Iterator[TokenBatch]:
         info = get_worker_info()
@@ -189,9 +189,9 @@ class TokenLoader(IterableDataset[TokenBatch]):
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; where the loader is in it already, it stays there."""
         if epoch != self._epoch:
-            self._move(epoch, [Stage(self._world_size)])
+            self._move(epoch, [Leg(self._world_size)])
 
-    def _move(self, epoch: int, stages: list[Stage]) -> None:
+    def _move(self, epoch: int, stages: list[Leg]) -> None:
         self._epoch, self._begun, self._steps_done = epoch, stages, 0
         self._worker, self._all_taken = None, False
         if not get_worker_info():
@@ -242,11 +242,11 @@ class TokenLoader(IterableDataset[TokenBatch]):
                 f"the loader's state is that of worker {worker[0]} of {worker[1]} of a DataLoader; give it to the "
                 "StatefulDataLoader that it is from"
             )
-        stages = [Stage(int(world_size), int(taken)) for world_size, taken in state["stages"]]
+        stages = [Leg(int(world_size), int(taken)) for world_size, taken in state["stages"]]
         if not stages[-1].taken:
             stages.pop()
         if not stages or stages[-1].world_size != self._world_size:
-            stages.append(Stage(self._world_size))
+            stages.append(Leg(self._world_size))
         self._move(int(state["epoch"]), stages)
         self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
         if get_worker_info():
@@ -261,29 +261,29 @@ class TokenLoader(IterableDataset[TokenBatch]):
         return self._rank, self._world_size
 
     @property
-    def _stages(self) -> list[Stage]:
+    def _stages(self) -> list[Leg]:
         """Where the loader stands in its epoch."""
         return self._stages_after(0)
 
-    def _stages_after(self, steps: int) -> list[Stage]:
+    def _stages_after(self, steps: int) -> list[Leg]:
         *before, now = self._begun
-        return [*before, Stage(now.world_size, now.taken + (self._steps_done + steps) * self.batch_size)]
+        return [*before, Leg(now.world_size, now.taken + (self._steps_done + steps) * self.batch_size)]
 
-    def _steps(self, stages: list[Stage]) -> int:
+    def _steps(self, stages: list[Leg]) -> int:
         """Batches of this rank from now to the end of the epoch."""
         lengths = [sum(map(len, lane)) for lane in lanes(len(self.ordered), stages)]
         taken, size = stages[-1].taken, self.batch_size
         own, least, most = (max(length - taken, 0) for length in (lengths[self._rank], min(lengths), max(lengths)))
         return {"uneven": -(-own // size), "drop": least // size, "pad": -(-most // size)}[self._remainder]
 
-    def _batches(self, stages: list[Stage]) -> Iterator[TokenBatch]:
+    def _batches(self, stages: list[Leg]) -> Iterator[TokenBatch]:
         """All batches from now to the end of the epoch."""
         several = max(_GATHERED_ROWS // self.batch_size, 1)
         for rows in self._located(stages, several * self.batch_size):
             batches = self.store.batches_of(rows, self.batch_size)
             yield from map(self._filled, batches) if self._remainder == "pad" else batches
 
-    def _located(self, stages: list[Stage], size: int) -> Iterator[Located]:
+    def _located(self, stages: list[Leg], size: int) -> Iterator[Located]:
         """The rows of all batches from now to the end of the epoch, so many at a time, which are whole batches."""
         steps = self._steps(stages)
         lane = lanes(len(self.ordered), stages)[self._rank]

@@ -22,7 +22,11 @@ WRONG = [
     ("sh", "make train NPROC=2 ARGS=--alow-change", "vqtok train: No such option"),
     ("sh", "torchrun --standalon x.py", "unrecognized arguments: --standalon"),
     ("sh", "torchrun --standalone --no-python vqtok train --confg F", "vqtok train: No such option"),
-    ("sh", "torchrun --standalone scripts/train_ar.py --dimension 3", "scripts/train_ar.py has no --dimension"),
+    (
+        "sh",
+        "torchrun --standalone scripts/examples/train_ar.py --dimension 3",
+        "scripts/examples/train_ar.py has no --dimension",
+    ),
     ("sh", "accelerate launch --no_python vqtok status", "vqtok status: Missing option '--config'"),
     ("sh", "accelerate launch --no_pythn vqtok", "unrecognized arguments: --no_pythn"),
     ("sh", "python scripts/none.py", "there is no scripts/none.py"),
@@ -49,7 +53,7 @@ def test_where_all_is_right_nothing_is_found() -> None:
     right = (
         "vqtok verify --config configs/sample.yaml --rate 0.01 --set train.model.vocab_size=3 --set image.size=8\n"
         "make train CONFIG=my.yaml NPROC=8 ARGS='--set train.steps=3'\n"
-        "torchrun --standalone --nproc-per-node 2 scripts/train_ar.py --config my.yaml --dim=64\n"
+        "torchrun --standalone --nproc-per-node 2 scripts/examples/train_ar.py --config my.yaml --dim=64\n"
         "CONFIG=my.yaml scripts/cluster/start_n.sh hosts.txt >log 2>&1 &\n"
         "vqtok --help; python x.py; git status; pip install '.[objects]'\n"
     )

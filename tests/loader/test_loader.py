@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import CorruptStore, StoreError
 from pipeline.loader import TokenBatch, TokenLoader
-from pipeline.loader import order as order_module
+from pipeline.loader import epochs as order_module
 from pipeline.store import TokenStore
 from pipeline.store.arrays import storage as arrays
 from pipeline.store.memory.reserved import Reserved

@@ -13,7 +13,8 @@ from support import sampled
 
 from pipeline.errors import CorruptStore, VqtokError
 from pipeline.files import files_at
-from pipeline.loader import TokenBatch, TokenLoader, order
+from pipeline.loader import TokenBatch, TokenLoader
+from pipeline.loader import epochs as order
 from pipeline.store import PartCache, TokenStore
 from pipeline.store.arrays import storage as arrays
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.errors import CorruptStore, StoreError
 from pipeline.loader import TokenBatch, TokenLoader
-from pipeline.loader import order as order_module
+from pipeline.loader import epochs as order_module
 from pipeline.store import TokenStore
 from pipeline.store.arrays import storage as arrays
 

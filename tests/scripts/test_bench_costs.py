@@ -50,7 +50,9 @@ def test_reading_it_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_prints_a_table() -> None:
-    done = cold(sys.executable, ROOT / "scripts/bench_costs.py", "rows", "--parts=3", "--rows=600", "--tokens=16")
+    done = cold(
+        sys.executable, ROOT / "scripts/benchmarks/bench_costs.py", "rows", "--parts=3", "--rows=600", "--tokens=16"
+    )
     assert done.status == 0, done.err
     cells = [line.strip("| ").split(" | ") for line in done.out.splitlines()]
     assert [re.sub(r"[\d,.]+", "0", cell[-1]) for cell in cells[1:5]] == ["0 s", "0 s", "0 rows/s", "0 s"]

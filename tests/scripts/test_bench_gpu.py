@@ -24,7 +24,7 @@ pytest_plugins = ["fixtures_store"]
 
 
 def bench(*arguments: str | Path) -> Done:
-    script = ROOT / "scripts" / "bench_gpu.py"
+    script = ROOT / "scripts" / "benchmarks" / "bench_gpu.py"
     return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": str(ROOT)}, timeout_s=280)
 
 

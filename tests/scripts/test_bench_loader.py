@@ -64,7 +64,7 @@ def bench(*arguments: str | Path, path: Path | None = None) -> Done:
     """The script on few rows."""
     few = ["--rows", "1100", "--tokens", str(TOKENS), "--rounds", "2", "--seconds", "0.01"]
     environment = {"PYTHONPATH": os.fspath(path)} if path else {}
-    script = ROOT / "scripts" / "bench_loader.py"
+    script = ROOT / "scripts" / "benchmarks" / "bench_loader.py"
     return cold(sys.executable, script, *few, *arguments, environment=environment, timeout_s=280)
 
 

@@ -54,7 +54,7 @@ def job(tmp_path: Path, photos: Photos) -> Job:
 
 
 def bench(*arguments: str | Path) -> Done:
-    script = ROOT / "scripts" / "bench_tokenize.py"
+    script = ROOT / "scripts" / "benchmarks" / "bench_tokenize.py"
     return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": str(ROOT)}, timeout_s=280)
 
 

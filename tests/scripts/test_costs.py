@@ -19,7 +19,9 @@ from pipeline.store.schema.commits import committed_parts
 def test_the_stub_commits_every_part_and_its_calls_are_counted(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "costs.stub", str(tmp_path / "store"), "12", "3"]
     try:
-        calls, elsewhere = count_calls(command, environment={**os.environ, "PYTHONPATH": str(ROOT / "scripts")})
+        calls, elsewhere = count_calls(
+            command, environment={**os.environ, "PYTHONPATH": str(ROOT / "scripts/benchmarks")}
+        )
     except NoStrace:
         pytest.skip("no strace here")
     assert len(committed_parts(LocalFiles(tmp_path / "store"))) == 12

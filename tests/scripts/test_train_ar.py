@@ -25,7 +25,7 @@ from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store"]
 
-SCRIPTS = ROOT / "scripts"
+SCRIPTS = ROOT / "scripts/examples"
 SMALL = ("--dim", "16", "--depth", "1", "--heads", "2", "--batch-size", "8", "--warmup", "3")
 BITS = ("train", "held_out", "class_hidden")
 TABLE = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)

@@ -10,8 +10,8 @@ from pipeline.files.each import read_each
 from pipeline.jobs.bounds import Bounds, find_bounds
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.rejects import ReasonCounts, RejectReason, count_reasons, most_common, read_rejects
-from pipeline.jobs.status.committed import Committed, read_committed
-from pipeline.jobs.status.rates import Rate, Work, rate_of
+from pipeline.jobs.status.rates import Rate, WorkDone, rate_of
+from pipeline.jobs.status.summaries import Committed, read_committed
 from pipeline.jobs.work.starting import processes_of, read_starts
 from pipeline.records import JSON, SourceShard
 from pipeline.store.schema.birth import is_born
@@ -206,7 +206,7 @@ def _rates(commits: list[Committed], running: list[Running]) -> tuple[Rate | Non
     now = time.time()
     done = [commit.work() for commit in commits]
     in_work = [
-        Work(now - claim.seconds, now, claim.images, claim.bytes)
+        WorkDone(now - claim.seconds, now, claim.images, claim.bytes)
         for claim in running
         if claim.seconds is not None and not claim.stale
     ]

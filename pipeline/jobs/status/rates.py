@@ -11,7 +11,7 @@ _LEAST_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkDone:
     """One source shard, done or in work."""
 
     start: float
@@ -32,7 +32,7 @@ class Rate:
     """In which anybody was at work."""
 
 
-def rate_of(work: Iterable[Work], since: float = -math.inf, until: float = math.inf) -> Rate | None:
+def rate_of(work: Iterable[WorkDone], since: float = -math.inf, until: float = math.inf) -> Rate | None:
     """What was done between two moments, per second in which anybody was at work.
 
     Of a source shard that was in work only partly in that time, that part of its images counts: they are taken

@@ -13,8 +13,8 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.files import LocalFiles
 from pipeline.jobs.training.changes import FROM_NOW_ON, PATTERNS, Change, changed_values, configuration_of
-from pipeline.jobs.training.sources import Sources, changed_holdout, changed_shards, read_holdout, read_sources
-from pipeline.jobs.training.steps import checkpointed_steps
+from pipeline.jobs.training.checkpoint_names import checkpointed_steps
+from pipeline.jobs.training.source_files import Sources, changed_holdout, changed_shards, read_holdout, read_sources
 from pipeline.records import JSON, Record
 
 FILE = "train.json"
@@ -39,7 +39,7 @@ class TrainResult(Record):
     vocab_size: int
 
 
-class Birth(Record):
+class TrainingBirth(Record):
     """The content of `train.json`."""
 
     configuration: JSON
@@ -130,9 +130,9 @@ def record_result(config: Config, result: TrainResult) -> None:
     LocalFiles(folder).put(FILE, finished.to_json())
 
 
-def _rewritten(birth: Birth | None, changes: Sequence[Change], step: int) -> Birth:
+def _rewritten(birth: TrainingBirth | None, changes: Sequence[Change], step: int) -> TrainingBirth:
     """The same with these changes in its history."""
-    birth = birth or Birth(configuration={})
+    birth = birth or TrainingBirth(configuration={})
     return birth.model_copy(update={"history": (*birth.history, *(_noted(change, step) for change in changes))})
 
 
@@ -146,7 +146,7 @@ def _sources_now(config: Config, known: Sources | None, growing: bool) -> Source
         return known
 
 
-def _changes(config: Config, birth: Birth, finished: bool, growing: bool) -> list[Change]:
+def _changes(config: Config, birth: TrainingBirth, finished: bool, growing: bool) -> list[Change]:
     """All fields and files that differ. Of a finished training, files that are no longer there are not missed.
 
     Of one that is finished and `growing`, only the `train` section is compared, and no source shard is looked at.
@@ -187,7 +187,7 @@ def _refusal(folder: Path, changes: Sequence[Change], done: int, finished: bool)
     )
 
 
-def _require_checkpoint(folder: Path, birth: Birth, changes: Sequence[Change]) -> None:
+def _require_checkpoint(folder: Path, birth: TrainingBirth, changes: Sequence[Change]) -> None:
     """Refuse to begin anew, in silence, over a tokenizer that is finished."""
     if birth.result is not None and changes and not checkpointed_steps(folder):
         raise TokenizerError(
@@ -201,7 +201,7 @@ def _noted(change: Change, step: int) -> JSON:
     return {"step": step, "field": change.field, "from": change.there, "to": change.here}
 
 
-def _steps_done(folder: Path, birth: Birth) -> int:
+def _steps_done(folder: Path, birth: TrainingBirth) -> int:
     return max(birth.result.steps if birth.result else 0, *checkpointed_steps(folder), 0)
 
 
@@ -214,9 +214,9 @@ def _holds_work(folder: Path) -> bool:
     return any((folder / name).exists() for name in _TOKENIZER_FILES) or bool(checkpointed_steps(folder))
 
 
-def _read(path: Path) -> Birth:
+def _read(path: Path) -> TrainingBirth:
     try:
-        return Birth.model_validate_json(path.read_bytes())
+        return TrainingBirth.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise TokenizerError(f"{path.parent}: holds a tokenizer that `vqtok train` did not make; {_ANOTHER}") from None
     except (ValidationError, OSError) as error:

@@ -19,9 +19,9 @@ from accelerate.utils import broadcast_object_list, gather_object
 from pipeline.errors import TokenizerError
 from pipeline.files import sync_folder, sync_tree
 from pipeline.jobs.training.agreement import raise_once
-from pipeline.jobs.training.contents import damage, is_recorded, write_contents
+from pipeline.jobs.training.checkpoint_files import damage, is_recorded, write_contents
+from pipeline.jobs.training.checkpoint_names import checkpoint_path, checkpointed_steps
 from pipeline.jobs.training.disk import free_bytes, in_words, room, used_bytes
-from pipeline.jobs.training.steps import checkpoint_path, checkpointed_steps
 
 KEPT = 2
 

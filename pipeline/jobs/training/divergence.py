@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pipeline.config import TrainConfig
 from pipeline.errors import TrainingDiverged
 from pipeline.jobs.training.agreement import raise_once
-from pipeline.jobs.training.steps import checkpoint_path, checkpointed_steps
+from pipeline.jobs.training.checkpoint_names import checkpoint_path, checkpointed_steps
 from pipeline.records import JSON
 
 _SMOOTHED_STEPS = 20

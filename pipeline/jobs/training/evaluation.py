@@ -11,7 +11,7 @@ from pipeline.errors import BadSample, SourceError
 from pipeline.jobs.pictures import PICTURED, comparison_png, evenly_spaced
 from pipeline.jobs.tally import MeanImage, Tally
 from pipeline.jobs.training.shards import read_all
-from pipeline.jobs.training.sources import held_out_shards
+from pipeline.jobs.training.source_files import held_out_shards
 from pipeline.models import SimpleVQVAE
 from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
 from pipeline.records import JSON, Normalization

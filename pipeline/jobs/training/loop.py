@@ -21,15 +21,15 @@ from pipeline.jobs.training.birth import TrainResult, begin, find_result, record
 from pipeline.jobs.training.checkpoints import Checkpoints
 from pipeline.jobs.training.collection import Ranks, count_samples
 from pipeline.jobs.training.disk import explaining_a_full_disk
+from pipeline.jobs.training.display import Display
 from pipeline.jobs.training.divergence import Verdict
 from pipeline.jobs.training.evaluation import evaluate, load_held_out, mean_image_psnr
 from pipeline.jobs.training.index_cache import IndexCache
 from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.position import Position
-from pipeline.jobs.training.reporter import Reporter
 from pipeline.jobs.training.schedule import WarmupThenCosine
 from pipeline.jobs.training.shards import require_usable_image, training_shards
-from pipeline.jobs.training.stepper import Stepper, Window
+from pipeline.jobs.training.stepper import Interval, Stepper
 from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
 from pipeline.jobs.work.image_size import taking
 from pipeline.jobs.work.precision import refuse_slow_training
@@ -94,7 +94,7 @@ class Training:
         if self._accelerator.is_main_process:
             begin(self._config, done)
         with (
-            closing(Reporter(self._accelerator, self._folder, train, resumed_from=done)) as reporter,
+            closing(Display(self._accelerator, self._folder, train, resumed_from=done)) as reporter,
             closing(self._batches(train.steps - done)) as batches,
         ):
             verdict = Verdict(self._accelerator, self._folder, self._model, train, reporter.earlier_figures(), done)
@@ -125,7 +125,7 @@ class Training:
         self,
         done: int,
         batches: Iterator[TrainBatch],
-        reporter: Reporter,
+        reporter: Display,
         verdict: Verdict,
         agreement: StopAgreement,
     ) -> None:
@@ -134,7 +134,7 @@ class Training:
         Raises SystemExit when a process was asked to stop, and TrainingDiverged when the training goes wrong.
         """
         train = self._config.train
-        window = Window()
+        window = Interval()
         for step in range(done + 1, train.steps + 1):
             self._stepper.step(batches, window)
             self._position.advance()
@@ -145,7 +145,7 @@ class Training:
                 figures, newest = self._stepper.summarize(window, train.model.vocab_size), window.last
                 reporter.train(step, figures)
                 verdict.on_figures(step, figures)
-                window = Window()
+                window = Interval()
             if step == train.steps:  # before the last checkpoint: one of a bad outcome is not kept
                 self._judge_outcome(verdict, self._evaluate(step, reporter), figures["psnr"], newest)
             saved = saves and self._save(step, reporter, verdict)
@@ -156,7 +156,7 @@ class Training:
                 self._evaluate(step, reporter)
         agreement.settle()
 
-    def _save(self, step: int, reporter: Reporter, verdict: Verdict) -> bool:
+    def _save(self, step: int, reporter: Display, verdict: Verdict) -> bool:
         """Save a checkpoint, unless the state is not worth going on from; whether it was saved."""
         reporter.sync()  # in either case: at the last step the tokenizer is saved whatever the last line says
         if not verdict.may_save(step):
@@ -179,7 +179,7 @@ class Training:
         elif newest is not None:
             verdict.on_end("training", psnr, mean_image_psnr(self._accelerator, newest[0]))
 
-    def _stop(self, signum: int, step: int, saved: bool, reporter: Reporter) -> NoReturn:
+    def _stop(self, signum: int, step: int, saved: bool, reporter: Display) -> NoReturn:
         name = signal.Signals(signum).name
         goes_on = (
             "which is saved; the same command goes on from there"
@@ -190,7 +190,7 @@ class Training:
         self._accelerator.end_training()
         raise SystemExit(exit_status(signum))
 
-    def _evaluate(self, step: int, reporter: Reporter) -> float | None:
+    def _evaluate(self, step: int, reporter: Display) -> float | None:
         """Take the figures of the held-out images when it is time for them and they are not there.
 
         Returns their PSNR in dB when it was taken.
@@ -206,7 +206,7 @@ class Training:
         reporter.held_out(step, evaluation)
         return evaluation.tally.psnr
 
-    def _finish(self, reporter: Reporter) -> TrainResult:
+    def _finish(self, reporter: Display) -> TrainResult:
         """Save the tokenizer; the same result on every process."""
         held_out = reporter.latest_held_out()
         result = TrainResult(

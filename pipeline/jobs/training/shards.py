@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.config import Config, SourceConfig
 from pipeline.errors import BadSample, ConfigError, SourceError
-from pipeline.jobs.training.sources import held_out_shards
+from pipeline.jobs.training.source_files import held_out_shards
 from pipeline.records import SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.source.images.transform import ImageTransform

@@ -19,7 +19,7 @@ from pipeline.records import JSON, Normalization
 
 
 @dataclass
-class Window:
+class Interval:
     """What one process has seen since the last line of metrics. Nothing here waits for an accelerator."""
 
     losses: Tensor | None = None
@@ -68,7 +68,7 @@ class Stepper:
         self._normalization = normalization
         self._train = train
 
-    def step(self, batches: Iterator[TrainBatch], window: Window) -> None:
+    def step(self, batches: Iterator[TrainBatch], window: Interval) -> None:
         """Take the batches of one optimizer step and update the weights."""
         window.learning_rate = self._scheduler.get_last_lr()[0]
         for batch in self._taken(batches):
@@ -98,7 +98,7 @@ class Stepper:
         img_B3HW = batch.img_B3HW.to(self._accelerator.device, non_blocking=True)
         return img_B3HW, normalize_pixels(img_B3HW, self._normalization)
 
-    def _forward_and_backward(self, batch: TrainBatch, window: Window) -> None:
+    def _forward_and_backward(self, batch: TrainBatch, window: Interval) -> None:
         img_B3HW, target_B3HW = self._normalized(batch)
         reconstruction_B3HW, vq_loss, indices_N = self._model(target_B3HW)
         reconstruction_loss = _mean_squared_error(reconstruction_B3HW.float(), target_B3HW)
@@ -106,7 +106,7 @@ class Stepper:
         losses = torch.stack([reconstruction_loss.detach(), vq_loss.detach()])
         window.add(batch, losses, (img_B3HW, reconstruction_B3HW.detach(), indices_N))
 
-    def summarize(self, window: Window, vocab_size: int) -> JSON:
+    def summarize(self, window: Interval, vocab_size: int) -> JSON:
         """The figures of one line of metrics, over all processes; all of them call this together.
 
         Losses are means over the window, PSNR (dB) and perplexity those of the newest batch.

@@ -18,7 +18,7 @@ _QUERY = re.compile(r"\?[^/=]*=")
 _REQUESTS = 32
 
 
-class Found(NamedTuple):
+class NamedFile(NamedTuple):
     """A file that a pattern stands for."""
 
     file: str
@@ -27,7 +27,7 @@ class Found(NamedTuple):
     """None for a file that a pattern names outright, but that is not there."""
 
 
-def expand(pattern: str) -> list[Found]:
+def expand(pattern: str) -> list[NamedFile]:
     """Files that one pattern stands for.
 
     Raises ConfigError for a pattern that matches nothing or is malformed, and OSError.
@@ -60,7 +60,7 @@ def _local(pattern: str) -> str:
     return str(Path(pattern.removeprefix("file://")).expanduser())
 
 
-def _expand_local(pattern: str) -> list[Found]:
+def _expand_local(pattern: str) -> list[NamedFile]:
     # A name with braces or brackets in it is still a name.
     names = [pattern] if Path(pattern).is_file() else expand_braces(pattern, "source.shards")
     return [_found(file) for name in names for file in _expand_glob(name)]
@@ -72,12 +72,12 @@ def _expand_glob(name: str) -> list[str]:
     return [file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()]
 
 
-def _found(file: str) -> Found:
+def _found(file: str) -> NamedFile:
     path = Path(file)
-    return Found(file, LocalFiles(path.parent).stat(path.name) if path.is_file() else None)
+    return NamedFile(file, LocalFiles(path.parent).stat(path.name) if path.is_file() else None)
 
 
-def _expand_url(pattern: str) -> list[Found]:
+def _expand_url(pattern: str) -> list[NamedFile]:
     if _QUERY.search(pattern):
         raise ConfigError(
             f"source.shards: {pattern.partition('?')[0]}: a URL may have no query, for it would reach the store's "
@@ -93,9 +93,9 @@ def _expand_url(pattern: str) -> list[Found]:
         for name in below:
             if glob.has_magic(name):
                 matches = _compile(name).match
-                found += [Found(file, stat) for file, stat in sorted(stats.items()) if matches(file)]
+                found += [NamedFile(file, stat) for file, stat in sorted(stats.items()) if matches(file)]
             else:
-                found.append(Found(name, stats.get(name)))
+                found.append(NamedFile(name, stats.get(name)))
     return found
 
 
@@ -116,7 +116,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
         raise ConfigError(f"source.shards: {pattern!r}: {error}; correct the pattern") from None
 
 
-def _heads(urls: list[str]) -> list[Found]:
+def _heads(urls: list[str]) -> list[NamedFile]:
     """Web servers have no listing: every file is asked for, and so must be named."""
     for url in urls:
         if glob.has_magic(url):
@@ -124,9 +124,9 @@ def _heads(urls: list[str]) -> list[Found]:
                 f"source.shards: {url}: a web server cannot be listed; name the files, with braces if they are many"
             )
 
-    def ask(url: str) -> Found:
+    def ask(url: str) -> NamedFile:
         root, path = _split_root(url)
-        return Found(url, _stat_or_none(files_at(root), path))
+        return NamedFile(url, _stat_or_none(files_at(root), path))
 
     with ThreadPoolExecutor(_REQUESTS) as requests:
         return list(requests.map(ask, urls))

@@ -10,7 +10,7 @@ from pipeline.files import Files, LocalFiles
 from pipeline.store.arrays.chunked import ChunkedArray, Damage, ZarrArray, chunk_file
 from pipeline.store.arrays.mapped import ChunkFormat, MappedArray
 from pipeline.store.cache.parts import PartCache
-from pipeline.store.memory.mapping import NotMapped, map_file
+from pipeline.store.memory.memory_map import NotMapped, map_file
 from pipeline.store.schema import names
 from pipeline.store.schema.commits import FileRecord, read_commit
 

@@ -19,7 +19,7 @@ from pipeline.store.arrays.chunked import ChunkedArray
 from pipeline.store.arrays.parts import Part
 from pipeline.store.arrays.storage import chunk_rows
 from pipeline.store.memory.buffers import in_space
-from pipeline.store.memory.mapping import in_memory, read_ahead
+from pipeline.store.memory.memory_map import in_memory, read_ahead
 from pipeline.store.memory.space import space
 from pipeline.store.types import Array
 

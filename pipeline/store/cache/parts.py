@@ -23,7 +23,7 @@ from pipeline.store.schema.damage import damaged
 _BLOCK_BYTES = 8 << 20
 
 
-class _Stopped(Exception):
+class _CacheStopped(Exception):
     """The cache was closed, or the process ends, in the middle of a download that nobody waits for."""
 
 
@@ -112,7 +112,7 @@ class PartCache:
     def _until_stopped(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         for block in blocks:
             if self._background.is_stopping:
-                raise _Stopped
+                raise _CacheStopped
             yield block
 
 

@@ -16,12 +16,12 @@ from support import encoded, write_tar
 from pipeline.config import Config
 from pipeline.errors import SourceError
 from pipeline.jobs.training import collection as collection_module
-from pipeline.jobs.training import reading
+from pipeline.jobs.training import window_reader as reading
 from pipeline.jobs.training.collection import Collection, Ranks, count_samples
 from pipeline.jobs.training.index_cache import FILE, IndexCache
-from pipeline.jobs.training.reading import WindowReader
 from pipeline.jobs.training.shards import training_shards
 from pipeline.jobs.training.stream import Place, training_batches
+from pipeline.jobs.training.window_reader import WindowReader
 
 SIDE = 4
 BATCH = 4

@@ -17,7 +17,7 @@ from pipeline.store.arrays import storage as arrays
 from pipeline.store.arrays.chunked import ChunkedArray, Damage, ZarrArray
 from pipeline.store.arrays.mapped import ChunkFormat, MappedArray
 from pipeline.store.arrays.opening import Opening
-from pipeline.store.memory.mapping import map_file
+from pipeline.store.memory.memory_map import map_file
 from pipeline.store.writing.writer import commit_part
 
 CODECS = {
@@ -229,7 +229,7 @@ def test_a_file_cut_under_a_reader_ends_the_process_by_a_signal(tmp_path: Path) 
     path = write_array(tmp_path, np.zeros((64, 1024), np.uint16), 64, "raw")
     code = (
         "import sys, os; from pathlib import Path; from pipeline.store.arrays.mapped import *; "
-        "from pipeline.store.memory.mapping import map_file; p = Path(sys.argv[1]); "
+        "from pipeline.store.memory.memory_map import map_file; p = Path(sys.argv[1]); "
         "a = MappedArray(ChunkFormat.of((p / 'zarr.json').read_bytes()), map_file((p / 'c/0/0').open('rb'))); "
         "os.truncate(p / 'c/0/0', 0); a.read(0, 64).sum()"
     )

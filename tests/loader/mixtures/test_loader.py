@@ -1,0 +1,562 @@
+"""`MixtureLoader`: stores in given proportions, each row once per pass of its store, from any point on."""
+
+import json
+import pickle
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fixtures_store import store_of_rows, wait_for
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import sampled
+from torch.utils.data import DataLoader
+
+from pipeline.errors import StoreError, TokenizerError
+from pipeline.loader import MixedBatch, MixtureLoader, TokenLoader, rows_with_label
+from pipeline.loader import epochs as order_module
+from pipeline.loader.epoch_rows import OrderedRows
+from pipeline.loader.mixtures import loader as mixture_module
+from pipeline.loader.mixtures import merging as blocks_module
+from pipeline.store import TokenStore
+from pipeline.store.arrays import storage as arrays
+from pipeline.store.arrays.row_array import Located
+from pipeline.store.schema.birth import CodebookRecord
+from pipeline.store.writing.hierarchy import table_digest
+
+WEIGHTS = [0.6, 0.3, 0.1]
+
+
+def table_of(codes: int, dimensions: int = 2) -> np.ndarray:
+    return np.random.default_rng([codes, dimensions]).normal(size=(codes, dimensions)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three stores of one vocabulary, and one each of another, of other blocks, of longer embeddings, of no rows."""
+    folder = tmp_path_factory.mktemp("mixture")
+    own, wide = table_of(16), table_of(16, 3)
+    wide_record = CodebookRecord(kind="table", vocab_size=16, embedding_dim=3, sha256=table_digest(wide))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrays, "CHUNK_BYTES", 16 * 8)
+        store_of_rows(folder / "a", [100, 0, 7, 1, 92], own)
+        store_of_rows(folder / "b", [53], own)
+        store_of_rows(folder / "c", [7], own)
+        store_of_rows(folder / "other", [40], table_of(300), vocab_size=300)
+        store_of_rows(folder / "blocks", [10], own, block_lengths=(4, 4))
+        store_of_rows(folder / "wide", [10], wide, codebook=wide_record)
+        store_of_rows(folder / "empty", [0], own)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stores(folder: Path) -> list[TokenStore]:
+    """200, 53 and 7 rows of one vocabulary, in chunks of at most 16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrays, "CHUNK_BYTES", 16 * 8)
+        return [TokenStore(folder / name) for name in "abc"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of 4 chunks, blocks of 50 rows, passes brought up to date every 3 steps."""
+    monkeypatch.setattr(order_module, "WINDOW_CHUNKS", 4)
+    monkeypatch.setattr(blocks_module, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(mixture_module, "_COUNTED_STEPS", 3)
+
+
+def ranks(stores: Sequence[TokenStore], world_size: int, batch_size: int, **options: object) -> list[MixtureLoader]:
+    return [
+        MixtureLoader(stores, WEIGHTS, batch_size, rank=rank, world_size=world_size, **options)  # type: ignore[arg-type]
+        for rank in range(world_size)
+    ]
+
+
+def steps_of(loader: MixtureLoader, steps: int) -> list[MixedBatch]:
+    return list(islice(loader, steps))
+
+
+def rows_of(batches: Sequence[MixedBatch]) -> list[int]:
+    return [row for batch in batches for row in batch.row.tolist()]
+
+
+def check_passes(seen: list[int], stores: Sequence[TokenStore]) -> None:
+    """Of each store, all rows have come equally often, or some of them once more."""
+    counts = Counter(seen)
+    start = 0
+    for store in stores:
+        own = [counts[start + row] for row in range(len(store))]
+        passes, more = divmod(sum(own), len(store))
+        assert Counter(own) == Counter({passes: len(store) - more, passes + 1: more}) - Counter()
+        start += len(store)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_stores_come_in_their_proportions(stores: list[TokenStore], world_size: int) -> None:
+    for loader in ranks(stores, world_size, 25):
+        source = torch.cat([batch.source for batch in steps_of(loader, 40)]).numpy()
+        for number, weight in enumerate(WEIGHTS):
+            assert np.abs(np.cumsum(source == number) - np.arange(1, 1001) * weight).max() < 4
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 10])
+def test_every_row_comes_once_per_pass(stores: list[TokenStore], world_size: int) -> None:
+    seen: list[int] = []
+    iterators = [iter(loader) for loader in ranks(stores, world_size, 11)]
+    for _ in range(25):
+        for iterator in iterators:
+            seen += next(iterator).row.tolist()
+        check_passes(seen, stores)
+
+
+def test_each_store_keeps_the_order_of_its_own_loader(stores: list[TokenStore]) -> None:
+    found = rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 50, seed=5), 20))
+    start = 0
+    for number, store in enumerate(stores):
+        own = [row - start for row in found if start <= row < start + len(store)]
+        alone = TokenLoader(store, 9, seed=5 + number)
+        expected = [row for _ in range(len(own) // len(store) + 1) for batch in alone for row in batch.row.tolist()]
+        assert own == expected[: len(own)]
+        start += len(store)
+
+
+def test_passes_are_in_another_order(stores: list[TokenStore]) -> None:
+    rows = rows_of(steps_of(MixtureLoader(stores[1:2], [1], 53), 3))
+    assert len({tuple(rows[start : start + 53]) for start in (0, 53, 106)}) == 3
+
+
+def test_rows_keep_all_that_is_theirs(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS, 30)
+    for batch in steps_of(loader, 5):
+        assert batch.mask is None
+        assert set(batch.source.tolist()) == {0, 1, 2}
+        for place, (number, row) in enumerate(zip(batch.source.tolist(), batch.row_in_source.tolist(), strict=True)):
+            sample = stores[number][row]
+            assert (batch.key[place], int(batch.label[place])) == (sample.key, sample.label)
+            assert all(
+                torch.equal(ours[place], theirs) for ours, theirs in zip(batch.idx_Bl, sample.idx_l, strict=True)
+            )
+        assert batch.label.dtype == torch.int64
+        assert torch.equal(loader.idxBl_to_var_input(batch.idx_Bl), stores[0].idxBl_to_var_input(batch.idx_Bl))
+    assert loader.vocab_size == 16
+    assert torch.equal(loader.codebook, stores[0].codebook)
+
+
+def test_a_batch_stays_one_of_a_mixture(stores: list[TokenStore]) -> None:
+    first, second = steps_of(MixtureLoader(stores, WEIGHTS, 30), 2)
+    for batch in (pickle.loads(pickle.dumps(first)), first.to("cpu"), first[:], MixedBatch.concatenate([first])):
+        assert isinstance(batch, MixedBatch)
+        assert torch.equal(batch.source, first.source)
+        assert torch.equal(batch.tokens, first.tokens)
+        assert batch.key == first.key
+    both = MixedBatch.concatenate([first, second])
+    assert isinstance(both, MixedBatch)
+    assert (len(both), both.key) == (60, first.key + second.key)
+    assert first[10:13].key == first.key[10:13]
+
+
+@pytest.mark.parametrize("block_rows", [7, 64, 1000])
+def test_blocks_do_not_show(stores: list[TokenStore], monkeypatch: pytest.MonkeyPatch, block_rows: int) -> None:
+    expected = rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 13), 30))
+    monkeypatch.setattr(blocks_module, "BLOCK_ROWS", block_rows)
+    assert rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 13), 30)) == expected
+    assert rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 130), 3)) == expected
+
+
+def test_seeds_differ(stores: list[TokenStore]) -> None:
+    orders = [rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 20, seed=seed), 2)) for seed in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 17])
+def test_resuming_at_the_same_size_goes_on_with_the_same_batches(stores: list[TokenStore], steps: int) -> None:
+    for rank in range(3):
+        whole = steps_of(ranks(stores, 3, 20)[rank], 30)
+        loader, resumed = ranks(stores, 3, 20)[rank], ranks(stores, 3, 20)[rank]
+        begun = steps_of(loader, steps)
+        state = json.loads(json.dumps(loader.state_dict()))
+        assert state == ranks(stores, 3, 20)[rank].state_after(steps)
+        resumed.load_state_dict(state)
+        assert rows_of([*begun, *steps_of(resumed, 30 - steps)]) == rows_of(whole)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_any_interruptions_at_any_world_sizes_lose_and_double_nothing(
+    stores: list[TokenStore], data: st.DataObject
+) -> None:
+    state = MixtureLoader(stores, WEIGHTS).state_dict()
+    seen: list[int] = []
+    for _ in range(data.draw(st.integers(1, 5), "interruptions")):
+        world_size, batch_size = data.draw(st.integers(1, 5), "world size"), data.draw(st.integers(1, 40), "batch size")
+        steps = data.draw(st.integers(0, 7), "steps")
+        loaders = ranks(stores, world_size, batch_size)
+        for loader in loaders:
+            loader.load_state_dict(state)
+            seen += rows_of(steps_of(loader, steps))
+        states = [json.loads(json.dumps(loader.state_dict())) for loader in loaders]
+        assert all(other == states[0] for other in states)
+        state = states[0]
+        check_passes(seen, stores)
+        assert state["delivered"] == len(seen)
+
+
+def test_a_state_does_not_grow(stores: list[TokenStore]) -> None:
+    state = MixtureLoader(stores, WEIGHTS, 100).state_after(100_000)
+    assert state["stores"][0]["pass"] == 30_000
+    assert len(json.dumps(state)) < 1000
+
+
+def test_passes_are_told(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS, 100)
+    assert loader.passes == [0, 0, 0]
+    counts = np.bincount(torch.cat([batch.source for batch in steps_of(loader, 7)]).numpy())
+    assert loader.passes == pytest.approx([count / len(store) for count, store in zip(counts, stores, strict=True)])
+
+
+def test_by_default_passes_end_together(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, batch_size=26)
+    assert loader.weights == pytest.approx([200 / 260, 53 / 260, 7 / 260])
+    assert len(set(rows_of(steps_of(loader, 10)))) > 255
+
+
+# --- epochs -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_an_epoch_has_the_rows_that_were_asked_for(stores: list[TokenStore], world_size: int) -> None:
+    seen: list[int] = []
+    for rank, loader in enumerate(ranks(stores, world_size, 10, rows_per_epoch=305)):
+        whole = ranks(stores, world_size, 10)[rank]
+        epochs = [batch for _ in range(3) for batch in loader]
+        assert len(loader) == 305 // (10 * world_size)
+        assert len(epochs) == 3 * len(loader)
+        assert rows_of(epochs) == rows_of(steps_of(whole, len(epochs)))
+        seen += rows_of(epochs)
+    check_passes(seen, stores)
+
+
+def test_a_resumed_epoch_ends_where_it_would_have(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=300)
+    steps_of(loader, 12)
+    for resumed in ranks(stores, 2, 5, rows_per_epoch=300):
+        resumed.load_state_dict(loader.state_dict())
+        assert [len(list(resumed)), len(list(resumed))] == [18, 30]
+
+
+def test_a_state_taken_after_the_last_batch_goes_on_with_the_next_epoch(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+    begun = steps_of(loader, 10)
+    loader.load_state_dict(loader.state_dict())
+    assert list(loader) == []
+    assert rows_of([*begun, *loader]) == rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 10), 20))
+
+
+def test_whoever_counts_batches_meets_no_empty_epoch(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+    batches = [batch for _ in range(3) for batch in steps_of(loader, len(loader))]
+    assert rows_of(batches) == rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 10), 30))
+    assert loader.state_dict()["delivered"] == 100
+
+
+def test_without_an_end_there_is_no_length(stores: list[TokenStore]) -> None:
+    with pytest.raises(TypeError, match="no end"):
+        len(MixtureLoader(stores, WEIGHTS))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(stores: list[TokenStore], workers: int) -> None:
+    expected = rows_of(list(MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=150)))
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=150)
+    batches = list(DataLoader(loader, batch_size=None, num_workers=workers))
+    assert rows_of(batches) == expected
+    assert all(isinstance(batch, MixedBatch) for batch in batches)
+    with pytest.raises(StoreError, match=r"copies of this mixture: use state_after\(steps\)"):
+        loader.state_dict()
+    loader.load_state_dict(loader.state_after(4))
+    assert loader.state_dict()["position"] == 40
+    assert rows_of(list(DataLoader(loader, batch_size=None, num_workers=workers))) == expected[40:]
+
+
+@pytest.mark.parametrize("start_method", sampled("fork", "spawn"))
+def test_workers_that_stay_go_on_with_the_next_epoch_and_notice_a_state(
+    stores: list[TokenStore], start_method: str
+) -> None:
+    epochs = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=150)
+    first, second, third = (rows_of(list(epochs)) for _ in range(3))
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=150)
+    batches = DataLoader(
+        loader, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context=start_method
+    )
+    if start_method == "fork":  # what is patched here, and so the order, is not patched in spawned processes
+        assert [rows_of(list(batches)) for _ in range(2)] == [first, second]
+    else:
+        assert [len(rows_of(list(batches))) for _ in range(2)] == [150, 150]
+    loader.load_state_dict(loader.state_after(30))
+    with pytest.raises(StoreError, match="given a state after these persistent workers were started; make a new"):
+        next(iter(batches))
+    assert rows_of(list(DataLoader(loader, batch_size=None, num_workers=2))) == third
+
+
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_that_stay_do_not_go_on_from_where_each_has_read_ahead(
+    stores: list[TokenStore], start_method: str
+) -> None:
+    batches = DataLoader(
+        MixtureLoader(stores, WEIGHTS, 10),
+        batch_size=None,
+        num_workers=2,
+        persistent_workers=True,
+        multiprocessing_context=start_method,
+    )
+    for _ in islice(batches, 3):
+        pass
+    with pytest.raises(StoreError, match=r"left before its end, .* load_state_dict\(state_after\(steps\)\), then make"):
+        next(iter(batches))
+
+
+def test_the_state_after_an_epoch_is_the_beginning_of_the_next(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+    for steps, left in ((9, 1), (10, 10), (13, 7), (20, 10), (25, 5)):
+        resumed = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+        resumed.load_state_dict(loader.state_after(steps))
+        assert len(list(resumed)) == left
+    steps_of(loader, 10)
+    assert loader.state_after(0)["delivered"] == 100
+    assert loader.state_after(4)["delivered"] == 40
+
+
+def test_a_worker_s_state_goes_on_where_it_was(stores: list[TokenStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Info:
+        id, num_workers = 1, 3
+
+    whole = [batch.row.tolist() for batch in steps_of(MixtureLoader(stores, WEIGHTS, 10), 30)]
+    monkeypatch.setattr(mixture_module, "get_worker_info", Info)
+    loader, resumed = MixtureLoader(stores, WEIGHTS, 10), MixtureLoader(stores, WEIGHTS, 10)
+    assert [batch.row.tolist() for batch in steps_of(loader, 4)] == whole[1:12:3]
+    state = json.loads(json.dumps(loader.state_dict()))
+    resumed.load_state_dict(state)
+    assert [batch.row.tolist() for batch in steps_of(resumed, 6)] == whole[13::3]
+    monkeypatch.setattr(mixture_module, "get_worker_info", lambda: None)
+    with pytest.raises(StoreError, match="of worker 1 of 3"):
+        MixtureLoader(stores, WEIGHTS, 10).load_state_dict(state)
+
+
+# --- sources ----------------------------------------------------------------------------------------------
+
+
+def test_some_rows_of_one_store_can_be_mixed_with_others(stores: list[TokenStore]) -> None:
+    store = stores[0]
+    rare = rows_with_label(store, 3)
+    rest = np.setdiff1d(np.arange(len(store)), rare)
+    loader = MixtureLoader([TokenLoader(store, rows=rare), TokenLoader(store, rows=rest)], [1, 1], 20)
+    batches = steps_of(loader, 20)
+    for batch in batches:
+        assert ((batch.label == 3) == (batch.source == 0)).all()
+    own = [batch.row_in_source[batch.source.numpy() == 0] for batch in batches]
+    assert sorted(np.concatenate(own)[: len(rare)]) == rare.tolist()
+
+
+def test_a_store_of_weight_0_is_not_read(stores: list[TokenStore], folder: Path) -> None:
+    loader = MixtureLoader([stores[0], TokenStore(folder / "empty"), stores[1]], [1, 0, 3], 50)
+    sources = np.concatenate([batch.source for batch in steps_of(loader, 10)])
+    assert np.bincount(sources).tolist() == pytest.approx([125, 0, 375], abs=3)
+    keys = set(stores[1].keys)
+    assert all(key in keys for batch in steps_of(loader, 1) for key in np.array(batch.key)[batch.source == 2])
+
+
+def test_little_is_read_ahead(stores: list[TokenStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    located: list[int] = []
+    windows = OrderedRows.windows
+
+    def counted(*arguments: Any) -> Iterator[Located]:
+        for window in windows(*arguments):
+            located.append(len(window))
+            yield window
+
+    monkeypatch.setattr(OrderedRows, "windows", counted)
+    iterator = iter(MixtureLoader(stores, WEIGHTS, 10))
+    next(iterator)
+    wait_for(lambda: sum(located) >= 50 * mixture_module._BLOCKS_AHEAD)
+    time.sleep(0.2)
+    in_the_making, windows_of_stores = 2 * 50, 3 * 4 * 16
+    assert sum(located) <= 50 * mixture_module._BLOCKS_AHEAD + in_the_making + windows_of_stores
+    iterator.close()  # type: ignore[attr-defined]
+
+
+# --- vocabularies -----------------------------------------------------------------------------------------
+
+
+def test_stacked_vocabularies_do_not_meet(stores: list[TokenStore], folder: Path) -> None:
+    other = TokenStore(folder / "other")
+    sources = [stores[0], other, stores[1]]
+    loader = MixtureLoader(sources, WEIGHTS, 40, offsets="stack")
+    assert loader.stores.offsets == (0, 16, 0)
+    assert (loader.vocab_size, tuple(loader.codebook.shape)) == (316, (316, 2))
+    for batch in steps_of(loader, 5):
+        assert batch.tokens.dtype == torch.uint16
+        x_BLC = loader.idxBl_to_var_input(batch.idx_Bl)
+        for number, store in enumerate(sources):
+            here = torch.nonzero(batch.source == number)[:, 0]
+            own = store.read(batch.row_in_source[here.numpy()])
+            offset = loader.stores.offsets[number]
+            assert torch.equal(batch.tokens.long()[here], own.tokens.long() + offset)
+            assert torch.equal(x_BLC[here], store.idxBl_to_var_input(own.idx_Bl))
+    with pytest.raises(TokenizerError, match="316"):
+        loader.idxBl_to_var_input([torch.tensor([[316]])])
+    halves = loader.idxBl_to_var_input([torch.tensor([[16, 315]])], torch.float16)
+    assert torch.equal(halves[0], other.codebook[[0, 299]].half())
+
+
+def test_stores_of_one_dtype_may_need_a_larger_one(stores: list[TokenStore]) -> None:
+    batch = steps_of(MixtureLoader(stores, WEIGHTS, 40, offsets=[0, 255, 1 << 20]), 1)[0]
+    assert batch.tokens.dtype == torch.uint32
+    plain = steps_of(MixtureLoader(stores, WEIGHTS, 40), 1)[0]
+    shift = torch.tensor([0, 255, 1 << 20])[batch.source][:, None]
+    assert torch.equal(batch.tokens.long(), plain.tokens.long() + shift)
+
+
+def test_there_is_room_for_tokens_of_one_s_own(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS, 40, offsets=[10, 10, 10])
+    assert loader.vocab_size == 26
+    assert loader.codebook[:10].isnan().all()
+    batch = steps_of(loader, 1)[0]
+    assert int(batch.tokens.long().min()) >= 10
+    own = [idx_BL - 10 for idx_BL in batch.idx_Bl]
+    assert torch.equal(loader.idxBl_to_var_input(batch.idx_Bl), stores[0].idxBl_to_var_input(own))
+
+
+def test_different_codebooks_are_refused_without_offsets(stores: list[TokenStore], folder: Path) -> None:
+    message = r"/a \(vocabulary \w{12}, 16 codes\) and .*/other \(\w{12}, 300 codes\) have different .*offsets='stack'"
+    with pytest.raises(StoreError, match=message):
+        MixtureLoader([stores[0], TokenStore(folder / "other")])
+
+
+def test_different_blocks_are_refused(stores: list[TokenStore], folder: Path) -> None:
+    for offsets in (None, "stack"):
+        with pytest.raises(StoreError, match=r"/a has blocks of \(3, 5\) tokens, .*/blocks of \(4, 4\)"):
+            MixtureLoader([stores[0], TokenStore(folder / "blocks")], offsets=offsets)  # type: ignore[arg-type]
+
+
+def test_embeddings_of_different_lengths_are_refused_when_they_are_looked_up(
+    stores: list[TokenStore], folder: Path
+) -> None:
+    loader = MixtureLoader([stores[0], TokenStore(folder / "wide")], [1, 1], 20, offsets="stack")
+    batch = steps_of(loader, 1)[0]
+    with pytest.raises(StoreError, match=r"/a has embeddings of length 2, .*/wide of 3"):
+        loader.idxBl_to_var_input(batch.idx_Bl)
+
+
+def test_stores_without_a_table_are_compared_by_their_tokenizers(tmp_path: Path) -> None:
+    def implicit(name: str, weights: str) -> TokenStore:
+        identity = {"tokenizer": {"weights": weights}, "image": name}
+        return TokenStore(store_of_rows(tmp_path / name, [9], identity=identity))
+
+    one, same, other = implicit("one", "w"), implicit("same", "w"), implicit("other", "v")
+    assert len(steps_of(MixtureLoader([one, same], batch_size=6), 1)[0]) == 6
+    with pytest.raises(StoreError, match="different codebooks"):
+        MixtureLoader([one, other])
+
+
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        ("stacked", "offsets must be 'stack' or a number for each store, not 'stacked'"),
+        ([0], "a number of at least 0 for each of 3 stores"),
+        ([0, -1, 0], "a number of at least 0"),
+        ([0, 8, 100], r"make tokens of .*/a \(0 .. 15\) equal to those of .*/b \(8 .. 23\)"),
+    ],
+)
+def test_senseless_offsets_are_refused(stores: list[TokenStore], offsets: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MixtureLoader(stores, WEIGHTS, offsets=offsets)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": [1, 2]}, "2 weights for 3 stores"),
+        ({"weights": [1, -1, 1]}, "not negative, and not all 0, but are"),
+        ({"weights": [1, float("nan"), 1]}, "must be finite"),
+        ({"weights": [1, float("inf"), 1]}, "must be finite"),
+        ({"weights": [0, 0, 0]}, "not all 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"rank": 2, "world_size": 2}, "rank 2 is not in 0"),
+        ({"rows_per_epoch": 511, "world_size": 2}, "rows_per_epoch is 511, less than a batch of 256 on every rank"),
+    ],
+)
+def test_senseless_arguments_are_refused(stores: list[TokenStore], options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MixtureLoader(stores, **options)  # type: ignore[arg-type]
+
+
+def test_no_stores_and_stores_of_nothing_are_refused(stores: list[TokenStore], folder: Path) -> None:
+    with pytest.raises(ValueError, match="at least one store"):
+        MixtureLoader([])
+    with pytest.raises(StoreError, match=r"/empty: no rows to give the mixture; leave it out, or give it the weight 0"):
+        MixtureLoader([stores[0], TokenStore(folder / "empty")], [1, 1])
+
+
+def test_a_loader_of_another_rank_is_refused(stores: list[TokenStore]) -> None:
+    loader = TokenLoader(stores[0], rank=1, world_size=2)
+    with pytest.raises(ValueError, match="loader 0 is rank 1 of 2, the mixture rank 0 of 2"):
+        MixtureLoader([loader], rank=0, world_size=2)
+    MixtureLoader([loader], rank=1, world_size=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 1}, "the mixture's state has seed 0, this mixture 1"),
+        ({"weights": [1, 1, 2]}, r"weights \[0.6.*\], this mixture \[0.25.*new_weights=True"),
+        ({"offsets": [5, 5, 5]}, r"offsets \[0, 0, 0\], this mixture \[5, 5, 5\]"),
+    ],
+)
+def test_a_state_of_another_mixture_is_refused(
+    stores: list[TokenStore], options: dict[str, object], message: str
+) -> None:
+    state = MixtureLoader(stores, WEIGHTS).state_after(5)
+    loader = MixtureLoader(stores, **{"weights": WEIGHTS, **options})  # type: ignore[arg-type]
+    before = loader.state_dict()
+    with pytest.raises(StoreError, match=message):
+        loader.load_state_dict(state)
+    assert loader.state_dict() == before
+
+
+def test_a_state_of_other_stores_is_refused(stores: list[TokenStore]) -> None:
+    state = MixtureLoader(stores, WEIGHTS).state_dict()
+    with pytest.raises(StoreError, match="is of 3 stores, this is of 2"):
+        MixtureLoader(stores[:2], WEIGHTS[:2]).load_state_dict(state)
+    with pytest.raises(StoreError, match=r"/b: the mixture's state has content_digest .*has the store grown\?"):
+        MixtureLoader([stores[1], *stores[1:]], WEIGHTS).load_state_dict(state)
+    some = [TokenLoader(store, seed=number, rows=[0, 1]) for number, store in enumerate(stores)]
+    with pytest.raises(StoreError, match="/a: the mixture's state has rows None"):
+        MixtureLoader(some, WEIGHTS).load_state_dict(state)
+
+
+def test_what_is_no_state_is_refused(stores: list[TokenStore]) -> None:
+    loader = MixtureLoader(stores, WEIGHTS)
+    state = loader.state_dict()
+    for name in state:
+        with pytest.raises(StoreError, match=f"no {name}"):
+            loader.load_state_dict({key: value for key, value in state.items() if key != name})
+
+
+def test_proportions_can_change_on_the_way(stores: list[TokenStore]) -> None:
+    first = MixtureLoader(stores, WEIGHTS, 25)
+    begun = rows_of(steps_of(first, 10))
+    second = MixtureLoader(stores, [0.1, 0.1, 0.8], 25)
+    second.load_state_dict(first.state_dict(), new_weights=True)
+    batches = steps_of(second, 20)
+    counts = np.bincount(torch.cat([batch.source for batch in batches]).numpy())
+    assert counts.tolist() == pytest.approx([50, 50, 400], abs=3)
+    check_passes([*begun, *rows_of(batches)], stores)
