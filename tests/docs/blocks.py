@@ -15,7 +15,7 @@ _BLOCK = re.compile(
 )
 _SPAN = re.compile(r"`([^`\n]+)`")
 _KEY = re.compile(r"((?:source|image|tokenizer|train|tokenize)(?:\.[a-z_]+)+)(?=$|[=:])")
-_COMMAND = re.compile(r"(\w+=\S* )*(vqtok|make|pytest|python|torchrun|accelerate|pip|(\.venv|scripts)/\S+) ")
+_COMMAND = re.compile(r"(\w+=\S* )*((vqtok|make|pytest|python|torchrun|accelerate|pip) |(\.venv|scripts)/\S+( |$))")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ def blocks_of(text: str, page: str = "page.md") -> list[Block]:
 def commands_in_text(text: str) -> list[str]:
     """What is set in backquotes outside of fenced blocks and reads like a command, such as `make lint`."""
     return [span for span in _SPAN.findall(_BLOCK.sub("", text)) if _COMMAND.match(span)]
+
+
+def commands_in_head(text: str) -> list[str]:
+    """Commands in the comment at the head of a configuration or a script, each indented by three spaces."""
+    return [line for line in re.findall(r"^#   (.*)$", text, re.MULTILINE) if _COMMAND.match(line)]
 
 
 def keys_in_text(text: str) -> list[str]:

@@ -40,7 +40,10 @@ def problems(block: Block) -> list[str]:
 
 def command_problems(text: str) -> list[str]:
     """The same of a command within the text, which may lack required options and have `…` in it."""
-    commands = commands_of(text.replace("…", "").replace("...", ""))
+    try:
+        commands = commands_of(text.replace("…", "").replace("...", ""))
+    except ValueError as error:  # of a quotation without an end
+        return [f"{text}: {error}"]
     return [problem for command in commands for problem in _command(command, whole=False)]
 
 
@@ -128,7 +131,7 @@ def _command(command: Command, whole: bool = True) -> Iterator[str]:
 
 
 def _vqtok(arguments: tuple[str, ...], whole: bool) -> Iterator[str]:
-    name, *rest = arguments
+    name, *rest = arguments or ("--help",)
     if name in ("--help", "-h", "--version"):
         return
     if name not in main.commands:

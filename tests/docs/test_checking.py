@@ -71,7 +71,10 @@ def test_where_all_is_right_nothing_is_found() -> None:
         ("accelerate launch --cpu --num_processes 2", 0),
         ("accelerate launch --gpu", 1),
         ("vqtok tokenize --quick", 1),
+        (".venv/bin/vqtok", 0),
+        ("scripts/none.py", 1),
         ("make tokenise", 1),
+        ("vqtok show 'S", 1),
         ("pytest tests/none.py -k x", 2),
     ],
 )

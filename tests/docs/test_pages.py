@@ -15,7 +15,7 @@ import yaml
 from fixtures_store import Child, store_of_rows
 from support import ROOT, free_port
 
-from docs.blocks import PAGES, blocks_of, commands_in_text, keys_in_text, read_page
+from docs.blocks import PAGES, blocks_of, commands_in_head, commands_in_text, keys_in_text, read_page
 from docs.checking import command_problems, key_problems, problems
 from docs.running import run_page
 from pipeline.world import end_process
@@ -147,3 +147,11 @@ def test_a_page_names_only_what_is_there(page: str) -> None:
     found += [f"{page}: `{span}`: {problem}" for span in commands_in_text(text) for problem in command_problems(span)]
     found += [f"{page}: `{key}`: {problem}" for key in keys_in_text(text) for problem in key_problems(key)]
     assert found == []
+
+
+@pytest.mark.parametrize("pattern", ["configs/*.yaml", "scripts/cluster/*"])
+def test_configurations_and_recipes_name_only_what_is_there(pattern: str) -> None:
+    texts = {path.name: path.read_text() for path in ROOT.glob(pattern)}
+    named = [(name, command) for name, text in texts.items() for command in commands_in_head(text)]
+    assert named
+    assert [(name, problem) for name, command in named for problem in command_problems(command)] == []
