@@ -2,7 +2,7 @@
 
     python scripts/examples/train_ar.py --config configs/sample.yaml
     torchrun --standalone --nproc-per-node 8 scripts/examples/train_ar.py --store runs/my/store --tokenizer runs/my/tok
-    accelerate launch --mixed_precision bf16 scripts/examples/train_ar.py --config my.yaml --dim 512 --depth 12 --heads 8
+    accelerate launch --mixed_precision bf16 scripts/examples/train_ar.py --config my.yaml --dim 512 --depth 12
 
 The transformer (ar_model.py) sees the embeddings of the tokens so far and predicts the next one, given the class of
 the image where there is one. Run the same command again to resume: it goes on in the middle of the epoch, to the
