@@ -277,9 +277,10 @@ def show(store: str, key: str, as_json: bool) -> None:
     store. Write -- before a KEY that begins with a dash.
     """
     from pipeline.jobs.showing import job
+    from pipeline.jobs.showing.text import as_text
 
     found = job.run(store, key, show_progress=sys.stderr.isatty())
-    click.echo(json.dumps(found.to_json()) if as_json else found)
+    click.echo(json.dumps(found.to_json()) if as_json else as_text(found))
 
 
 @main.command()

@@ -331,6 +331,20 @@ def store_of_rows(folder: Path, counts: Sequence[int], table: np.ndarray | None 
     return folder
 
 
+def store_of_keys(
+    folder: Path, parts: dict[str, list[str]], fields: dict[str, list[bytes | None]] | None = None
+) -> Path:
+    """A finished store of parts whose rows have these keys, with one reject each."""
+    birth = make_birth(fields=sorted(fields or {}))
+    files = begin_store(folder, birth)
+    for part, keys in parts.items():
+        shard = make_shard(birth, part, len(keys), fields, rejects=1)
+        shard.keys[:] = keys
+        commit_part(files, birth, shard)
+    finish_store(files, birth)
+    return folder
+
+
 def all_files(folder: Path) -> dict[str, bytes]:
     """Contents of every file below a folder, by relative path."""
     return {

@@ -21,6 +21,7 @@ from guest_network import RunningSum
 from pipeline.errors import CorruptStore, IdentityMismatch, StoreError
 from pipeline.jobs.reporting import job as report
 from pipeline.jobs.showing import job as show
+from pipeline.jobs.showing.text import as_text
 from pipeline.jobs.verifying.commits import Verification, check_commits
 from pipeline.jobs.verifying.contents import check_contents
 from pipeline.jobs.verifying.reencoding import encode_again
@@ -100,7 +101,7 @@ def test_it_is_loaded_verified_shown_and_reported_like_any_other(guest: Job) -> 
     assert (result.problems, result.warnings) == ([], [])
     assert (result.rows_encoded_again, result.rows_that_differ) == (ROWS, 0)
 
-    found = str(show.run(str(guest.store), COLLECTION["train-0000.tar"][0][0], show_progress=False))
+    found = as_text(show.run(str(guest.store), COLLECTION["train-0000.tar"][0][0], show_progress=False))
     assert "7 tokens, layout pyramid of a grid of 2 x 3" in found
     assert "block 1, 6 tokens" in found
 
