@@ -5,14 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures_store import (
-    COLLECTION,
-    Job,
-    make_birth,
-    make_shard,
-    store_of_keys,
-    store_of_rows,
-)
+from fixtures_store import COLLECTION, Job, make_birth, make_shard, store_of_keys, store_of_rows
 
 from pipeline.errors import CorruptStore, StoreError
 from pipeline.files import LocalFiles

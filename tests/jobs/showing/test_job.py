@@ -4,13 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fixtures_store import (
-    ROWS,
-    Job,
-    cold_python,
-    store_of_keys,
-    vqtok,
-)
+from fixtures_store import ROWS, Job, cold_python, store_of_keys, vqtok
 
 from pipeline.jobs.showing.finding import FoundReject, FoundRow
 

@@ -4,11 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fixtures_store import (
-    Job,
-    store_of_keys,
-    store_of_rows,
-)
+from fixtures_store import Job, store_of_keys, store_of_rows
 
 from pipeline.jobs.showing import job as show
 from pipeline.jobs.showing.text import as_text, rectangle
