@@ -102,7 +102,7 @@ class TrainingJob:
         return [line for line in found if line["kind"] == kind]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two source shards with 12 images each, and one of 6 held-out images."""
     folder = tmp_path_factory.mktemp("images")
@@ -111,9 +111,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
-    """24 steps, undisturbed."""
+    """24 steps, undisturbed. Read only: use `finished_training` to change it."""
     job = TrainingJob(tmp_path_factory.mktemp("trained"), images).write()
     train.run(job.config())
     return job

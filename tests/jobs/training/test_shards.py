@@ -8,9 +8,7 @@ from support import write_tar
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.jobs.training import shards as module
 from pipeline.jobs.training.shards import training_shards
-from pipeline.records import SourceShard
 
 
 @pytest.fixture
@@ -79,29 +77,3 @@ def test_files_that_differ_only_in_the_middle_are_two(data: Path) -> None:
     copy[len(copy) // 2] ^= 1
     (data / "train-2.tar").write_bytes(copy)
     assert "train-2.tar" in names(configuration(data))
-
-
-COPIES = [
-    ("s3://a", '"e1"', "s3://b", '"e1"', True),
-    ("s3://a", "e1", "s3://b", "e1", True),
-    ("s3://a", '"e1"', "s3://b", '"e2"', False),
-    ("s3://a", "2026-01-01T00:00:00+00:00", "s3://b", "2026-01-01T00:00:00+00:00", False),  # times, not contents
-    ("https://a", '"e1"', "https://b", '"e1"', False),  # made of time and size by most servers
-    ("s3://a", '"e1"', "/data", "1700000000", False),  # only a download would tell
-    ("pipe:cat a", "", "pipe:cat b", "", False),
-]
-
-
-@pytest.mark.parametrize(("base", "version", "held_base", "held_version", "refused"), COPIES)
-def test_copies_of_objects_are_known_by_their_entity_tags(
-    monkeypatch: pytest.MonkeyPatch, base: str, version: str, held_base: str, held_version: str, refused: bool
-) -> None:
-    def shard(base: str, version: str) -> SourceShard:
-        size = None if base.startswith("pipe:") else 9
-        return SourceShard(path="x.tar", base=base, part="x-0", bytes=size, version=version)
-
-    if refused:
-        with pytest.raises(ConfigError, match="is a copy of it"):
-            module._refuse_copies([shard(base, version)], [shard(held_base, held_version)])
-    else:
-        module._refuse_copies([shard(base, version)], [shard(held_base, held_version)])
