@@ -16,7 +16,6 @@ from pipeline.errors import SourceError
 from pipeline.records import SourceShard
 from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.containers.tar.strict import StrictTar
-from pipeline.source.find import find_source_shards
 from pipeline.source.reading import Opener
 from pipeline.source.sample import Sample
 from pipeline.source.shards import command as command_module
@@ -181,18 +180,6 @@ for _ in range(100):
     pids = [int(line) for line in (tmp_path / "pids").read_text().splitlines()]
     assert pids  # others were stopped before they said anything
     assert not any(map(is_running, pids))
-
-
-def test_what_is_opened_after_the_stop_is_stopped_too(tar: Path) -> None:
-    (shard,) = find_source_shards(SourceConfig(shards=(str(tar),)))
-    command = f"{PIPE}cat {tar}; sleep 20"
-    opener = Opener(SourceConfig())
-    assert [sample.key for sample in opener.open(shard)] == ["a", "b"]
-    opener.stop()
-    for _ in range(2):
-        with pytest.raises(SourceError, match="exit status -15"):
-            list(opener.open(SourceShard(path="x.tar", base=command, part="x-0", bytes=None)))
-    assert [sample.key for sample in opener.open(shard)] == ["a", "b"]
 
 
 def test_a_command_reads_nothing_from_the_terminal(tar: Path) -> None:
