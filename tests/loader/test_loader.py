@@ -293,20 +293,6 @@ def test_only_some_rows(store: TokenStore, shuffle: bool) -> None:
     assert (len(none), list(none)) == (0, [])
 
 
-@pytest.mark.parametrize("rows", [[3, 2], [2, 2], [-1, 4], [ROWS], [[1]], [0.5], [True]], ids=str)
-def test_rows_that_are_no_selection_are_refused(store: TokenStore, rows: list[int]) -> None:
-    with pytest.raises(ValueError, match="rows must be"):
-        TokenLoader(store, rows=rows)
-
-
-def test_a_state_of_other_rows_is_refused(store: TokenStore) -> None:
-    state = TokenLoader(store, rows=[1, 5, 9]).state_dict()
-    TokenLoader(store, rows=np.array([1, 5, 9], np.uint16)).load_state_dict(state)
-    for rows in (None, [1, 5, 8]):
-        with pytest.raises(StoreError, match="the loader's state has rows"):
-            TokenLoader(store, rows=rows).load_state_dict(state)
-
-
 def test_a_lone_loader_in_a_world_of_ranks_is_warned(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.warns(UserWarning, match="gives every row to every process; pass rank and world_size"):

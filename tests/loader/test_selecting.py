@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pipeline.errors import StoreError
 from pipeline.loader import RowRecord, TokenLoader, rows_where, rows_with_label, split_rows
 from pipeline.loader import selecting as rows_module
-from pipeline.loader.splitmix import splitmix64
 from pipeline.store import TokenStore
 from pipeline.store.writing.writer import commit_part
 
@@ -147,19 +146,6 @@ def test_no_version_changes_the_sides(store: TokenStore) -> None:
     """Whoever has trained must find the rows held out that were: never change these numbers."""
     assert split_rows(store, 0.05)[1].tolist() == [54, 81, 90, 99, 156, 255, 261, 270, 272, 274, 287]
     assert split_rows(store, 8, seed=7)[1].tolist() == [94, 95, 152, 154, 164, 185, 194, 314]
-
-
-def test_hashes_are_splitmix64() -> None:
-    """The first outputs for the seed 1234567, as they are published for Vigna's splitmix64.c."""
-    expected = [
-        6457827717110365317,
-        3203168211198807973,
-        9817491932198370423,
-        4593380528125082431,
-        16408922859458223821,
-    ]
-    assert splitmix64(1234567, np.arange(5)).tolist() == expected
-    assert splitmix64(1234567, np.array([3])).tolist() == expected[3:4]
 
 
 @pytest.mark.parametrize(

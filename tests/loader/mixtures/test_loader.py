@@ -1,7 +1,6 @@
 """`MixtureLoader`: stores in given proportions, each row once per pass of its store, from any point on."""
 
 import json
-import pickle
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,55 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures_store import store_of_rows, wait_for
+from fixtures_mixtures import WEIGHTS
+from fixtures_store import wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import sampled
 from torch.utils.data import DataLoader
 
-from pipeline.errors import StoreError, TokenizerError
+from pipeline.errors import StoreError
 from pipeline.loader import MixedBatch, MixtureLoader, TokenLoader, rows_with_label
 from pipeline.loader import epochs as order_module
 from pipeline.loader.epoch_rows import OrderedRows
 from pipeline.loader.mixtures import loader as mixture_module
 from pipeline.loader.mixtures import merging as blocks_module
 from pipeline.store import TokenStore
-from pipeline.store.arrays import storage as arrays
 from pipeline.store.arrays.row_array import Located
-from pipeline.store.schema.birth import CodebookRecord
-from pipeline.store.writing.hierarchy import table_digest
 
-WEIGHTS = [0.6, 0.3, 0.1]
-
-
-def table_of(codes: int, dimensions: int = 2) -> np.ndarray:
-    return np.random.default_rng([codes, dimensions]).normal(size=(codes, dimensions)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three stores of one vocabulary, and one each of another, of other blocks, of longer embeddings, of no rows."""
-    folder = tmp_path_factory.mktemp("mixture")
-    own, wide = table_of(16), table_of(16, 3)
-    wide_record = CodebookRecord(kind="table", vocab_size=16, embedding_dim=3, sha256=table_digest(wide))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arrays, "CHUNK_BYTES", 16 * 8)
-        store_of_rows(folder / "a", [100, 0, 7, 1, 92], own)
-        store_of_rows(folder / "b", [53], own)
-        store_of_rows(folder / "c", [7], own)
-        store_of_rows(folder / "other", [40], table_of(300), vocab_size=300)
-        store_of_rows(folder / "blocks", [10], own, block_lengths=(4, 4))
-        store_of_rows(folder / "wide", [10], wide, codebook=wide_record)
-        store_of_rows(folder / "empty", [0], own)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stores(folder: Path) -> list[TokenStore]:
-    """200, 53 and 7 rows of one vocabulary, in chunks of at most 16."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arrays, "CHUNK_BYTES", 16 * 8)
-        return [TokenStore(folder / name) for name in "abc"]
+pytest_plugins = ["fixtures_mixtures"]
 
 
 @pytest.fixture(autouse=True)
@@ -129,44 +96,6 @@ def test_each_store_keeps_the_order_of_its_own_loader(stores: list[TokenStore]) 
 def test_passes_are_in_another_order(stores: list[TokenStore]) -> None:
     rows = rows_of(steps_of(MixtureLoader(stores[1:2], [1], 53), 3))
     assert len({tuple(rows[start : start + 53]) for start in (0, 53, 106)}) == 3
-
-
-def test_rows_keep_all_that_is_theirs(stores: list[TokenStore]) -> None:
-    loader = MixtureLoader(stores, WEIGHTS, 30)
-    for batch in steps_of(loader, 5):
-        assert batch.mask is None
-        assert set(batch.source.tolist()) == {0, 1, 2}
-        for place, (number, row) in enumerate(zip(batch.source.tolist(), batch.row_in_source.tolist(), strict=True)):
-            sample = stores[number][row]
-            assert (batch.key[place], int(batch.label[place])) == (sample.key, sample.label)
-            assert all(
-                torch.equal(ours[place], theirs) for ours, theirs in zip(batch.idx_Bl, sample.idx_l, strict=True)
-            )
-        assert batch.label.dtype == torch.int64
-        assert torch.equal(loader.idxBl_to_var_input(batch.idx_Bl), stores[0].idxBl_to_var_input(batch.idx_Bl))
-    assert loader.vocab_size == 16
-    assert torch.equal(loader.codebook, stores[0].codebook)
-
-
-def test_a_batch_stays_one_of_a_mixture(stores: list[TokenStore]) -> None:
-    first, second = steps_of(MixtureLoader(stores, WEIGHTS, 30), 2)
-    for batch in (pickle.loads(pickle.dumps(first)), first.to("cpu"), first[:], MixedBatch.concatenate([first])):
-        assert isinstance(batch, MixedBatch)
-        assert torch.equal(batch.source, first.source)
-        assert torch.equal(batch.tokens, first.tokens)
-        assert batch.key == first.key
-    both = MixedBatch.concatenate([first, second])
-    assert isinstance(both, MixedBatch)
-    assert (len(both), both.key) == (60, first.key + second.key)
-    assert first[10:13].key == first.key[10:13]
-
-
-@pytest.mark.parametrize("block_rows", [7, 64, 1000])
-def test_blocks_do_not_show(stores: list[TokenStore], monkeypatch: pytest.MonkeyPatch, block_rows: int) -> None:
-    expected = rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 13), 30))
-    monkeypatch.setattr(blocks_module, "BLOCK_ROWS", block_rows)
-    assert rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 13), 30)) == expected
-    assert rows_of(steps_of(MixtureLoader(stores, WEIGHTS, 130), 3)) == expected
 
 
 def test_seeds_differ(stores: list[TokenStore]) -> None:
@@ -363,8 +292,8 @@ def test_some_rows_of_one_store_can_be_mixed_with_others(stores: list[TokenStore
     assert sorted(np.concatenate(own)[: len(rare)]) == rare.tolist()
 
 
-def test_a_store_of_weight_0_is_not_read(stores: list[TokenStore], folder: Path) -> None:
-    loader = MixtureLoader([stores[0], TokenStore(folder / "empty"), stores[1]], [1, 0, 3], 50)
+def test_a_store_of_weight_0_is_not_read(stores: list[TokenStore], mixable: Path) -> None:
+    loader = MixtureLoader([stores[0], TokenStore(mixable / "empty"), stores[1]], [1, 0, 3], 50)
     sources = np.concatenate([batch.source for batch in steps_of(loader, 10)])
     assert np.bincount(sources).tolist() == pytest.approx([125, 0, 375], abs=3)
     keys = set(stores[1].keys)
@@ -390,94 +319,6 @@ def test_little_is_read_ahead(stores: list[TokenStore], monkeypatch: pytest.Monk
     iterator.close()  # type: ignore[attr-defined]
 
 
-# --- vocabularies -----------------------------------------------------------------------------------------
-
-
-def test_stacked_vocabularies_do_not_meet(stores: list[TokenStore], folder: Path) -> None:
-    other = TokenStore(folder / "other")
-    sources = [stores[0], other, stores[1]]
-    loader = MixtureLoader(sources, WEIGHTS, 40, offsets="stack")
-    assert loader.stores.offsets == (0, 16, 0)
-    assert (loader.vocab_size, tuple(loader.codebook.shape)) == (316, (316, 2))
-    for batch in steps_of(loader, 5):
-        assert batch.tokens.dtype == torch.uint16
-        x_BLC = loader.idxBl_to_var_input(batch.idx_Bl)
-        for number, store in enumerate(sources):
-            here = torch.nonzero(batch.source == number)[:, 0]
-            own = store.read(batch.row_in_source[here.numpy()])
-            offset = loader.stores.offsets[number]
-            assert torch.equal(batch.tokens.long()[here], own.tokens.long() + offset)
-            assert torch.equal(x_BLC[here], store.idxBl_to_var_input(own.idx_Bl))
-    with pytest.raises(TokenizerError, match="316"):
-        loader.idxBl_to_var_input([torch.tensor([[316]])])
-    halves = loader.idxBl_to_var_input([torch.tensor([[16, 315]])], torch.float16)
-    assert torch.equal(halves[0], other.codebook[[0, 299]].half())
-
-
-def test_stores_of_one_dtype_may_need_a_larger_one(stores: list[TokenStore]) -> None:
-    batch = steps_of(MixtureLoader(stores, WEIGHTS, 40, offsets=[0, 255, 1 << 20]), 1)[0]
-    assert batch.tokens.dtype == torch.uint32
-    plain = steps_of(MixtureLoader(stores, WEIGHTS, 40), 1)[0]
-    shift = torch.tensor([0, 255, 1 << 20])[batch.source][:, None]
-    assert torch.equal(batch.tokens.long(), plain.tokens.long() + shift)
-
-
-def test_there_is_room_for_tokens_of_one_s_own(stores: list[TokenStore]) -> None:
-    loader = MixtureLoader(stores, WEIGHTS, 40, offsets=[10, 10, 10])
-    assert loader.vocab_size == 26
-    assert loader.codebook[:10].isnan().all()
-    batch = steps_of(loader, 1)[0]
-    assert int(batch.tokens.long().min()) >= 10
-    own = [idx_BL - 10 for idx_BL in batch.idx_Bl]
-    assert torch.equal(loader.idxBl_to_var_input(batch.idx_Bl), stores[0].idxBl_to_var_input(own))
-
-
-def test_different_codebooks_are_refused_without_offsets(stores: list[TokenStore], folder: Path) -> None:
-    message = r"/a \(vocabulary \w{12}, 16 codes\) and .*/other \(\w{12}, 300 codes\) have different .*offsets='stack'"
-    with pytest.raises(StoreError, match=message):
-        MixtureLoader([stores[0], TokenStore(folder / "other")])
-
-
-def test_different_blocks_are_refused(stores: list[TokenStore], folder: Path) -> None:
-    for offsets in (None, "stack"):
-        with pytest.raises(StoreError, match=r"/a has blocks of \(3, 5\) tokens, .*/blocks of \(4, 4\)"):
-            MixtureLoader([stores[0], TokenStore(folder / "blocks")], offsets=offsets)  # type: ignore[arg-type]
-
-
-def test_embeddings_of_different_lengths_are_refused_when_they_are_looked_up(
-    stores: list[TokenStore], folder: Path
-) -> None:
-    loader = MixtureLoader([stores[0], TokenStore(folder / "wide")], [1, 1], 20, offsets="stack")
-    batch = steps_of(loader, 1)[0]
-    with pytest.raises(StoreError, match=r"/a has embeddings of length 2, .*/wide of 3"):
-        loader.idxBl_to_var_input(batch.idx_Bl)
-
-
-def test_stores_without_a_table_are_compared_by_their_tokenizers(tmp_path: Path) -> None:
-    def implicit(name: str, weights: str) -> TokenStore:
-        identity = {"tokenizer": {"weights": weights}, "image": name}
-        return TokenStore(store_of_rows(tmp_path / name, [9], identity=identity))
-
-    one, same, other = implicit("one", "w"), implicit("same", "w"), implicit("other", "v")
-    assert len(steps_of(MixtureLoader([one, same], batch_size=6), 1)[0]) == 6
-    with pytest.raises(StoreError, match="different codebooks"):
-        MixtureLoader([one, other])
-
-
-@pytest.mark.parametrize(
-    ("offsets", "message"),
-    [
-        ("stacked", "offsets must be 'stack' or a number for each store, not 'stacked'"),
-        ([0], "a number of at least 0 for each of 3 stores"),
-        ([0, -1, 0], "a number of at least 0"),
-        ([0, 8, 100], r"make tokens of .*/a \(0 .. 15\) equal to those of .*/b \(8 .. 23\)"),
-    ],
-)
-def test_senseless_offsets_are_refused(stores: list[TokenStore], offsets: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        MixtureLoader(stores, WEIGHTS, offsets=offsets)
-
-
 # --- refusals ---------------------------------------------------------------------------------------------
 
 
@@ -499,11 +340,11 @@ def test_senseless_arguments_are_refused(stores: list[TokenStore], options: dict
         MixtureLoader(stores, **options)  # type: ignore[arg-type]
 
 
-def test_no_stores_and_stores_of_nothing_are_refused(stores: list[TokenStore], folder: Path) -> None:
+def test_no_stores_and_stores_of_nothing_are_refused(stores: list[TokenStore], mixable: Path) -> None:
     with pytest.raises(ValueError, match="at least one store"):
         MixtureLoader([])
     with pytest.raises(StoreError, match=r"/empty: no rows to give the mixture; leave it out, or give it the weight 0"):
-        MixtureLoader([stores[0], TokenStore(folder / "empty")], [1, 1])
+        MixtureLoader([stores[0], TokenStore(mixable / "empty")], [1, 1])
 
 
 def test_a_loader_of_another_rank_is_refused(stores: list[TokenStore]) -> None:
