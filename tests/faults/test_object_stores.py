@@ -1,7 +1,6 @@
 """Source and store on an S3 server: the same digest as on a local disk, whatever happens on the way."""
 
 import json
-import os
 import signal
 import threading
 from collections import Counter
@@ -278,46 +277,3 @@ def test_without_credentials_the_message_says_where_they_are_looked_for(remote: 
     done = cold_python(code, remote.file)
     assert done.status == 2
     assert "no credentials in the environment (AWS_ACCESS_KEY_ID, ...), in ~/.aws or of this machine" in done.err
-
-
-def test_a_profile_of_the_home_folder_is_used(s3: S3, bucket_url: str, tmp_path: Path) -> None:
-    (tmp_path / ".aws").mkdir()
-    (tmp_path / ".aws/credentials").write_text("[work]\naws_access_key_id = me\naws_secret_access_key = hidden\n")
-    code = (
-        "import os, sys\n"
-        "[os.environ.pop(name) for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY')]\n"
-        "os.environ.update(HOME=sys.argv[2], AWS_PROFILE='work')\n"
-        "from pipeline.files import files_at\n"
-        "files = files_at(sys.argv[1]); files.put('a', b'1'); print(files.read('a'))"
-    )
-    done = cold_python(code, bucket_url, tmp_path)
-    assert done.out == "b'1'\n", done.err
-
-
-def test_a_forked_process_is_told_why_it_cannot_go_on(s3: S3, bucket_url: str, tmp_path: Path) -> None:
-    files_at(bucket_url).put("a", b"1")
-    pid = os.fork()
-    if not pid:
-        try:
-            files_at(bucket_url).read("a")
-        except BaseException as error:
-            (tmp_path / "said").write_text(str(error))
-        os._exit(0)
-    os.waitpid(pid, 0)
-    assert "start worker processes with spawn or forkserver" in (tmp_path / "said").read_text()
-
-
-def test_large_files_are_sent_in_parts_that_are_repeated(
-    s3: S3, proxy: Proxy, bucket_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipeline.files.objects import ObjectFiles
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.s3.environment["AWS_ENDPOINT_URL"])
-    parts: list[str] = []
-    proxy.faults = Faults(
-        refuse=0.3, method="PUT", watch=lambda method, path, done: parts.append(path) if "partNumber" in path else None
-    )
-    data = os.urandom(21 << 20)
-    ObjectFiles(bucket_url).put("large", data)
-    assert len(set(parts)) >= 3
-    assert files_at(bucket_url).read("large") == data

@@ -196,12 +196,6 @@ def test_only_rejects_of_parts_that_have_some_are_read(damageable: Job) -> None:
     assert (result.rejected, result.rejects) == (7, [])
 
 
-def test_many_rows_of_a_section_are_cut_short(finished: Job) -> None:
-    result = status.run(finished.config())
-    object.__setattr__(result, "rejects", result.rejects * 3)
-    assert status_table(result).endswith("\n… and 11 more; --json has them all")
-
-
 FINISHED = {"train-0000.tar": "10:00:00", "train-0003.tar": "10:00:20", "train-0001.tar": "10:00:40"}
 """Three commits within a minute, each after eight busy seconds."""
 
@@ -415,22 +409,8 @@ def test_a_program_may_watch_in_lines_of_json(damageable: Job) -> None:
     assert f"this one failed: {path}: not a commit record" in done.err
 
 
-def test_a_table_that_is_piped_is_whole(finished: Job) -> None:
-    done = vqtok("status", "--config", finished.file, folder=finished.output, environment={"COLUMNS": "40"}).wait()
-    assert "several image members (.cls, .jpg, .png); name one in source.image" in done.out
-    assert "\x1b" not in done.out
-
-
 @pytest.mark.parametrize("seconds", ["0", "0.05", "soon"])
 def test_a_bad_interval_is_status_2(job: Job, seconds: str) -> None:
     done = vqtok("status", f"--watch={seconds}", "--config", job.file, folder=job.output).wait()
     assert (done.status, done.out) == (2, "")
     assert "--watch" in done.err
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (59.9, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (90061, "1 d 1 h")],
-)
-def test_spans_of_time_have_two_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -32,7 +32,6 @@ from fixtures_store import (
     Job,
     Sample,
     all_files,
-    cold_python,
     make_job,
     save_tiny_tokenizer,
     vqtok,
@@ -437,31 +436,6 @@ def test_nothing_is_done_twice(damageable: Job) -> None:
     assert {path: path.stat().st_mtime_ns for path in damageable.store.rglob("*")} == before
 
 
-NO_OP = """
-import sys
-from pipeline.cli import main
-try:
-    main(sys.argv[1:])
-finally:
-    print(sorted({"torch", "zarr", "accelerate"} & set(sys.modules)))
-"""
-
-
-def test_a_run_with_nothing_to_do_takes_no_time_to_say_so(finished: Job) -> None:
-    for options in ([], ["--processes", "2"]):
-        done = cold_python(NO_OP, "tokenize", "--config", finished.file, *options)
-        message = f"{finished.store}: all 6 source shards are committed; nothing to do"
-        assert (done.status, done.out, done.err) == (0, f"{message}\n[]\n", "")
-
-
-def test_a_dry_run_tells_what_is_pending_and_writes_nothing(job: Job) -> None:
-    done = cold_python(NO_OP, "tokenize", "--dry-run", "--config", job.file)
-    size = sum((job.source / path).stat().st_size for path in COLLECTION)
-    assert done.out == f"{job.store}: 6 of 6 source shards are pending, {size:,} bytes\n[]\n"
-    assert done.status == 0
-    assert not job.store.exists()
-
-
 def test_progress_counts_the_images_of_all_processes(job: Job) -> None:
     done = vqtok("tokenize", "--config", job.file, folder=job.output).wait()
     assert done.status == 0
@@ -531,24 +505,6 @@ def test_another_kind_is_told_before_another_execution(job: Job) -> None:
     assert job.run("source.exclude=more/*").complete
     with pytest.raises(IdentityMismatch, match=r"identity\.layout"):
         job.run("tokenize.layout=raster", "tokenize.batch_size=3")
-
-
-def test_another_execution_is_refused_unless_it_is_allowed(job: Job) -> None:
-    assert job.run("source.exclude=more/*").complete
-    before = all_files(job.store)
-    overrides = ["tokenize.batch_size=3", "tokenize.precision=bf16"]
-    with pytest.raises(IdentityMismatch) as caught:
-        job.run(*overrides, allow_slow=True)
-    message = str(caught.value)
-    assert "batch_size: 3 here, 8 there" in message
-    assert 'precision: "bf16" here, "fp32" there' in message
-    assert "--allow-execution-change" in message
-    assert all_files(job.store) == before
-    allowed = ["--allow-execution-change", "--allow-slow"]
-    done = job.start(*allowed, *(word for each in overrides for word in ("--set", each))).wait()
-    assert done.status == 0
-    executions = {record["execution"]["batch_size"] for record in job.commits.values()}
-    assert executions == {3, 8}
 
 
 def test_what_cannot_be_tokenized_at_all_is_said_before_anything_is_written(job: Job) -> None:

@@ -55,9 +55,3 @@ def test_signals_are_handled_as_before_once_the_processes_have_ended(tmp_path: P
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     launching.launch(["--version"], 1)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def test_a_failure_that_another_process_made_good_is_not_told() -> None:
-    result = TokenizeResult(store="store", planned=2, committed=1, failures={"a.tar": "cut short"})
-    assert str(result).startswith("a.tar stays pending: cut short\n")
-    assert str(result.model_copy(update={"committed": 2})) == "store: 2 of 2 source shards are committed"

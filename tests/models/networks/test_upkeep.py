@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pipeline.models import VectorQuantizer
-from pipeline.models.networks.kmeans import kmeans
 
 EVERYTHING = {"ema_decay": 0.9, "kmeans_init": True, "revive_after": 3, "cosine": True}
 
@@ -147,21 +146,6 @@ def test_kmeans_places_the_codes_once() -> None:
     loaded.load_state_dict(vq.state_dict())
     loaded(clusters() + 100)
     assert torch.equal(loaded.get_codebook(), placed_KC)
-
-
-def test_kmeans_lowers_the_distortion_and_takes_fewer_vectors_than_codes() -> None:
-    torch.manual_seed(0)
-    vectors_NC = torch.randn(2000, 8)
-
-    def distortion(codes_KC: Tensor) -> float:
-        return torch.cdist(vectors_NC, codes_KC).min(dim=1).values.square().mean().item()
-
-    assert distortion(kmeans(vectors_NC, 32)) < 0.85 * distortion(vectors_NC[:32])
-    few_KC = kmeans(vectors_NC[:3], 10)
-    assert tuple(few_KC.shape) == (10, 8)
-    assert few_KC.isfinite().all()
-    assert torch.cdist(vectors_NC[:3], few_KC).min(dim=1).values.max() < 0.5
-    assert len(few_KC.unique(dim=0)) == 10
 
 
 @pytest.mark.parametrize("evaluating", [True, False])

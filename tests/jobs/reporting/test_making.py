@@ -1,0 +1,59 @@
+"""What a report is made of: images that are rebuilt from the store, beside their originals."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures_store import BATCH_SIZE, COLLECTION, MIXED, REJECTED, ROWS, Job, Sample, make_job, write_shard
+
+from pipeline.errors import ConfigError, SourceError
+from pipeline.jobs.reporting import job as report
+from pipeline.models.tokenizers.pixels import to_pixels
+from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.source.find import part_name
+from pipeline.source.images.transform import ImageTransform
+from pipeline.store import TokenStore
+
+pytest_plugins = ["fixtures_store", "fixtures_report"]
+
+
+def test_psnr_is_that_of_the_first_batch_of_every_part(made_report: report.Report, finished: Job) -> None:
+    config, store = finished.config(), TokenStore(finished.store)
+    transform, tokenizer = ImageTransform(config.image), load_tokenizer(config.tokenizer.path, "quadrants")
+    errors, row, images = [], 0, 0
+    for path in sorted(COLLECTION, key=part_name):
+        samples = [sample for sample in COLLECTION[path] if sample[0] not in REJECTED]
+        for offset, (_, members) in enumerate(samples[:BATCH_SIZE]):
+            data = next(data for name, data in members.items() if name[-3:] in ("jpg", "png"))
+            tokens = store.read([row + offset]).idx_Bl
+            rebuilt = to_pixels(tokenizer.decode(tokens, store.geometry.grid), tokenizer.normalization)[0]
+            errors.append((transform(data).double() - rebuilt.double()).square())
+            images += 1
+        row += len(samples)
+    assert made_report.images_rebuilt == images
+    assert made_report.psnr == pytest.approx(10 * math.log10(255**2 / torch.stack(errors).mean().item()), abs=1e-3)
+
+
+def test_a_layout_that_cannot_be_decoded_has_figures_and_no_picture(
+    collection: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    job = make_job(tmp_path / "job", collection, tokenizer_folder, {"tokenize.layout": "diagonal"})
+    assert job.run().complete
+    made = report.run(job.config())
+    assert (made.psnr, made.picture, made.images_rebuilt, made.written) == (None, None, 0, ROWS)
+    assert "none: the layout does not cover the image" in str(made)
+    assert "<img" not in Path(made.html).read_text()
+
+
+def test_a_report_needs_the_source(damageable: Job, tmp_path: Path) -> None:
+    write_shard(tmp_path / "other/x.tar", [("x", MIXED["grey"][0])])
+    with pytest.raises(ConfigError, match=r"source\.shards: no image of these source shards is in"):
+        report.run(damageable.config(f"source.shards={tmp_path}/other/*.tar", "source.base=null"))
+
+
+@pytest.mark.parametrize("samples", [[], COLLECTION["train-0001.tar"][:2], [("x", {"jpg": b"no image"})]])
+def test_a_source_shard_that_was_replaced_is_named(damageable: Job, samples: list[Sample]) -> None:
+    write_shard(damageable.source / "train-0001.tar", samples)
+    with pytest.raises(SourceError, match=r"train-0001\.tar: not the images that were tokenized: it was replaced"):
+        report.run(damageable.config())
