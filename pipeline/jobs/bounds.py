@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-# A stage that is busy for less of the time waits for something else.
+# A stage that is busy for a smaller share of the time is waiting for another one.
 _BUSY = 0.7
-# Less of the cores than this is nothing to start more processes for.
+# With a smaller share of the CPU time idle, more processes would not help.
 _IDLE = 0.25
-# What a shorter time shows may be chance, and nobody need mend it.
+# Shares over a shorter time may be chance, and in so short a run nothing is gained by advice.
 _TELLING_SECONDS = 10.0
 
 _STAGES = ("read", "decode", "encode", "write")
@@ -21,7 +21,7 @@ class Load:
     seconds: Mapping[str, float]
     threads: Mapping[str, int]
     on_cpu: bool
-    """Whether the encoder ran on CPU cores, those that decode."""
+    """Whether the encoder ran on the CPU cores that also decode."""
     bf16_helps: bool = False
     """Whether the device is known to encode faster in bfloat16 than as it did."""
 

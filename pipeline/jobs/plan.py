@@ -37,7 +37,7 @@ class Plan:
 
     @cached_property
     def manifest(self) -> Manifest | None:
-        """That of the store when it is first asked for. Raises CorruptStore for a damaged one."""
+        """The store's manifest, read at the first call and kept. Raises CorruptStore for a damaged one."""
         return read_manifest(self.store)
 
     def __str__(self) -> str:

@@ -29,7 +29,7 @@ class Leg:
 
     world_size: int
     taken: int = 0
-    """Rows that every rank has delivered in it; those of a shorter lane, all that it had."""
+    """Rows that every rank has delivered in it; a rank whose lane is shorter has delivered all of its lane."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ Remainder = Literal["uneven", "drop", "pad"]
 _EPOCH, _BEGUN, _LOADS = range(3)
 _NO_EPOCH = -1
 
-# Numpy gives way to other threads, such as those that decode, only while it gathers 500 rows or more.
+# Numpy releases the interpreter's lock, for which threads that decode wait, only when it gathers 500 rows or more.
 _GATHERED_ROWS = 1024
 
 
@@ -320,6 +320,6 @@ def _open(store: str, config: str | os.PathLike[str]) -> TokenStore:
 
 
 def _failing(error: StoreError) -> Iterator[TokenBatch]:
-    """Fail with the first batch: of workers that stay, torch hands no earlier error on."""
+    """Raise with the first batch: from persistent workers torch passes on no error that comes before it."""
     raise error
     yield

@@ -120,9 +120,10 @@ def prepare_samples(samples: Sequence[Sample], selection: Selection, transform: 
 
 
 def stacked(images: Sequence[Tensor], batch_size: int, transform: ImageTransform) -> Tensor:
-    """At most `batch_size` images as one uint8 tensor [batch_size, 3, H, W], channels last in memory, black behind."""
+    """At most `batch_size` images as one uint8 tensor [batch_size, 3, H, W], channels last in memory, black where there
+    is no image."""
     with memory_errors():
-        # As decoders give them: no pixel changes its place among its neighbours.
+        # The layout in which decoders give them, so that stacking copies whole images.
         img_BHW3 = torch.empty((batch_size, *transform.size, 3), dtype=torch.uint8, device=transform.device)
         img_BHW3[len(images) :].zero_()
         if images and img_BHW3.is_cpu:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 # A shorter pause belongs to the work: a process starts, or waits for the claim of one that died.
 _PAUSE_SECONDS = 60.0
-# Commits know the second in which they were made: less work than this tells nothing.
+# Commits give their time in whole seconds: a rate over a shorter time would mean nothing.
 _LEAST_SECONDS = 1.0
 
 

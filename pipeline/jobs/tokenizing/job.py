@@ -42,11 +42,12 @@ from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy, rule_digest, table_digest
 from pipeline.world import World, current_world
 
-# What is claimed while the manifest is made; no part is called so.
+# The name of the claim on making the manifest. No part has it: their names end in a digest.
 _MANIFEST = "manifest"
-# It takes a moment for a small store, and a while where there are many commits to read.
+# How soon to look again for the manifest that another process makes: in a small store it takes a moment. The pauses
+# grow, for with many commits to read it takes a while.
 _POLL_SECONDS = 0.1
-# A folder that cannot be made, whatever the disk has left.
+# Errors that say that a folder cannot be made there, and not that the disk is full.
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -128,7 +129,7 @@ def _work_on(
 
 
 def _bear(store: Files, birth: Birth) -> Birth:
-    """Create the store or compare it; what it was born as.
+    """Create the store with this birth record, or compare it with that of the store; the record that counts.
 
     Raises ConfigError for a place that lets nobody create anything.
     """

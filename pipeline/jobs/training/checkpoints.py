@@ -40,7 +40,7 @@ class Checkpoints:
         self._accelerator = accelerator
         self._size = size
         self._damaged: dict[int, str] = {}
-        """Why, by step."""
+        """Why each of the damaged checkpoints is damaged, by step."""
 
     def resume(self) -> int:
         """Load the newest whole checkpoint into what the accelerator has prepared.

@@ -18,7 +18,7 @@ from pipeline.source.containers.container import ShardIndex
 from pipeline.source.reading import index_shard
 
 _THREADS = 8
-# Counting a small collection is over before a bar is of use.
+# A small collection is counted before a bar would be of use.
 _BAR_AFTER_SECONDS = 3.0
 
 

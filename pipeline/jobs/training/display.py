@@ -36,7 +36,7 @@ class Display:
             self.say(f"metrics.jsonl: cut off {self._log.damaged} damaged lines, as a kill or a power cut leaves them")
         if resumed_from:
             self.say(f"resumed from the checkpoint of step {resumed_from}")
-        # What a killed run logged after the checkpoint comes again.
+        # Steps after the checkpoint are done again, so TensorBoard must drop what a killed run logged of them.
         accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": resumed_from + 1}})
 
     def advance(self) -> None:

@@ -59,7 +59,7 @@ class LossWatch:
 
     @property
     def doubtful(self) -> bool:
-        """Whether it may have begun to, or was too high for once: no state to go on from."""
+        """Whether the loss may have begun to explode, or was high just once: no state that is worth a checkpoint."""
         return self.too_high or self._latest_high
 
     @property
@@ -71,7 +71,7 @@ class LossWatch:
         """Take the mean loss of the steps since the last call, up to `step`."""
         begins = self._step < _SMOOTHED_STEPS <= step
         limit = max(_FAR_ABOVE * self.best, self._start, _HARMLESS)
-        # Cut off, for else a huge loss would be felt for long.
+        # Capped, for one huge loss would otherwise stay in the smoothed one for long.
         smoothed = self._smoothed(step - self._step, min(loss, 2 * limit))
         self.latest, self._latest_high, self._step = loss, loss > limit, step
         if begins:

@@ -250,10 +250,10 @@ def _accelerator(train: TrainConfig, folder: Path) -> Accelerator:
         _require_precision(train, "cpu", has_fp16=False)
     try:
         accelerator = Accelerator(
-            # Said outright, for several processes without it would not find each other on CPUs.
+            # Without it several processes on CPUs would not form one group.
             cpu=not torch.accelerator.is_available(),
             mixed_precision="no" if train.precision == "fp32" else train.precision,
-            # As a plugin, for a mere number gives way to ACCELERATE_GRADIENT_ACCUMULATION_STEPS.
+            # As a plugin: the environment variable ACCELERATE_GRADIENT_ACCUMULATION_STEPS would override a number.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=train.gradient_accumulation),
             # The schedule counts optimizer steps, whatever the number of processes.
             step_scheduler_with_optimizer=False,

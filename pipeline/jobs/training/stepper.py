@@ -28,7 +28,7 @@ class Interval:
     images: int = 0
     skipped: int = 0
     last: tuple[Tensor, Tensor, Tensor] | None = None
-    """The newest batch with images: uint8 images, reconstruction, indices. One without, where there is no other."""
+    """Images (uint8), reconstruction and indices of the newest batch with images; of an empty one if none had any."""
     learning_rate: float = 0.0
     """Of the newest step."""
     started: float = field(default_factory=time.monotonic)

@@ -75,7 +75,7 @@ def choose_batches(commits: Sequence[CommitRecord], rate: float, batch_size: int
 def refuse_slow_encoding(config: Config) -> None:
     """Raise ConfigError where this processor is slow in the precision of a configuration, as tokenizing does.
 
-    For before the hours of a full check are spent. Raises TokenizerError.
+    To be asked before a full check, which may take hours. Raises TokenizerError.
     """
     if config.tokenize.precision != "fp32":
         world = current_world()
@@ -83,7 +83,7 @@ def refuse_slow_encoding(config: Config) -> None:
 
 
 def encode_again(config: Config, result: Verification, rate: float, show_progress: bool = True) -> None:
-    """Encode a share of the rows with the neighbours they had, so that equal means bit for bit; add to `result`.
+    """Encode a share of the rows again, in the batches that they were in: tokens must then be equal; add to `result`.
 
     Rows that differ are problems where they were made in the way in which this process encodes. For those made in
     another way the rate of agreement becomes a warning. Does nothing where there are problems already.

@@ -27,7 +27,7 @@ from pipeline.store.schema.failures import clear_failure
 # While others are at work on all that is left: seconds to the next look, which soon become more.
 _POLL_SECONDS = 0.5
 
-# Names in an answer of an object store.
+# Names in one answer to the listing of an object store.
 _PAGE = 1000
 
 
@@ -66,7 +66,7 @@ class ClaimQueue:
         self._refused: set[str] = set()
         self._in_vain = 0
         self._handed_out = False
-        """Something, since it was last seen that nothing is free."""
+        """Whether a source shard has been handed out since the last look that found nothing free."""
         self._pauses = Pauses(_POLL_SECONDS)
         self._wait = wait
         self._stopped = stopped or threading.Event()

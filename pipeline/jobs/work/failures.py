@@ -15,7 +15,7 @@ from pipeline.jobs.work.watch import Hang
 from pipeline.records import SourceShard
 from pipeline.store.schema.failures import Failure, record_failure
 
-# What hangs may be the store itself.
+# How long a hung process waits for its last writes: it may be the store that hangs.
 _GOODBYE_SECONDS = 10.0
 
 

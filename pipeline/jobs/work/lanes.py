@@ -21,7 +21,7 @@ from pipeline.store.schema.commits import CommitRecord
 
 # One source shard may be read, another one encoded, a third one written.
 _LANES = 3
-# A signal in the moment before a wait for a thread does not end it.
+# Waits for threads are cut into pieces of this length: a signal that comes just before a wait would not end it.
 _POLL_SECONDS = 0.1
 
 

@@ -114,7 +114,7 @@ def _command() -> list[str]:
 
 
 def _wait(child: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
-    """Its exit status; in short waits, for a signal in the moment before a wait does not end it."""
+    """Its exit status. Waits are short, for a signal that comes just before one does not end it."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return child.wait(_POLL_SECONDS)

@@ -22,24 +22,25 @@ from pipeline.store.types import Array
 from pipeline.threads import cpu_threads, one_thread
 from pipeline.world import World
 
-# Batches decoded, and handed to the encoder, before the tokens of the one in work are there; more where one batch
-# does not occupy the encoder.
+# Batches that are decoded and handed to the encoder while an earlier one is still being encoded; more of them where
+# one batch is too small to keep the encoder busy.
 _BATCHES_AHEAD = 2
 
 
 class Turns:
-    """Stages that serve one source shard at a time: so several in work overlap, and only at their borders."""
+    """Lets a stage serve one source shard at a time: two of them overlap only where one ends and the next begins."""
 
     def __init__(self) -> None:
         self.reading = threading.Semaphore()
-        """Of reading and decoding; held by one thread, and perhaps given back by another."""
+        """For reading and decoding. A semaphore, for the thread that gives it back may be another than took it."""
         self.writing = threading.Lock()
         self._last_s = 0.0
 
     def occupied(self, since: float) -> float:
-        """Seconds for which the source shard that is encoded now had the machine: since then, or since the last one.
+        """Seconds that count for a source shard which was begun at `since` and has now been encoded.
 
-        Added up over source shards this is the time that passed.
+        They begin at `since`, or when the one before had been encoded, where that was later: added up over source
+        shards they are the time that passed.
         """
         now = time.monotonic()
         began, self._last_s = max(since, self._last_s), now

@@ -21,7 +21,7 @@ from pipeline.threads import cpu_threads
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# Slower by so much is no accident of measuring.
+# A ratio of times that is more than the noise of measuring them.
 _CLEARLY = 1.5
 _SIDE = 64
 _PIXELS = 65_536

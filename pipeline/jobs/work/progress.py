@@ -14,8 +14,8 @@ from pipeline.jobs.plan import Plan
 from pipeline.store.schema.commits import committed_parts, read_commit
 
 _POLL_SECONDS = 1.0
-# Every process that was started by itself has a bar, and a job may have a million commits: a bar reads a few new ones a
-# look and so many in all, and takes the others for like them. The last look may read all that may still be read.
+# A job may have a million commits, and each of its processes may show a bar. So a bar reads a few new commits at each
+# look and a limited number in all, and supposes that the others are like those. The last look may use up the limit.
 _READS_A_LOOK = 32
 _READS = 1000
 

@@ -44,7 +44,8 @@ class Siblings:
 
         Where that one dies, the next one does it. Whatever `compute` raises is raised, and remembered by nobody.
         """
-        from pipeline.files import locks  # cannot be imported on Windows, which is told so by way of this module
+        # Not at the top: on Windows it cannot be imported, and the command line must still say so in its own words.
+        from pipeline.files import locks
 
         try:
             descriptor = locks.lock(self._folder / f"{name}.lock")

@@ -49,7 +49,7 @@ class Stage:
 
     @contextlib.contextmanager
     def watched(self, what: str = "") -> Iterator[None]:
-        """A step that ought to end. Its seconds do not count: it may be a wait for others."""
+        """Watch a step, which may hang. Its seconds are not counted as busy: it may be a wait for other stages."""
         with self._watch.doing(lambda: f"{self._name} {self._shard.path}{what and f': {what}'}", self._shard):
             yield
 

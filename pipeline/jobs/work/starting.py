@@ -12,7 +12,8 @@ from pipeline.files import Files
 from pipeline.store.schema import names
 from pipeline.world import launched_rank
 
-# Many times what loading PyTorch takes. That of a process of another host that was killed ends in no other way.
+# Many times what loading PyTorch takes. Whether a process of another host was killed cannot be told: its claim to be
+# starting up just grows too old.
 _LONGEST_SECONDS = 600.0
 
 
@@ -25,7 +26,7 @@ def say_what_is_loaded(processes: int = 1) -> None:
 
 @contextlib.contextmanager
 def announced(store: Files, processes: int, timeout_s: float) -> Iterator["contextlib.ExitStack"]:
-    """Let `vqtok status` know of `processes` that start, until the stack it gives is closed or the body left.
+    """Let `vqtok status` know of `processes` that start up, until the stack that it yields is closed or the body ends.
 
     Nothing is written where there is no store yet: a job that is refused leaves none. A store that cannot be written
     to is for the processes themselves to find.

@@ -32,7 +32,7 @@ from pipeline.store.reader import TokenStore
 _BLOCKS_AHEAD = 8
 
 _COUNTED_STEPS = 64
-"""Steps between which the passes are not brought up to date."""
+"""The passes are brought up to date once in so many steps."""
 
 
 # What a mixture shares with its copies in workers: whether there are any, and how often it was given a state.

@@ -99,7 +99,7 @@ def _dealt(rows: int, stretches: Sequence[Stretch]) -> list[list[Segment]]:
 
 
 def _taken(stretch: Stretch, place: int) -> int:
-    """Rows that have been taken from the `place`-th of the hands that were dealt."""
+    """Rows that the rank with the `place`-th of the hands dealt by `_dealt` has taken."""
     rounds, more = divmod(stretch.delivered, stretch.world_size)
     return rounds + (place < more)
 

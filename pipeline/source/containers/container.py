@@ -30,7 +30,7 @@ class ShardReader(Protocol):
     def sources(self) -> tuple[SourceRecord, ...]:
         """The files that were read, with their digests: several where a source shard consists of several.
 
-        To be asked for behind the last sample.
+        To be asked for after the last sample.
         """
 
 

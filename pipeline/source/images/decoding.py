@@ -32,7 +32,7 @@ PEAK_BYTES_PER_PIXEL = 28
 # The decoders whose lack of memory cannot be told from damage: WebP, and progressive JPEG that Pillow reads.
 _HIDE_MEMORY_ERRORS = (b"RIFF", b"\xff\xd8")
 
-# Up to here a call takes about as long as what it decodes.
+# Up to this size a call of the decoder costs about as much as the decoding itself, so many images share one.
 _SMALL_PIXELS = 2**16
 
 # What Pillow warns of in damaged files ends in pixels or in a reject; thousands of lines would hide the rest.

@@ -80,6 +80,6 @@ def _is_harmless(marker: int, payload: bytes) -> bool:
         return not payload.startswith(b"Exif")
     if marker == _PROFILE:  # here also lies the index of a file of several pictures
         return len(payload) >= 14 and payload.startswith(b"ICC_PROFILE\0")
-    if marker == _PHOTOSHOP:  # a resource that ends behind its code is one of which Pillow makes an error
+    if marker == _PHOTOSHOP:  # Pillow fails on a resource that ends right behind its code
         return payload[-6:-2] != b"8BIM"
     return _APPLICATION < marker < _APPLICATION + 16

@@ -12,10 +12,10 @@ from pipeline.source.images.decoding import Jpeg, Picture, as_picture, as_tensor
 from pipeline.source.images.orientation import exif_orientation, turned
 from pipeline.source.images.vision import ImageReadMode, decode_jpeg
 
-# What is decoded in one call: enough to fill the device, and little beside the memory of one.
+# Pixels that are decoded in one call: enough to keep the device busy, and little beside its memory.
 _GROUP_PIXELS = 2**26
 
-# Where the end of a whole file is looked for; some writers pad it.
+# The end marker is looked for among so many last bytes, for some writers put padding behind it.
 _TAIL_BYTES = 1024
 
 

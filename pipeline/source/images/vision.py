@@ -19,7 +19,8 @@ class _StandIn(types.ModuleType):
     """A module of the compiler with the little that is asked of it; asked for more, the module itself."""
 
     def __getattr__(self, name: str) -> Any:
-        # Imports look for `__path__`, which packages have; others look through all modules for names of that kind.
+        # Code that walks through all loaded modules asks each for names like `__file__`: it must not load the compiler.
+        # Only `__path__` of the package itself matters, which an import of one of its modules asks for.
         if name.startswith("__") and (name, self.__name__) != ("__path__", _COMPILER):
             raise AttributeError(name)
         _withdraw_stand_ins()

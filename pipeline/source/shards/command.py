@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from typing import BinaryIO, cast
 
-# A command that has closed its output may still tidy up; one that is told to stop, too.
+# What a command has to tidy up: once it has closed its output, and once it is told to stop.
 _END_SECONDS = 60
 _STOP_SECONDS = 5
 

@@ -18,9 +18,9 @@ from pipeline.source.sample import Sample
 from pipeline.source.shards.opening import can_jump, changed_since_counted, shard_name, source_errors
 
 MAX_GAP_BYTES = 256 << 10
-"""Bytes between two samples that are read along: another read takes longer."""
+"""A gap of so many bytes between two samples is read along with them: another read would take longer."""
 MAX_READ_BYTES = 8 << 20
-"""A read that has grown to this is not added to."""
+"""A read stops growing at this size."""
 
 
 def index_tar(shard: SourceShard, files: Readable, allow_unterminated: bool = False) -> ShardIndex:
