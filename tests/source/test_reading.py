@@ -17,7 +17,7 @@ def test_what_is_opened_after_the_stop_is_stopped_too(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "x.tar", {"a.jpg": b"1", "b.jpg": b"2"})
     (shard,) = find_source_shards(SourceConfig(shards=(str(tar),)))
     command = f"{PIPE}cat {tar}; sleep 20"
-    opener = Opener(SourceConfig())
+    opener = Opener(SourceConfig(shards=(str(tar),)))
     assert [sample.key for sample in opener.open(shard)] == ["a", "b"]
     opener.stop()
     for _ in range(2):

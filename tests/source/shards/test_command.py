@@ -128,7 +128,7 @@ def test_a_command_that_is_stopped_while_it_starts_does_not_run_on(
 ) -> None:
     """It runs before the process that started it knows its number."""
     text = f"cat {tar}; echo $$ > {tmp_path}/pid; sleep 20"
-    command, opener = Command(text), Opener(SourceConfig())
+    command, opener = Command(text), Opener(SourceConfig(shards=(str(tar),)))
     shard = SourceShard(path="x.tar", base=PIPE + text, part="x-0", bytes=None)
     samples: Iterable[Sample] = opener.open(shard) if opened else TarReader(command, "x.tar")
     stop_it = opener.stop if opened else command.stop
