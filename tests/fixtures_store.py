@@ -426,9 +426,18 @@ class Child:
         with _polling:
             self._process.start()
 
-    def signal(self, number: int) -> None:
+    @property
+    def pid(self) -> int:
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        return self._process.pid
+
+    @property
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self._out.read_text()
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def wait_until_stopped(self, timeout_s: float = 60) -> None:
         """Until it has halted with SIGSTOP."""

@@ -15,6 +15,7 @@ from pipeline.files import LocalFiles
 from pipeline.jobs.showing import job as show
 from pipeline.store import TokenStore
 from pipeline.store.arrays.parts import Part
+from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import committed_parts, read_commits
 
 pytest_plugins = ["fixtures_store"]
@@ -28,8 +29,9 @@ def test_a_store_of_hard_links_is_a_store(tmp_path: Path) -> None:
     assert store.keys.find(key_of(0, 7)).tolist() == [7, 57, 107]
     assert store.keys.find(key_of(3, 7)).tolist() == [157]
     assert [row.source for row in show.run(store.root, key_of(0, 7)).rows] == [f"part-00000{n}.tar" for n in range(3)]
+    birth = read_birth(files)
     for record in read_commits(files, committed_parts(files)):
-        part = Part(files, store._birth, record.part, record.attempt, record.written)
+        part = Part(files, birth, record.part, record.attempt, record.written)
         assert part.digest() == record.content_digest
     inodes = [{path.stat().st_ino for path in files_of(tmp_path / "store", number)} for number in range(4)]
     assert inodes[0] == inodes[1] == inodes[2] and not inodes[0] & inodes[3]

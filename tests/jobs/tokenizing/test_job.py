@@ -58,7 +58,6 @@ from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.source.find import part_name
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store import TokenStore
-from pipeline.store.arrays.parts import Part
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commits
 
@@ -87,8 +86,7 @@ def test_rows_are_the_samples_of_the_tars(finished: Job) -> None:
     assert list(store.keys) == [key for key, _ in expected]
     assert store.labels.tolist() == [int(members.get("cls", b"-1")) for _, members in expected]
     assert len(store) == ROWS
-    parts = [Part(store._files, store._birth, p.part, p.attempt, p.written) for p in store.manifest.parts]
-    assert [text for part in parts for text in part.field("txt")] == [members.get("txt") for _, members in expected]
+    assert store.field_of("txt", np.arange(ROWS)) == [members.get("txt") for _, members in expected]
 
 
 def test_tokens_are_those_of_the_model_for_the_images(finished: Job) -> None:

@@ -8,44 +8,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from fixtures_replaced import OTHER_CONTENTS, PART, SHARD, replace
 from fixtures_store import COLLECTION, Halt, Job, all_files, good_samples, make_job, vqtok, write_shard
 
 from pipeline.errors import SourceError
-from pipeline.jobs.tokenizing.checked import checked_plan
-from pipeline.jobs.work.siblings import new_siblings
-from pipeline.source.find import part_name
 from pipeline.source.shards.identity import HEAD_BYTES
 from pipeline.store import TokenStore
 
-pytest_plugins = ["fixtures_store"]
-
-SHARD = "train-0001.tar"
-PART = part_name(SHARD)
-OTHER_CONTENTS = "of the same size, with other contents"
-
-
-@pytest.fixture
-def unfinished(damageable: Job) -> Job:
-    """A job that was killed before its last commit and its manifest."""
-    (damageable.store / "manifest.json").unlink()
-    (damageable.store / f"commits/{part_name('more/train-0000.tar')}.json").unlink()
-    return damageable
-
-
-@pytest.fixture(params=["finished", "unfinished"])
-def resumed(request: pytest.FixtureRequest, damageable: Job) -> Job:
-    """A job that is to be run again, with or without work left."""
-    return damageable if request.param == "finished" else request.getfixturevalue("unfinished")  # type: ignore[no-any-return]
-
-
-def replace(job: Job, position: int) -> None:
-    """Flip a bit of a source shard; a second later, as a copy over it would be."""
-    path = job.source / SHARD
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    modified = path.stat().st_mtime_ns
-    path.write_bytes(data)
-    os.utime(path, ns=(modified + 10**9, modified + 10**9))
+pytest_plugins = ["fixtures_store", "fixtures_replaced"]
 
 
 def refused(job: Job) -> str:
@@ -84,35 +54,6 @@ def test_the_remedy_of_the_message_works(resumed: Job) -> None:
     assert resumed.run().complete
     assert {"000700", "000704"} <= set(TokenStore(resumed.store).keys)
     assert "000100" not in TokenStore(resumed.store).keys
-
-
-def test_several_processes_refuse_before_they_start(resumed: Job) -> None:
-    replace(resumed, 700)
-    done = resumed.start("--processes", "2").wait()
-    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
-
-
-def test_every_rank_of_another_launcher_refuses(resumed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank that compared its share alone would go on, and so would a process that was given a rank by mistake."""
-    replace(resumed, 700)
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    for rank in range(3):
-        monkeypatch.setenv("RANK", str(rank))
-        with pytest.raises(SourceError, match=f"{SHARD}: {OTHER_CONTENTS}"):
-            checked_plan(resumed.config(), False)
-
-
-def test_processes_that_another_has_started_leave_the_comparison_to_it(
-    resumed: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A thousand processes that each read all of a million commits would read for weeks."""
-    replace(resumed, 700)
-    with new_siblings() as siblings:
-        for name, value in siblings.environment.items():
-            monkeypatch.setenv(name, value)
-        assert checked_plan(resumed.config(), False).planned
-    with pytest.raises(SourceError):  # nobody has compared for whoever finds the variable of processes long gone
-        checked_plan(resumed.config(), False)
 
 
 def test_only_the_first_of_many_are_named(resumed: Job) -> None:

@@ -75,8 +75,7 @@ def test_worker_processes_go_quietly_with_their_parent(
     """Of a whole process group: by a terminal, by Slurm."""
     untrained.write(workers=2, log_every=1, steps=10_000)
     child = Child(in_a_group, ["train", "--config", str(untrained.file)], folder=untrained.folder)
-    group = child._process.pid
-    assert group is not None
+    group = child.pid
     try:
         wait_for(lambda: (untrained.tokenizer / "checkpoints/step-000006").exists(), 200)
         assert len(processes_of(group)) >= 3
@@ -109,7 +108,7 @@ def stuck_after_a_signal(arguments: list[str]) -> None:
 
 def test_a_second_signal_ends_at_once(untrained: TrainingJob) -> None:
     child = Child(stuck_after_a_signal, ["train", "--config", str(untrained.file)], folder=untrained.folder)
-    wait_for(lambda: "stuck" in child._out.read_text())
+    wait_for(lambda: "stuck" in child.said)
     time.sleep(1)
     assert child.running
     child.signal(signal.SIGINT)
