@@ -37,7 +37,8 @@ def test_the_time_to_get_at_samples_counts_and_that_of_their_use_does_not() -> N
     for _ in stage.over(samples()):
         clock.now += 100
     assert (stage.seconds, stage.count, closed) == (7, 3, [True])
-    left = stage.over(samples())
+    read = samples()
+    left = stage.over(read)
     next(left)
     left.close()  # type: ignore[attr-defined]
     assert (stage.seconds, stage.count, closed) == (9, 4, [True, True])
