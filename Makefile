@@ -84,7 +84,7 @@ lint: setup ## ruff, the type checker, and which package may import which
 	$(BIN)/lint-imports
 
 test: lint ## all of lint, and the tests
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal --durations=25
 
 test-lowest: $(LOWEST)/installed ## the tests with the lowest versions that pyproject.toml allows
 	$(LOWEST)/bin/pytest -n 2 --dist worksteal
