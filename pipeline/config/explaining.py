@@ -1,0 +1,32 @@
+"""What is wrong with a configuration, in one line for each."""
+
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.config.whole import Config
+
+# Steps of an error's location that name alternatives of a type and not what the user wrote.
+_PYDANTIC_STEPS = ("function-", "constrained-", "literal[")
+
+
+def explain(detail: Any, file: str) -> str:
+    """One line for one pydantic error."""
+    where = [str(step) for step in detail["loc"] if not str(step).startswith(_PYDANTIC_STEPS)]
+    name = ".".join(where)
+    if detail["type"] == "extra_forbidden":
+        known = _fields_of(where[:-1])
+        guess = get_close_matches(where[-1], known, n=1)
+        hint = f"did you mean {guess[0]}?" if guess else f"known: {', '.join(known)}"
+        return f"{file}: {name}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{file}: {name}: missing"
+    return f"{file}: {name}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _fields_of(where: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for step in where:
+        model = model.model_fields[step].annotation  # type: ignore[assignment]
+    return list(model.model_fields)

@@ -1,0 +1,22 @@
+"""How tokens are read."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.section import Section
+
+
+class LoaderConfig(Section):
+    """What `TokenLoader.from_config` takes from the file; the names are those of TokenLoader's arguments."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    """Samples per batch and process."""
+    shuffle: bool = True
+    """Whether every epoch has an order of its own; else the order of the store."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the shuffled orders."""
+    remainder: Literal["uneven", "drop", "pad"] = "uneven"
+    """What becomes of samples that do not fill a batch in every process."""
+    parts_at_a_time: Annotated[int, Field(ge=0)] = 0
+    """Shuffle only among so many parts at a time, where a local cache does not hold the whole store; 0: among all."""

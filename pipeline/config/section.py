@@ -1,0 +1,38 @@
+"""What the sections of a configuration have in common."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+
+class Section(BaseModel):
+    """A section: frozen, and strict about keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes`, `on`, `no` and `off` as booleans too, and pydantic would count them as 1 and 0."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true or false does not belong here; quote the word if a text is meant")
+        return value
+
+
+def one_or_many(value: Any) -> Any:
+    """One text as a list of it."""
+    if isinstance(value, str):
+        return [value] if value else []  # an unset variable with an empty default names nothing
+    return value
+
+
+def both_sides(value: Any) -> Any:
+    """One side of a square as height and width."""
+    # Text too: the value of an environment variable is one.
+    return (value, value) if isinstance(value, int | str) else value
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(one_or_many)]
+Side = Annotated[int, Field(ge=1, le=16384)]
+PathText = Annotated[str, Field(min_length=1)]
+Extension = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]

@@ -1,0 +1,34 @@
+"""Which samples, and what of them."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from pipeline.before import concise
+from pipeline.config.section import Extension, Patterns, Section, one_or_many
+
+
+class SourceConfig(Section):
+    """Which images, and what of each sample is kept."""
+
+    shards: Patterns
+    """Tar files in WebDataset form: paths, globs, brace patterns such as `train-{0000..0255}.tar`, or URLs of them."""
+    base: str | None = None
+    """Folder or URL that part names are relative to; by default the literal folder of each pattern."""
+    exclude: Patterns = ()
+    """Patterns of source shards to leave out."""
+    image: Extension | None = None
+    """Extension of the member that holds the image; by default the one whose last extension is an image's."""
+    label: Extension | None = "cls"
+    """Extension of the member that holds the class index as text; null for none."""
+    keep: Annotated[tuple[Extension, ...], BeforeValidator(one_or_many)] = ()
+    """Extensions of members to carry into the store as they are, such as `txt` or `json`."""
+    allow_unterminated: bool = False
+    """Accept a tar that ends at a member boundary without its end-of-archive marker."""
+    allow_pipe: bool = False
+    """Run the shell commands of `pipe:` sources, whose output is a tar. Only for configurations that you trust."""
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides what a row holds beside its tokens."""
+        tree = self.model_dump(mode="json", include={"image", "label", "keep"})
+        return {**concise(SourceConfig, tree), "keep": sorted(self.keep)}

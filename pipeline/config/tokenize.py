@@ -1,0 +1,30 @@
+"""How tokens are made and kept."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.section import PathText, Section
+
+
+class TokenizeConfig(Section):
+    """The tokenization job."""
+
+    store: PathText
+    """Folder or URL of the token store; by default `runs/<name of the configuration file>/store`."""
+    layout: str = "quadrants"
+    """Block layout: raster, quadrants or diagonal."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Images encoded at once. Batches never cross source shards; the last one is padded."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Precision of the encoder; the code search is always float32. `tf32` is for CUDA."""
+    decode_workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Decoding threads per process; `auto` shares the CPU cores among the processes of this host."""
+    codec: Literal["lz4", "raw"] = "lz4"
+    """How token and label chunks are compressed; `raw` reads fastest."""
+    max_reject_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """A source shard that rejects a larger share of its samples fails instead of being committed."""
+    claim_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without a heartbeat after which another process takes a source shard over."""
+    stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
+    """Seconds after which a single step (a read, an image, a batch, a part) counts as hung; null for never."""
