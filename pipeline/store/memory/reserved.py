@@ -90,8 +90,8 @@ class Reserved:
         indexes of numpy's do, for smaller ones. Looking for them would take a tenth of the time of 256 rows.
         """
         if row.itemsize <= _WIDE:
-            # An element of a row's size starts at every address. The array of them all is never named nor returned:
-            # debuggers show what is, and showing it reads addresses at which nothing is mapped.
+            # Element i of this array is the row that starts at byte i of the range: they overlap. The array is never
+            # named nor returned, for debuggers would show its values, and read addresses at which nothing is mapped.
             return np.ndarray((self.size - row.itemsize + 1,), row, self._bytes, 0, (1,))[offsets]
         rows = np.empty((len(offsets), row.itemsize), np.uint8)
         for place, start in enumerate(offsets.tolist()):
