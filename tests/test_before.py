@@ -43,13 +43,16 @@ def test_a_key_that_is_missing_means_what_was_done_before_it(tree: dict[str, Any
 # --- a version with more keys -----------------------------------------------------------------------------
 
 LATER = {
-    "config.py": [
+    "config/image.py": [
         (
             "    max_pixels: Annotated",
             '    views: Annotated[Literal["center", "ten"], Before("center")] = "center"\n    max_pixels: Annotated',
         ),
-        ("    steps: Annotated", "    dropout: Annotated[float, Before(0.0)] = 0.1\n    steps: Annotated"),
         ("from pipeline.before import ", "from pipeline.before import Before, "),
+    ],
+    "config/train.py": [
+        ("    steps: Annotated", "    dropout: Annotated[float, Before(0.0)] = 0.1\n    steps: Annotated"),
+        ("from pipeline.config.section", "from pipeline.before import Before\nfrom pipeline.config.section"),
     ],
     "models/tokenizers/vqtok.py": [
         ("    weights: str\n", '    rule: Annotated[str, Before("lookup")] = "lookup"\n    weights: str\n'),
