@@ -57,15 +57,14 @@ class _Lanes:
     def run(self) -> Done:
         # Daemons: a second Ctrl-C ends a process in which a read hangs.
         lanes = [threading.Thread(target=self._lane, name=f"lane {n}", daemon=True) for n in range(_LANES)]
-        started: list[threading.Thread] = []
         try:
             for lane in lanes:
                 lane.start()
-                started.append(lane)
-            _wait_for(started)
+            _wait_for(lanes)
         finally:
             self._work.stopped.set()
-            _wait_for(started)
+            # All of them: a signal may come while one is started. One that has not begun to run finds that it is over.
+            _wait_for(lanes)
         if self._error is not None:
             raise self._error
         return self._done
