@@ -53,23 +53,23 @@ class _Lanes:
         self._done = Done()
         self._is_over = False
         self._error: BaseException | None = None
+        self._ended = [threading.Event() for _ in range(_LANES)]
 
     def run(self) -> Done:
         # Daemons: a second Ctrl-C ends a process in which a read hangs.
-        lanes = [threading.Thread(target=self._lane, name=f"lane {n}", daemon=True) for n in range(_LANES)]
+        lanes = {threading.Thread(target=self._lane, args=[ended], daemon=True): ended for ended in self._ended}
         try:
             for lane in lanes:
                 lane.start()
             _wait_for(lanes)
         finally:
             self._work.stopped.set()
-            # All of them: a signal may come while one is started. One that has not begun to run finds that it is over.
             _wait_for(lanes)
         if self._error is not None:
             raise self._error
         return self._done
 
-    def _lane(self) -> None:
+    def _lane(self, ended: threading.Event) -> None:
         try:
             while self._take_one():
                 pass
@@ -79,6 +79,8 @@ class _Lanes:
             with self._lock:
                 self._error = self._error or error
             self._work.stopped.set()
+        finally:
+            ended.set()
 
     def _take_one(self) -> bool:
         """Take a source shard through all stages; False when there is none."""
@@ -120,7 +122,9 @@ class _Lanes:
             raise caught
 
 
-def _wait_for(threads: list[threading.Thread]) -> None:
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(_POLL_SECONDS)
+def _wait_for(lanes: dict[threading.Thread, threading.Event]) -> None:
+    """Not by `join`: an exception in it, as by a signal, makes a thread that runs pass for one that has ended
+    (https://github.com/python/cpython/issues/90882). One that has not begun to run finds that all is over."""
+    for lane, ended in lanes.items():
+        while lane.ident is not None and not ended.wait(_POLL_SECONDS):
+            pass
