@@ -1,9 +1,8 @@
 """The ways in which rows are kept and gathered: in a reserved range, in one that is too small, without any."""
 
 import mmap
-import multiprocessing
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -79,18 +78,3 @@ WAYS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "range exhausted": _full,
     "no C library": _no_library,
 }
-
-
-def in_a_fork(function: Callable[..., Any], *arguments: object) -> tuple[int | None, list[Any]]:
-    """Exit code of a process that calls the function, and what it returned, if it came to that."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send(function(*arguments)))
-    child.start()
-    sender.close()
-    try:
-        returned = [receiver.recv()]
-    except EOFError:
-        returned = []
-    child.join(60)
-    return child.exitcode, returned

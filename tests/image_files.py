@@ -1,10 +1,7 @@
 """Image files byte by byte, and what decoding makes of them; for several test modules."""
 
-import multiprocessing
 import struct
 import zlib
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -82,18 +79,3 @@ def small_files() -> dict[str, bytes]:
 
 
 FILES = small_files()
-
-
-def in_a_child(function: Callable[..., str], *arguments: Any) -> str:
-    """What a function returns in a copy of this process, whose limits and modules it may change."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: theirs.send(function(*arguments)))
-    child.start()
-    theirs.close()
-    try:
-        assert ours.poll(60)
-        return str(ours.recv())
-    finally:
-        child.kill()
-        child.join()

@@ -2,13 +2,14 @@
 
 import contextlib
 import io
+import multiprocessing
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,32 @@ def file_system(folder: Path, megabytes: int) -> Iterator[Path]:
         pytest.skip("mounting is not allowed here")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def in_a_fork(function: Callable[..., Any], *arguments: object, timeout_s: float = 280) -> tuple[int | None, list[Any]]:
+    """Exit code of a fork of this process that calls the function, and what it returned, if it came to that.
+
+    It may limit or kill itself, and change what it likes.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sender.send(function(*arguments)))
+    child.start()
+    sender.close()
+    returned = []
+    try:
+        assert receiver.poll(timeout_s), "still at it"
+        with contextlib.suppress(EOFError):  # it died
+            returned.append(receiver.recv())
+        child.join(60)
+    finally:
+        child.kill()  # where it has not ended
+        child.join()
+    return child.exitcode, returned
+
+
+def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns in such a process; the test fails when it dies."""
+    status, returned = in_a_fork(function, *arguments)
+    assert returned, f"the process died with status {status}"
+    return returned[0]

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from pipeline.errors import StoreError
 from pipeline.loader.epochs import EpochOrder, Rows, Segment, Window
@@ -169,3 +170,19 @@ def checked_rows(rows: Sequence[int] | Rows, length: int) -> Rows:
     if numbers.size and not (numbers[0] >= 0 and numbers[-1] < length and (np.diff(numbers) > 0).all()):
         raise ValueError(f"rows must be sorted, without repeats, and in 0 .. {length - 1}, the rows of the store")
     return numbers
+
+
+def worker_of(state: Mapping[str, Any], of: str) -> tuple[int, int, int] | None:
+    """What the state `of` a loader or a mixture says of the worker of a DataLoader that it is from; None without one.
+
+    Raises StoreError for the state of a worker outside workers.
+    """
+    worker = state.get("worker")
+    if not worker:
+        return None
+    if not get_worker_info():
+        raise StoreError(
+            f"the {of}'s state is that of worker {worker[0]} of {worker[1]} of a DataLoader; give it to the "
+            "StatefulDataLoader that it is from"
+        )
+    return int(worker[0]), int(worker[1]), int(worker[2])

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from pipeline.config import load_reader_config
 from pipeline.errors import StoreError, VqtokError
 from pipeline.files import is_url
-from pipeline.loader.epoch_rows import OrderedRows, in_batches
+from pipeline.loader.epoch_rows import OrderedRows, in_batches, worker_of
 from pipeline.loader.epochs import Leg, Rows, cut, lanes
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
@@ -236,19 +236,14 @@ class TokenLoader(IterableDataset[TokenBatch]):
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
         self.ordered.check(state, "loader")
-        worker = state.get("worker")
-        if worker and not get_worker_info():
-            raise StoreError(
-                f"the loader's state is that of worker {worker[0]} of {worker[1]} of a DataLoader; give it to the "
-                "StatefulDataLoader that it is from"
-            )
+        worker = worker_of(state, "loader")
         stages = [Leg(int(world_size), int(taken)) for world_size, taken in state["stages"]]
         if not stages[-1].taken:
             stages.pop()
         if not stages or stages[-1].world_size != self._world_size:
             stages.append(Leg(self._world_size))
         self._move(int(state["epoch"]), stages)
-        self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
+        self._worker = worker
         if get_worker_info():
             self._resumes = True
         else:

@@ -3,7 +3,6 @@
 import functools
 import io
 import json
-import multiprocessing
 import os
 import pickle
 import random
@@ -12,7 +11,6 @@ import resource
 import tarfile
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +24,7 @@ from hostile import FAMILIES, MAX_PIXELS, Case, cases, pickled, valid_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support import encoded
+from support import encoded, in_a_child
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
@@ -79,24 +77,6 @@ def memory(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) * 1024
-
-
-def in_a_child(function: Callable[..., Any], *arguments: Any, timeout_s: float = 280) -> Any:
-    """What `function` sends and returns in a fork of this process, which may limit or kill itself."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: theirs.send(function(*arguments)))
-    child.start()
-    theirs.close()
-    try:
-        assert ours.poll(timeout_s), "still at it"
-        return ours.recv()
-    except EOFError:
-        child.join()
-        raise AssertionError(f"the process died with status {child.exitcode}") from None
-    finally:
-        child.kill()
-        child.join()
 
 
 def decode_in_little_memory(log: Path) -> dict[str, Outcome]:

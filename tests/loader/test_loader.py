@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures_space import gather_from, in_a_fork, range_at
+from fixtures_space import gather_from, range_at
 from fixtures_store import begin_store, finish_store, make_birth, make_shard, store_of_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import in_a_fork
 
 from pipeline.errors import CorruptStore, StoreError
 from pipeline.loader import TokenBatch, TokenLoader

@@ -6,7 +6,7 @@ from functools import cache
 from socket import gethostname
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.files import Files
 from pipeline.files.each import read_each
@@ -14,8 +14,7 @@ from pipeline.jobs.bounds import Load
 from pipeline.jobs.status.rates import WorkDone
 from pipeline.jobs.work.instructions import cpu_has_bf16
 from pipeline.records import JSON
-from pipeline.store.schema import names
-from pipeline.store.schema.damage import damaged
+from pipeline.store.schema.commits import read_commit_as
 
 
 class _Source(BaseModel):
@@ -68,15 +67,4 @@ def _cpu_has_bf16() -> bool:
 
 def read_committed(files: Files, parts: Iterable[str]) -> list[Committed]:
     """The commits of `parts`, in that order. Raises CorruptStore for a record that cannot be read."""
-    return read_each(lambda part: _read(files, part), list(parts))
-
-
-def _read(files: Files, part: str) -> Committed:
-    path = names.commit(part)
-    try:
-        commit = Committed.model_validate_json(files.read(path))
-    except ValidationError as error:
-        raise damaged(files, path, f"not a commit record: {error.errors()[0]['msg']}") from None
-    if commit.part != part:
-        raise damaged(files, path, f"the commit record of {commit.part}")
-    return commit
+    return read_each(lambda part: read_commit_as(Committed, files, part), list(parts))

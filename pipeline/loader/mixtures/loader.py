@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.epoch_rows import in_batches
+from pipeline.loader.epoch_rows import in_batches, worker_of
 from pipeline.loader.loader import TokenLoader
 from pipeline.loader.mixtures.merging import mixed_blocks
 from pipeline.loader.mixtures.passes import Progress, Stretch, share, whole_share
@@ -250,12 +250,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 raise StoreError(f"the mixture's state has {name} {state[name]}, this mixture {present[name]}{remedy}")
         for loader, theirs in zip(self._loaders, state["stores"], strict=True):
             loader.ordered.check(theirs, "mixture")
-        worker = state.get("worker")
-        if worker and not get_worker_info():
-            raise StoreError(
-                f"the mixture's state is that of worker {worker[0]} of {worker[1]} of a DataLoader; give it to the "
-                "StatefulDataLoader that it is from"
-            )
+        worker = worker_of(state, "mixture")
         progress = [
             Progress(
                 int(own["pass"]), tuple(Stretch(int(size), int(delivered)) for size, delivered in own["stretches"])
@@ -265,7 +260,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         places = tuple(own.at(self._world_size) for own in progress)
         self._begin, self._steps = _Position(int(state["position"]), int(state["delivered"]), places), 0
         self._all_taken = False
-        self._worker = (int(worker[0]), int(worker[1]), int(worker[2])) if worker else None
+        self._worker = worker
         if get_worker_info():
             self._resumes = True
         else:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Protocol, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -81,14 +82,32 @@ def is_committed(files: Files, part: str) -> bool:
     return True
 
 
+class _OfAPart(Protocol):
+    """What any record of a commit has."""
+
+    @property
+    def part(self) -> str: ...
+
+    @classmethod
+    def model_validate_json(cls, data: bytes, /) -> Self: ...
+
+
+Commit = TypeVar("Commit", bound=_OfAPart)
+
+
 def read_commit(files: Files, part: str) -> CommitRecord:
     """The commit record of a part.
 
     Raises FileNotFoundError without one, CorruptStore for one that cannot be read.
     """
+    return read_commit_as(CommitRecord, files, part)
+
+
+def read_commit_as(kind: type[Commit], files: Files, part: str) -> Commit:
+    """The same as another model, which may leave out what its caller does not need. Raises as `read_commit` does."""
     path = names.commit(part)
     try:
-        record = CommitRecord.model_validate_json(files.read(path))
+        record = kind.model_validate_json(files.read(path))
     except ValidationError as error:
         raise damaged(files, path, f"not a commit record: {error.errors()[0]['msg']}") from None
     if record.part != part:

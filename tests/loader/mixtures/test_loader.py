@@ -19,7 +19,7 @@ from support import sampled
 from torch.utils.data import DataLoader
 
 from pipeline.errors import StoreError
-from pipeline.loader import MixedBatch, MixtureLoader, TokenLoader, rows_with_label
+from pipeline.loader import MixedBatch, MixtureLoader, TokenLoader, epoch_rows, rows_with_label
 from pipeline.loader import epochs as order_module
 from pipeline.loader.epoch_rows import OrderedRows
 from pipeline.loader.mixtures import loader as mixture_module
@@ -266,13 +266,15 @@ def test_a_worker_s_state_goes_on_where_it_was(stores: list[TokenStore], monkeyp
         id, num_workers = 1, 3
 
     whole = [batch.row.tolist() for batch in steps_of(MixtureLoader(stores, WEIGHTS, 10), 30)]
-    monkeypatch.setattr(mixture_module, "get_worker_info", Info)
+    for module in (mixture_module, epoch_rows):
+        monkeypatch.setattr(module, "get_worker_info", Info)
     loader, resumed = MixtureLoader(stores, WEIGHTS, 10), MixtureLoader(stores, WEIGHTS, 10)
     assert [batch.row.tolist() for batch in steps_of(loader, 4)] == whole[1:12:3]
     state = json.loads(json.dumps(loader.state_dict()))
     resumed.load_state_dict(state)
     assert [batch.row.tolist() for batch in steps_of(resumed, 6)] == whole[13::3]
-    monkeypatch.setattr(mixture_module, "get_worker_info", lambda: None)
+    for module in (mixture_module, epoch_rows):
+        monkeypatch.setattr(module, "get_worker_info", lambda: None)
     with pytest.raises(StoreError, match="of worker 1 of 3"):
         MixtureLoader(stores, WEIGHTS, 10).load_state_dict(state)
 

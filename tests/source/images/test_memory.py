@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_files import in_a_child, png_of
+from image_files import png_of
 from PIL import Image
-from support import encoded
+from support import encoded, in_a_child
 
 from pipeline.source.images.decoding import decode_rgb
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile import grey_tiff
-from image_files import GREY, RGB, chunk, decoded, distance, in_a_child, oriented, png, png_of
+from image_files import GREY, RGB, chunk, decoded, distance, oriented, png, png_of
 from PIL import Image, ImageOps
-from support import encoded
+from support import encoded, in_a_child
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage, VqtokError

@@ -13,7 +13,7 @@ from types import FrameType
 
 import numpy as np
 import pytest
-from fixtures_space import in_a_fork
+from support import in_a_fork
 
 from pipeline.store.memory import libc
 from pipeline.store.memory.reserved import Memory, Reserved

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures_space import SMALL_RANGE, WAYS, in_a_fork
+from fixtures_space import SMALL_RANGE, WAYS
 from fixtures_store import make_shard, store_of_rows
+from support import in_a_fork
 
 from pipeline.loader import MixtureLoader, TokenLoader
 from pipeline.store import TokenStore
