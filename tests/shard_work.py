@@ -14,6 +14,7 @@ from pipeline.jobs.tokenizing.job import make_birth
 from pipeline.jobs.work.lanes import Done, tokenize_all
 from pipeline.jobs.work.machine import this_machine
 from pipeline.jobs.work.shard import Work
+from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.records import SourceShard
 from pipeline.store.schema.birth import create_or_compare
@@ -65,13 +66,12 @@ def tokenized(work: Work, queue: ListQueue) -> tuple[Done, list[CommitRecord]]:
     return done, [read_commit(work.store, part) for part in sorted(committed_parts(work.store))]
 
 
-def encode_with(work: Work, monkeypatch: pytest.MonkeyPatch, before: Callable[[], object]) -> None:
+def encode_with(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object]) -> None:
     """Let the tokenizer do something else before each encoding."""
-    tokenizer = work.machine.tokenizer
-    encode = tokenizer.encode
+    encode = NetworkTokenizer.encode
 
-    def later(img_B3HW: Tensor) -> list[Tensor]:
+    def later(tokenizer: NetworkTokenizer, img_B3HW: Tensor) -> list[Tensor]:
         before()
-        return encode(img_B3HW)
+        return encode(tokenizer, img_B3HW)
 
-    monkeypatch.setattr(tokenizer, "encode", later)
+    monkeypatch.setattr(NetworkTokenizer, "encode", later)

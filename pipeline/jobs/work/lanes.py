@@ -65,6 +65,9 @@ class _Lanes:
         finally:
             self._work.stopped.set()
             _wait_for(lanes)
+            for lane in lanes:
+                if lane.ident is not None:
+                    lane.join()
         if self._error is not None:
             raise self._error
         return self._done

@@ -51,7 +51,6 @@ class Turns:
 class Machine:
     """A tokenizer on a device, and the threads that keep it busy. Several source shards may be in work at once."""
 
-    tokenizer: Tokenizer
     encoder: BatchEncoder
     decoders: Executor
     execution: JSON
@@ -92,7 +91,6 @@ def this_machine(
     ):
         at_once = encoder.images_at_once(image_size, settings.batch_size)
         yield Machine(
-            tokenizer,
             encoder,
             decoders,
             describe_execution(config, world.device, at_once),

@@ -83,16 +83,20 @@ class _Rows:
                 values.append(row.fields[name])
 
 
+Progress = Callable[[SourceShard, int, int], None]
+"""Called with a source shard, and its images done and bytes read."""
+
+
 def tokenize_shard(
     shard: SourceShard,
     work: Work,
-    progress: Callable[[SourceShard, int, int], None] = lambda shard, images, bytes_read: None,
+    progress: Progress = lambda shard, images, bytes_read: None,
     when_read: Callable[[], None] = lambda: None,
 ) -> CommitRecord:
     """One source shard into a committed part; the commit that counts, which is another attempt's if that was first.
 
     Args:
-        progress: called after every batch, with the images done and the bytes read.
+        progress: called after every batch.
         when_read: called in another thread when nothing is left to read, while the last batches are encoded.
 
     Raises SourceError for one that cannot be read to its end as planned, or that rejects more than
@@ -107,12 +111,7 @@ def tokenize_shard(
         return commit_part(work.store, work.birth, encoded)
 
 
-def encode_shard(
-    shard: SourceShard,
-    work: Work,
-    progress: Callable[[SourceShard, int, int], None] = lambda shard, images, bytes_read: None,
-    when_read: Callable[[], None] = lambda: None,
-) -> EncodedShard:
+def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: Callable[[], None]) -> EncodedShard:
     """All stages but the last: what a source shard brings into the store. As `tokenize_shard`."""
     began, stages = time.monotonic(), Stages(shard, work.machine.watch)
     opener = Opener(work.config.source)

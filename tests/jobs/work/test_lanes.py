@@ -1,18 +1,22 @@
 """Source shards through one process: several at work at their borders, and what goes wrong with one is its own."""
 
 import itertools
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures_store import COLLECTION, Job, make_job
 from shard_work import ListQueue, encode_with, tokenized, work_of
 
+from pipeline.jobs.work import shard as shard_module
 from pipeline.jobs.work.lanes import tokenize_all
 from pipeline.jobs.work.stages import Stage
 from pipeline.source.find import find_source_shards
-from pipeline.store.schema.commits import committed_parts, read_commit
+from pipeline.store.schema.commits import CommitRecord, committed_parts, read_commit
 
 pytest_plugins = ["fixtures_store"]
 
@@ -23,7 +27,7 @@ def test_the_next_source_shard_is_read_before_this_one_is_encoded(job: Job, monk
     asked_for_next = threading.Event()
     queue = ListQueue(find_source_shards(config.source), lambda number: asked_for_next.set() if number else None)
     with work_of(config) as work:
-        encode_with(work, monkeypatch, lambda: asked_for_next.wait(30) or pytest.fail("no overlap"))
+        encode_with(monkeypatch, lambda: asked_for_next.wait(30) or pytest.fail("no overlap"))
         assert not tokenize_all(queue, work).failures
 
 
@@ -72,7 +76,7 @@ def test_a_machine_that_fails_stops_all_and_its_rows_do_not_come_back_elsewhere(
 
     queue = ListQueue(find_source_shards(config.source))
     with work_of(config) as work:
-        encode_with(work, monkeypatch, fail_once)
+        encode_with(monkeypatch, fail_once)
         with pytest.raises(RuntimeError, match="the device is gone"):
             tokenize_all(queue, work)
         commits = [read_commit(work.store, part) for part in committed_parts(work.store)]
@@ -92,7 +96,7 @@ def test_memory_that_is_short_fails_one_source_shard(job: Job, monkeypatch: pyte
 
     queue = ListQueue(find_source_shards(config.source))
     with work_of(config) as work:
-        encode_with(work, monkeypatch, fail_once)
+        encode_with(monkeypatch, fail_once)
         _, commits = tokenized(work, queue)
     assert list(queue.failures.values()) == ["MemoryError: 64 GiB"]
     assert len(commits) == len(queue.finished) > 0
@@ -106,7 +110,7 @@ def test_stopping_drops_what_is_in_work_and_ends_all_threads(job: Job, monkeypat
     queue = ListQueue(find_source_shards(config.source))
     with work_of(config) as work:
         calls = itertools.count()
-        encode_with(work, monkeypatch, lambda: next(calls) == 5 and work.stopped.set())
+        encode_with(monkeypatch, lambda: next(calls) == 5 and work.stopped.set())
         done = tokenize_all(queue, work)
     assert not done.failures
     assert not queue.failures
@@ -122,3 +126,23 @@ def test_what_the_queue_raises_is_raised(job: Job) -> None:
     queue = ListQueue(find_source_shards(job.config().source), break_down)
     with work_of(job.config()) as work, pytest.raises(OSError, match="the store is gone"):
         tokenize_all(queue, work)
+
+
+def test_a_signal_waits_for_what_is_being_written(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In `Thread.join`, an exception would make the lane that writes pass for one that has ended."""
+    commit, written = shard_module.commit_part, list[str]()
+
+    def write_late(*arguments: Any) -> CommitRecord:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.5)
+        record = commit(*arguments)
+        written.append(record.part)
+        return record
+
+    monkeypatch.setattr(shard_module, "commit_part", write_late)
+    config = job.config("source.exclude=[more/*]")
+    with work_of(config) as work:
+        with pytest.raises(KeyboardInterrupt):
+            tokenize_all(ListQueue(find_source_shards(config.source)), work)
+        assert len(written) == 1
+        assert committed_parts(work.store) == set(written)
