@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 from fixtures_store import COLLECTION, Done, Job, cold, good_samples, save_tiny_tokenizer, vqtok, write_shard
 from support import ROOT
 
@@ -24,6 +25,14 @@ pytest_plugins = ["fixtures_store"]
 README = (ROOT / "README.md").read_text()
 CONFIGURED = [name for name, command in main.commands.items() if any(p.name == "path" for p in command.params)]
 """Commands with --config."""
+
+
+def answer(*arguments: str | Path) -> Done:
+    """The command in this process, to its end."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="vqtok")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.stdout, result.stderr)
 
 
 def refused(done: Done, status: int) -> str:
@@ -47,8 +56,8 @@ def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
 
 
 @pytest.mark.parametrize("options", [["--help"], ["-h"], ["tokenize", "--help"], ["verify", "-h"], ["--version"]])
-def test_help_is_printed(options: list[str], tmp_path: Path) -> None:
-    done = vqtok(*options, folder=tmp_path).wait()
+def test_help_is_printed(options: list[str]) -> None:
+    done = answer(*options)
     assert (done.status, done.err) == (0, "")
     assert __version__ in done.out if options == ["--version"] else done.out.startswith("Usage: ")
 
@@ -126,7 +135,7 @@ def test_a_bad_configuration_is_status_2_and_names_the_field(job: Job, mistake: 
     tree = yaml.safe_load(job.file.read_text())
     change(tree)
     job.file.write_text(yaml.safe_dump(tree))
-    err = refused(job.start().wait(), 2)
+    err = refused(answer("tokenize", "--config", job.file), 2)
     assert re.search(message, err), err
     assert err.startswith("vqtok: ")
     assert "secret" not in err
@@ -158,7 +167,7 @@ def test_a_bad_file_is_status_2_for_every_command(tmp_path: Path, kind: str, com
     file = tmp_path / "job.yaml"
     if contents is not None:
         file.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
-    err = refused(vqtok(command, "--config", file, folder=tmp_path / "output").wait(), 2)
+    err = refused(answer(command, "--config", file), 2)
     assert err.startswith(f"vqtok: {file}: ")
     assert message in err
 
@@ -176,11 +185,12 @@ def test_a_bad_file_is_status_2_for_every_command(tmp_path: Path, kind: str, com
     ],
 )
 def test_a_bad_override_is_status_2(job: Job, override: str, message: str) -> None:
-    assert message in refused(job.start("--set", override).wait(), 2)
+    assert message in refused(answer("tokenize", "--config", job.file, "--set", override), 2)
 
 
 def test_overrides_win_in_their_order(job: Job) -> None:
-    done = job.start("--dry-run", "--set", "tokenize.store=elsewhere", "--set", "tokenize.store='the last'").wait()
+    stores = [word for place in ("elsewhere", "'the last'") for word in ("--set", f"tokenize.store={place}")]
+    done = answer("tokenize", "--dry-run", "--config", job.file, *stores)
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("the last: 6 of 6 source shards are pending, ")
 
@@ -198,8 +208,8 @@ def test_overrides_win_in_their_order(job: Job) -> None:
         "show x -y",
     ],
 )
-def test_a_wrong_command_line_is_status_2(tmp_path: Path, arguments: str) -> None:
-    err = refused(vqtok(*arguments.split(), folder=tmp_path).wait(), 2)
+def test_a_wrong_command_line_is_status_2(arguments: str) -> None:
+    err = refused(answer(*arguments.split()), 2)
     assert "Usage: " in err
     assert "Error: " in err
 
@@ -250,7 +260,7 @@ BAD_TOKENIZERS = {
 @pytest.mark.parametrize("kind", BAD_TOKENIZERS)
 def test_a_tokenizer_folder_that_cannot_be_used_is_named(job: Job, tmp_path: Path, kind: str) -> None:
     damage_tokenizer(tmp_path / "bad", kind)
-    err = refused(job.start("--set", f"tokenizer.path={tmp_path / 'bad'}").wait(), 1)
+    err = refused(answer("tokenize", "--config", job.file, "--set", f"tokenizer.path={tmp_path / 'bad'}"), 1)
     assert err.startswith(f"vqtok: {tmp_path / 'bad'}")
     assert BAD_TOKENIZERS[kind] in err
     assert not job.store.exists()
@@ -258,7 +268,7 @@ def test_a_tokenizer_folder_that_cannot_be_used_is_named(job: Job, tmp_path: Pat
 
 @pytest.mark.parametrize("command", ["verify", "report"])
 def test_what_needs_a_store_says_where_there_is_none(job: Job, command: str) -> None:
-    err = refused(vqtok(command, "--config", job.file, folder=job.output).wait(), 1)
+    err = refused(answer(command, "--config", job.file), 1)
     assert str(job.store) in err
     assert "run vqtok tokenize first" in err
 
@@ -267,7 +277,7 @@ def test_what_needs_a_store_says_where_there_is_none(job: Job, command: str) -> 
 def test_a_store_below_a_file_is_refused_without_a_traceback(job: Job, command: str) -> None:
     job.store.write_text("a file")
     override = f"tokenize.store={job.store}/below"
-    done = vqtok(command, "--config", job.file, "--set", override, folder=job.output).wait()
+    done = answer(command, "--config", job.file, "--set", override)
     assert refused(done, 2) == f"vqtok: tokenize.store: {job.store}/below cannot be a store: {job.store} is a file\n"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_store import Job, cold, cold_python
-from support import ROOT
+from support import ROOT, sampled
 
 pytest_plugins = ["fixtures_store"]
 
@@ -67,7 +67,7 @@ def test_the_proof_can_fail(tmp_path: Path) -> None:
     assert heavy_imports(tmp_path, "--help", before="import pipeline.store.writing.hierarchy") == ["zarr"]
 
 
-@pytest.mark.parametrize("name", ["help", "status", "quick verification"])
+@pytest.mark.parametrize("name", sampled("status", "help", "quick verification"))
 def test_light_commands_begin_to_answer_soon(reported: Job, name: str) -> None:
     """They take no more than four times the CPU time of the libraries that they cannot do without, a quarter of a
     second where nothing else runs. Taken in turns: what else uses the cores slows down both."""

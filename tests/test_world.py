@@ -1,47 +1,56 @@
 """Where a process stands among others, without meeting them."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from fixtures_store import Child
 from support import run_python
 
 from pipeline.errors import ConfigError
 from pipeline.world import available_cores, cpu_quota, current_world, launched_rank
 
-# What a rank of a launcher sees; then the same process on one core, with no launcher.
-LOOK = """
-import dataclasses, json, os
-import torch
-from pipeline.world import available_cores, current_world
-def look():
+
+def look() -> None:
+    """Print what this process sees of the world."""
     world = current_world()
     seen = {field.name: getattr(world, field.name) for field in dataclasses.fields(world)}
     del seen["device"]
-    print(json.dumps({
+    everything = {
         **seen,
         "is_main": world.is_main,
         "device_is_ours": isinstance(world.device, torch.device),
         "available": available_cores(),
         "group": torch.distributed.is_initialized(),
         "environment": {name: text for name, text in os.environ.items() if "RANK" in name or "MASTER" in name},
-    }))
-look()
-for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-    del os.environ[name]
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-look()
-"""
+    }
+    print(json.dumps(everything))
+
+
+def look_twice() -> None:
+    """As a rank of a launcher, then on one core, with no launcher."""
+    look()
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        del os.environ[name]
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    look()
+
+
 RANK = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1000"}
 NOBODY = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 
 @pytest.fixture(scope="module")
-def looks() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in run_python(LOOK, **RANK, **NOBODY).splitlines()]
+def looks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("looks")
+    done = Child(look_twice, folder=folder, environment={**RANK, **NOBODY}).wait()
+    assert done.status == 0, done.err
+    return [json.loads(line) for line in done.out.splitlines()]
 
 
 def test_one_rank_of_many_waits_for_nobody_and_joins_no_group(looks: list[dict[str, Any]]) -> None:

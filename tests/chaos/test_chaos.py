@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fixtures_store import all_files
+from support import sampled
 
 from chaos import __main__ as tool
 from chaos import matrix
@@ -124,7 +125,7 @@ def test_a_kill_in_a_heartbeat_loses_nothing(setting: Setting, trial: Trial) -> 
     assert trial.good, trial.found
 
 
-@pytest.mark.parametrize(("processes", "all_of_them"), [(1, True), (2, False), (2, True), (3, False), (3, True)])
+@pytest.mark.parametrize(("processes", "all_of_them"), sampled((3, False), (1, True), (2, False), (2, True), (3, True)))
 def test_kills_at_random_moments_lose_nothing(
     setting: Setting, trial: Trial, processes: int, all_of_them: bool
 ) -> None:
@@ -138,7 +139,7 @@ def test_kills_at_random_moments_lose_nothing(
     assert trial.good, trial.found
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", sampled(2, 3))
 def test_processes_that_die_at_different_steps_lose_nothing(setting: Setting, trial: Trial, processes: int) -> None:
     patterns = [matrix.NAMED_STEPS[3], matrix.COMMIT, matrix.NAMED_STEPS[7]]
     triggers = [t for pattern in patterns for t in setting.triggers() if re.fullmatch(pattern, t.step)]
@@ -148,7 +149,7 @@ def test_processes_that_die_at_different_steps_lose_nothing(setting: Setting, tr
     assert trial.good, trial.found
 
 
-@pytest.mark.parametrize("then", ["thaw", "kill", "clean-up"])
+@pytest.mark.parametrize("then", sampled("thaw", "kill", "clean-up"))
 def test_a_process_that_comes_too_late_does_no_harm(setting: Setting, trial: Trial, then: str) -> None:
     unlink = Trigger("unlink tokens.zarr/parts/<part>.*/label/zarr.json", "after")
     late = matrix.first_time(matrix.losing_trigger(setting))

@@ -132,7 +132,7 @@ def test_a_web_server_is_a_source(remote: Job, s3: S3, finished: Job) -> None:
 
 
 FAULTS = {
-    "all of it, slowly": Faults(drop=0.06, refuse=0.06, forget=0.06, cut=0.06, delay_s=0.05),
+    "all of it, and slowly": Faults(drop=0.06, refuse=0.06, forget=0.06, cut=0.06, delay_s=0.01),
     "replies to commits are lost": Faults(forget=0.9, method="PUT", fragment="/commits/", at_most=12),
     "replies to claims are lost": Faults(forget=0.9, method="PUT", fragment="/claims/", at_most=12),
     "connections break": Faults(drop=0.2),
@@ -200,6 +200,7 @@ def test_a_kill_at_any_write_is_made_good_by_the_next_run(
     assert_complete(remote, s3, finished)
 
 
+@pytest.mark.slow
 def test_a_frozen_process_that_wakes_up_late_does_no_harm(remote: Job, s3: S3, proxy: Proxy, finished: Job) -> None:
     child: list[Child] = []
     frozen, ready = threading.Event(), threading.Event()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_store import store_of_rows
+from support import sampled
 from torch.utils.data import DataLoader
 
 from pipeline.errors import CorruptStore, StoreError
@@ -69,7 +70,7 @@ def test_forked_workers_deliver_what_the_loader_itself_would(store: TokenStore, 
         assert Counter(key for batch in found for key in batch.key) == Counter(store.keys)
 
 
-@pytest.mark.parametrize(("workers", "persistent"), [pytest.param(1, False, marks=pytest.mark.slow), (2, True)])
+@pytest.mark.parametrize(("workers", "persistent"), sampled((1, False), (2, True)))
 def test_spawned_workers_deliver_what_the_loader_itself_would(
     plain_store: TokenStore, workers: int, persistent: bool
 ) -> None:

@@ -147,6 +147,7 @@ def test_out_of_time_ends_vqtok_with_sigterm_and_a_plain_sigterm_leaves_that_to_
     assert asked(scontrol) == ("requeue 7_3" if name == "USR1" else "")
 
 
+@pytest.mark.slow
 def test_hosts_of_a_list_share_the_work(job: Job, finished: Job, tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.txt"
     hosts.write_text("# two of them\nhost0\n\nhost1 # with a remark\n")
@@ -157,6 +158,17 @@ def test_hosts_of_a_list_share_the_work(job: Job, finished: Job, tmp_path: Path)
     assert "host0: on host0: cd " in printed
     assert f"host1: {job.store}: 6 of 6 source shards are committed" in printed
     assert job.digest == finished.digest
+
+
+def test_every_host_of_a_list_starts_the_command(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.txt"
+    hosts.write_text("host0\nhost1\n")
+    tools = programs(tmp_path / "bin", ssh='cd / && exec sh -c "$2"', vqtok='echo "$PWD: $@"')
+    run = start("start_n.sh", hosts, folder=tmp_path, SSH=f"{tools}/ssh", CONFIG="job.yaml", BIN=tools)
+    [printed] = outputs(run)
+    assert sorted(printed.splitlines()) == [
+        f"host{number}: {tmp_path}: tokenize --no-progress --config job.yaml --processes 1" for number in range(2)
+    ]
 
 
 def test_a_host_that_cannot_be_reached_shows_in_the_exit_status(tmp_path: Path) -> None:

@@ -2,13 +2,11 @@
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from fixtures_store import Child, Halt
 from PIL import Image
 from support import ROOT
 
@@ -25,10 +24,36 @@ from pipeline.jobs.sampling import job as sample
 from pipeline.jobs.sampling.photographs import PHOTOGRAPHS, open_photograph
 
 SHIPPED = ROOT / "configs" / "sample.yaml"
-RUN = (
-    "import sys; from pathlib import Path; from pipeline.jobs.sampling import job as sample;"
-    "sample.run(Path(sys.argv[1]))"
-)
+RUN = """
+import sys
+from pathlib import Path
+from pipeline.jobs.sampling import job as sample
+sample.PHOTOGRAPHS = tuple(photo.model_copy(update={"crops": photo.crops // 10}) for photo in sample.PHOTOGRAPHS)
+sample.run(Path(sys.argv[1]))
+"""
+
+
+PARTS = 10
+"""Of how many crops the short run cuts one."""
+
+
+def run_with_few_crops(folder: Path) -> None:
+    cut_few()
+    sample.run(folder)
+
+
+def cut_few() -> None:
+    """From now on, in this process."""
+    few = tuple(photo.model_copy(update={"crops": photo.crops // PARTS}) for photo in PHOTOGRAPHS)
+    sample.PHOTOGRAPHS = few  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_crops() -> Iterator[None]:
+    """For all tests here but that of the whole set."""
+    cut_few()
+    yield
+    sample.PHOTOGRAPHS = PHOTOGRAPHS  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +99,7 @@ def test_every_sample_is_a_crop_of_the_photograph_it_names(made: sample.SampleSu
                     cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
                 small = image.resize((16, 16), Image.Resampling.BOX)
                 assert np.abs(np.asarray(small, float) - np.asarray(cut, float)).mean() < 8, key
-    assert len(keys) == len(set(keys)) == 3520
+    assert len(keys) == len(set(keys)) == 3520 // PARTS
     assert sides == set(sample.CROP_SIDES)
 
 
@@ -83,15 +108,22 @@ def test_the_set_is_small_and_says_what_it_holds(made: sample.SampleSummary) -> 
     tars = sorted(path for path in made.folder.iterdir() if path.suffix == ".tar")
     assert [path.name for path in tars] == sorted(made.contents.samples)
     assert {path.name: path.stat().st_size for path in tars} == made.contents.bytes
-    assert sum(made.contents.bytes.values()) < 40e6
-    assert "3200 training crops and 320 held-out crops (chelsea, coffee)" in str(made)
+    assert "320 training crops and 32 held-out crops (chelsea, coffee)" in str(made)
+
+
+@pytest.mark.slow
+def test_the_whole_set_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "PHOTOGRAPHS", PHOTOGRAPHS)
+    whole = sample.run(tmp_path)
+    assert sum(whole.contents.bytes.values()) < 40e6
+    assert "3200 training crops and 320 held-out crops (chelsea, coffee)" in str(whole)
 
 
 def test_a_second_run_writes_nothing_and_needs_neither_torch_nor_the_packages(
     made: sample.SampleSummary,
 ) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in made.folder.iterdir()}
-    check = "; print([m for m in ('torch', 'webdataset', 'skimage', 'sklearn') if m in sys.modules])"
+    check = "print([m for m in ('torch', 'webdataset', 'skimage', 'sklearn') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", RUN + check, str(made.folder)], check=True, capture_output=True, text=True
     )
@@ -102,13 +134,10 @@ def test_a_second_run_writes_nothing_and_needs_neither_torch_nor_the_packages(
 
 def test_a_killed_run_is_replaced_by_the_same_bytes(made: sample.SampleSummary, tmp_path: Path) -> None:
     folder = tmp_path / "set"
-    environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env=environment)
-    while not (folder / "photos-0001.tar").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    halt = Halt("open", "photos-0002.tar")
+    assert Child(run_with_few_crops, folder, folder=tmp_path / "output", halt=halt).wait().status == -signal.SIGKILL
+    assert (folder / "photos-0001.tar").exists()
+    assert not (folder / "photos-0003.tar").exists()
     (folder / ".tmp-photos-0002.tar.00000000").write_bytes(b"half a tar")
     (folder / "photos-0000.tar").write_bytes(b"")
     assert sample.run(folder).written

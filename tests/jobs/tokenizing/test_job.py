@@ -6,11 +6,9 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -32,12 +30,13 @@ from fixtures_store import (
     Job,
     Sample,
     all_files,
+    cold,
     make_job,
     save_tiny_tokenizer,
     vqtok,
     wait_for,
 )
-from support import ROOT, shared_data
+from support import ROOT, sampled, shared_data
 from tqdm import tqdm
 
 from pipeline.claims import Claims, read_claim
@@ -289,29 +288,6 @@ LAUNCHERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def launched(
-    collection: Path, tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, tuple[Job, subprocess.Popen[str]]]]:
-    """The job under every launcher, all at once: most of their time is the import of torch."""
-    started = {}
-    for name, command in LAUNCHERS.items():
-        job = make_job(tmp_path_factory.mktemp(name), collection, tokenizer_folder)
-        words = [*command, "pipeline", "tokenize", "--config", str(job.file), "--set", "tokenize.codec=raw"]
-        process = subprocess.Popen(
-            words + (["--processes", "2"] if name == "processes" else []),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        started[name] = job, process
-    yield started
-    for _, process in started.values():
-        process.kill()
-        process.communicate()
-
-
 def images_since(source: Path, progress: str) -> list[int]:
     """Images of all source shards but those that others had committed when a progress bar began."""
     begun = re.search(r"\| (\S+)/", progress)
@@ -325,13 +301,14 @@ def images_since(source: Path, progress: str) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_every_launcher_gives_the_same_store(
-    launched: dict[str, tuple[Job, subprocess.Popen[str]]], finished: Job, launcher: str
-) -> None:
-    job, process = launched[launcher]
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
+@pytest.mark.parametrize("launcher", sampled("torchrun", "accelerate", "processes"))
+def test_every_launcher_gives_the_same_store(job: Job, finished: Job, launcher: str) -> None:
+    more = ["--processes", "2"] if launcher == "processes" else []
+    done = cold(
+        *LAUNCHERS[launcher], *("pipeline", "tokenize", "--config", job.file, "--set", "tokenize.codec=raw"), *more
+    )
+    out, err = done.out, done.err
+    assert done.status == 0, err
     assert "Traceback" not in err
     assert out.count("6 of 6 source shards are committed") == 1
     if launcher == "processes":  # they say one thing together
