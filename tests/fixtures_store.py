@@ -387,10 +387,13 @@ _forkserver.set_forkserver_preload(
         "yaml",
         "PIL.Image",
         "accelerate",
+        "torch._dynamo",  # the first optimizer of a process loads it, which takes longer than a small training
+        "torch.utils.tensorboard",
         "pipeline.cli",
         "pipeline.jobs.tokenizing.job",
         "pipeline.jobs.verifying.contents",
         "pipeline.jobs.reporting.making",
+        "pipeline.jobs.training.loop",
     ]
 )
 

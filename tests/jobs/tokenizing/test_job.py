@@ -301,7 +301,7 @@ def images_since(source: Path, progress: str) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("launcher", sampled("torchrun", "accelerate", "processes"))
+@pytest.mark.parametrize("launcher", sampled("processes", "torchrun", "accelerate"))
 def test_every_launcher_gives_the_same_store(job: Job, finished: Job, launcher: str) -> None:
     more = ["--processes", "2"] if launcher == "processes" else []
     done = cold(
