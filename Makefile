@@ -104,6 +104,7 @@ chaos: setup ## kill tokenizing processes a thousand times and look for what is 
 
 bench-costs: setup ## what exactness costs: resuming, claims and commits, handing out, memory, a billion rows (some 40 minutes)
 	@$(BIN)/python scripts/benchmarks/bench_costs.py resume
+	@$(BIN)/python scripts/benchmarks/bench_costs.py start
 	@$(BIN)/python scripts/benchmarks/bench_costs.py commits --side 64
 	@$(BIN)/python scripts/benchmarks/bench_costs.py commits --side 256 --shards 4
 	@$(BIN)/python scripts/benchmarks/bench_costs.py handout

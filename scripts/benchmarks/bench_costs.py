@@ -1,6 +1,7 @@
 """What exactness costs: resuming over many parts, claims and commits, memory as a collection grows.
 
     python scripts/benchmarks/bench_costs.py resume        a run that finds 10,000 parts committed
+    python scripts/benchmarks/bench_costs.py start         where the time of a job of two seconds goes
     python scripts/benchmarks/bench_costs.py commits       share of a run's time that goes to claims and commits
     python scripts/benchmarks/bench_costs.py handout       system calls for each source shard, of 1, 8 and 64 processes
     python scripts/benchmarks/bench_costs.py requests      requests that 1, 4 and 8 processes make of an object store
@@ -28,7 +29,7 @@ import click
 import numpy as np
 import torch
 import yaml
-from costs import handing_out, reading
+from costs import handing_out, reading, starting
 from costs.linked import key_of, write_linked_store
 from measured import run_measured
 from PIL import Image
@@ -75,6 +76,22 @@ def resume(parts: int) -> None:
         }.items():
             seconds = min(_seconds([sys.executable, "-m", "pipeline", *command, "--config", config]) for _ in range(3))
             print(f"| {name} over {parts:,} committed parts | {seconds:.2f} s |", flush=True)
+
+
+@main.command()
+@click.option("--images", default=800, show_default=True, help="Images of 64 px, in two source shards.")
+def start(images: int) -> None:
+    """Where the CPU time of a short job goes, and that of the same command once all is committed."""
+    with _workplace() as folder:
+        config = _write_config(folder, side=64, batch_size=50)
+        _name_often(_write_tar(folder / "one.tar", images=images // 2, side=64), folder / "source", 2)
+        seconds = starting.measure(config)
+        total = sum(seconds.values())
+        for name, part in seconds.items():
+            _say_rows(name, f"{part:.1f} s", f"{100 * part / total:.0f} %")
+        _say_rows(f"{images} images of 64 px in all", f"{total:.1f} s", "100 %")
+        again = run_measured([sys.executable, "-m", "pipeline", "tokenize", "--config", str(config)])
+        _say_rows("the same command again, which finds nothing to do", f"{again.cpu_seconds:.1f} s", "")
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""A command in a process of its own: how long it takes, and how much memory it has at most."""
+"""A command in a process of its own: how long it takes, of which CPU time, and how much memory it has at most."""
 
 import subprocess
 import sys
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 _LAUNCHER = """
 import resource, subprocess, sys
 status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss, used.ru_utime + used.ru_stime)
 sys.exit(status)
 """
 
@@ -21,6 +22,8 @@ class Measured:
     """What a command took."""
 
     seconds: float
+    cpu_seconds: float
+    """Of all its threads and processes."""
     peak_mib: float
     """Largest resident memory."""
 
@@ -31,4 +34,6 @@ def run_measured(command: Sequence[str]) -> Measured:
     done = subprocess.run(
         [sys.executable, "-S", "-E", "-c", _LAUNCHER, *command], stdout=subprocess.PIPE, text=True, check=True
     )
-    return Measured(time.monotonic() - started, int(done.stdout) / 1024)
+    seconds = time.monotonic() - started
+    peak_kib, cpu_seconds = map(float, done.stdout.split())
+    return Measured(seconds, cpu_seconds, peak_kib / 1024)

@@ -10,10 +10,22 @@ from click.testing import CliRunner
 from costs.calls import MARKER, NoStrace, count_calls
 from costs.handing_out import handout
 from costs.requests import Server
+from costs.starting import IMPORTS, WORK, measure
+from fixtures_store import Job
 from support import ROOT
 
 from pipeline.files import LocalFiles
 from pipeline.store.schema.commits import committed_parts
+
+pytest_plugins = ["fixtures_store"]
+
+
+@pytest.mark.slow
+def test_a_short_job_is_told_apart_into_imports_and_work(job: Job) -> None:
+    seconds = measure(job.file)
+    assert [*seconds] == [*IMPORTS, WORK]
+    assert all(part > 0 for part in seconds.values())
+    assert len(job.commits) == 6
 
 
 def test_the_stub_commits_every_part_and_its_calls_are_counted(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ def test_the_peak_is_that_of_the_command_alone() -> None:
     assert little.peak_mib < 100
     assert 200 < block.peak_mib < 300
     assert block.seconds > 0.3
+    assert block.cpu_seconds < block.seconds
+    assert run_measured([sys.executable, "-S", "-c", "sum(range(4_000_000))"]).cpu_seconds > little.cpu_seconds
 
 
 def test_a_command_that_fails_is_no_measurement() -> None:
