@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -50,6 +50,8 @@ class Claim(Record):
 @dataclass
 class _Held:
     claim: Claim
+    written: float = field(default_factory=time.monotonic)
+    """When its file was, or would have been, on our monotonic clock."""
     images: int = 0
     bytes: int = 0
 
@@ -171,8 +173,11 @@ class Claims:
         """Parts that other processes claim, live or not, from a single listing."""
         return {part for part in claimed_parts(self._files) if part not in self._held}
 
-    def stale(self) -> list[str]:
-        """Parts whose claims no longer seem to count, sorted, from a single listing: `acquire` looks at each again."""
+    def look(self) -> tuple[set[str], list[str]]:
+        """What `others` returns, and the parts of those claims that no longer seem to count, sorted.
+
+        From a single listing: `acquire` looks at each again.
+        """
         stats = self._files.stats(_FOLDER)
         names = {name.removesuffix(".json"): name for name in sorted(stats) if name.endswith(".json")}
         others = [part for part in names if part not in self._held]
@@ -182,7 +187,7 @@ class Claims:
             claim = self._seen[part].claim if part in self._seen else read_claim(self._files, part)
             if not self._is_live(part, _version(stats[names[part]]), claim):
                 stale.append(part)
-        return stale
+        return {part for part in others if not part.startswith(START)}, stale
 
     def _is_live(self, part: str, version: str, claim: Claim | None) -> bool:
         now = time.monotonic()
@@ -192,11 +197,13 @@ class Claims:
         return now - since < self._timeout_s and not (claim is not None and is_local_and_gone(claim))
 
     def _beat(self) -> None:
-        while not self._stopped.wait(min(self._timeout_s / 6, _BEAT_SECONDS)):
+        """One claim at a time, so that a process writes as often whatever it holds."""
+        while not self._stopped.wait(min(self._timeout_s / 6 / max(len(self._held), 1), _BEAT_SECONDS)):
             with self._lock:
-                held = list(self._held.values())
-            for entry in held:
-                self._beat_once(entry)
+                longest_ago = min(self._held.values(), key=lambda held: held.written, default=None)
+            if longest_ago is not None:
+                self._beat_once(longest_ago)
+                longest_ago.written = time.monotonic()
 
     def _beat_once(self, entry: _Held) -> None:
         claim = entry.claim

@@ -324,17 +324,17 @@ def test_one_listing_tells_which_claims_stand_still(files: LocalFiles, another: 
     with Claims(files, 0.6) as claims:
         assert claims.acquire("c")
         assert claims.others() == {"a", "b"}
-        assert claims.stale() == []
+        assert claims.look()[1] == []
         reads = count_reads(files)
-        assert eventually(lambda: claims.stale() != []) > 0.4
-        assert claims.stale() == ["a"]  # neither our own nor that of a living process
+        assert eventually(lambda: claims.look()[1] != []) > 0.4
+        assert claims.look()[1] == ["a"]  # neither our own nor that of a living process
         assert reads == []
         holder.process.kill()
         holder.process.wait()
-        assert claims.stale() == ["a", "b"]
+        assert claims.look()[1] == ["a", "b"]
         assert claims.acquire("a")
         assert claims.acquire("b")
-        assert (claims.stale(), claims.others()) == ([], set())
+        assert (claims.look()[1], claims.others()) == ([], set())
 
 
 def count_reads(files: LocalFiles) -> list[str]:
@@ -356,12 +356,12 @@ def test_a_claim_that_others_took_over_is_looked_at_anew_before_it_is_deleted(
 ) -> None:
     dead = written_by_hand(files, pid=2**22 + 1)
     with Claims(files, FOREVER_S) as claims:
-        assert claims.stale() == ["a"]
+        assert claims.look()[1] == ["a"]
         holder = another(FOREVER_S)
         assert holder("acquire", "a") == "True"
         assert claims.acquire("a") is False
         assert only(files).token != dead.token
-        assert claims.stale() == []
+        assert claims.look()[1] == []
     holder.end()
 
 

@@ -64,9 +64,12 @@ class ClaimQueue:
         self._walk: list[str] = []  # what to try next is at its end
         self._others: set[str] = set()
         self._refused: set[str] = set()
+        self._stale: list[str] | None = None
+        """Parts whose claims seemed not to count, where the last look told that."""
         self._in_vain = 0
         self._handed_out = False
         """Whether a source shard has been handed out since the last look that found nothing free."""
+        self._waiting = False
         self._pauses = Pauses(_POLL_SECONDS)
         self._wait = wait
         self._stopped = stopped or threading.Event()
@@ -87,13 +90,14 @@ class ClaimQueue:
             looked = time.monotonic()
             while (part := self._next() or self._next_stale()) is not None:
                 if self._take(part):
-                    self._handed_out, self._pauses = True, Pauses(_POLL_SECONDS)
+                    self._handed_out, self._waiting, self._pauses = True, False, Pauses(_POLL_SECONDS)
                     return self._open.pop(part)
             self._walk.clear()
             self._refused.clear()
             if self.is_over or not (self._handed_out or self._wait):
                 return None
             if not self._handed_out:
+                self._waiting = True
                 self._stopped.wait(self._pauses.next_s(looked))
             self._handed_out = False
         return None
@@ -157,7 +161,12 @@ class ClaimQueue:
         """See who is at work, and perhaps what is done: returns whether that was listed, too."""
         if not self._open:
             return False
-        self._others = self._claims.others() | self._refused  # before the commits: claims outlive them
+        # Before the commits: claims outlive them.
+        if self._waiting:  # the next question is which claims are stale
+            others, self._stale = self._claims.look()
+        else:
+            others, self._stale = self._claims.others(), None
+        self._others = others | self._refused
         worth = self._is_worth_listing()
         if worth:
             self.list_commits()
@@ -174,7 +183,10 @@ class ClaimQueue:
 
     def _next_stale(self) -> str | None:
         """One of the parts whose claims do not seem to count any more."""
-        stale = [part for part in self._claims.stale() if part in self._open and part not in self._refused]
+        if not self._open:
+            return None
+        claims, self._stale = self._claims.look()[1] if self._stale is None else self._stale, None
+        stale = [part for part in claims if part in self._open and part not in self._refused]
         return self._draw.choice(stale) if stale else None
 
     def _take(self, part: str) -> bool:
