@@ -243,8 +243,8 @@ def read_claim(files: Files, part: str) -> Claim | None:
     """The claim on a part, live or not; None where there is none, or none that can be read."""
     try:
         return Claim.model_validate_json(files.read(_path(part)))
-    except (FileNotFoundError, ValidationError):
-        return None  # released meanwhile, or of a later version
+    except (FileNotFoundError, IsADirectoryError, ValidationError):
+        return None  # released meanwhile, of a later version, or damaged
 
 
 def read_claims(files: Files) -> list[Claim]:

@@ -1,5 +1,6 @@
 """Damage to stores, and what `vqtok verify` says of it; for several test modules."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,8 @@ from pipeline.source.find import part_name
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import read_commit, read_commits
+from pipeline.store.schema.manifest import PartRecord, write_manifest
+from pipeline.store.schema.seals import sealed
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.writer import EncodedShard, commit_part
 
@@ -44,7 +47,39 @@ def flip(path: Path, position: int = -1) -> None:
 
 
 def rewrite(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    """Write a record with other values, and with a digest of itself: what a writer with a defect would leave."""
+    tree = json.loads(path.read_text()) | changes
+    del tree["sha256"]
+    path.write_bytes(sealed((json.dumps(tree, indent=1) + "\n").encode()))
+
+
+def recommit(job: Job, **changes: object) -> None:
+    """The same with a commit and the manifest that follows from it."""
+    rewrite(commit_of(job), **changes)
+    files = LocalFiles(job.store)
+    manifest = json.loads(files.read("manifest.json"))
+    for record in manifest["parts"]:
+        if record["part"] == PART:
+            record |= {name: value for name, value in changes.items() if name in record}
+    lines = sorted(f"{record['part']} {record['content_digest']}\n" for record in manifest["parts"])
+    rewrite(
+        job.store / "manifest.json",
+        parts=manifest["parts"],
+        written=sum(record["written"] for record in manifest["parts"]),
+        rejected=sum(record["rejected"] for record in manifest["parts"]),
+        content_digest=hashlib.sha256("".join(lines).encode()).hexdigest(),
+    )
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Change a few characters of a record by hand."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def manifest_parts(job: Job) -> list[object]:
+    return list(json.loads((job.store / "manifest.json").read_text())["parts"])
 
 
 def inside(job: Job, pattern: str) -> Path:
@@ -61,7 +96,7 @@ def commit_in_its_place(job: Job, path: str, change: Callable[[EncodedShard], En
     """A sound part of other contents: what a writer with a defect would leave."""
     files = LocalFiles(job.store)
     birth, old = read_birth(files), read_commit(files, part_name(path))
-    part = Part(files, birth, old.part, old.attempt, old.written)
+    part = Part(files, birth, PartRecord.of(old, since=0))
     lines = (job.store / "rejects" / old.rejects.path).read_text().splitlines()
     shard = EncodedShard(
         part=old.part,
@@ -78,7 +113,7 @@ def commit_in_its_place(job: Job, path: str, change: Callable[[EncodedShard], En
     (job.store / f"commits/{old.part}.json").unlink()
     commit_part(files, birth, change(shard))
     parts = sorted(name.removesuffix(".json") for name in files.list("commits"))
-    files.put("manifest.json", make_manifest(read_commits(files, parts), parts, 16, 2).to_json())
+    write_manifest(files, birth, make_manifest(read_commits(files, parts), parts, 16, 2))
 
 
 def with_other_tokens(shard: EncodedShard) -> EncodedShard:

@@ -11,8 +11,8 @@ from fixtures_store import store_of_rows
 
 from pipeline.store import TokenStore
 from pipeline.store.arrays import storage as arrays
+from pipeline.store.arrays.codebook import table_digest
 from pipeline.store.schema.birth import CodebookRecord
-from pipeline.store.writing.hierarchy import table_digest
 
 WEIGHTS = [0.6, 0.3, 0.1]
 

@@ -38,13 +38,13 @@ from pipeline.jobs.tokenizing import job as tokenize
 from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Geometry, Normalization, Reject, SourceRecord
+from pipeline.store.arrays.codebook import table_digest
 from pipeline.store.arrays.storage import Views
-from pipeline.store.schema import names
-from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
+from pipeline.store.schema.birth import DIGESTS, Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.schema.commits import committed_parts, read_commits
-from pipeline.store.schema.manifest import read_manifest
+from pipeline.store.schema.manifest import read_manifest, write_manifest
 from pipeline.store.schema.snapshot import make_manifest
-from pipeline.store.writing.hierarchy import prepare_hierarchy, table_digest
+from pipeline.store.writing.hierarchy import prepare_hierarchy
 from pipeline.store.writing.writer import EncodedShard, commit_part
 
 IMAGE_SIZE = (16, 24)
@@ -256,6 +256,7 @@ def make_birth(
     """The birth of a store of nobody's tokens."""
     return Birth.model_validate(
         {
+            "features": (DIGESTS,),
             "identity": {"tokenizer": {"weights": "none"}, "layout": "invented"},
             "geometry": Geometry(
                 image_size=(4, 4 * sum(block_lengths)),
@@ -318,7 +319,7 @@ def finish_store(files: LocalFiles, birth: Birth, generation: int = 1) -> None:
     parts = sorted(committed_parts(files))
     commits = read_commits(files, parts)
     made = make_manifest(commits, parts, birth.codebook.vocab_size, generation, read_manifest(files))
-    files.put(names.MANIFEST, made.to_json())
+    write_manifest(files, birth, made)
 
 
 def store_of_rows(folder: Path, counts: Sequence[int], table: np.ndarray | None = None, **options: Any) -> Path:

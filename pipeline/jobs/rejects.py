@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from pipeline.files import Files
 from pipeline.records import Reject
 from pipeline.store.schema import names
+from pipeline.store.schema.damage import damaged
 
 # Quoted values and numbers: what differs between two messages of one cause. An apostrophe opens no quotation.
 _VARYING = re.compile(r"""(?<!\w)b?'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)b?"(?:[^"\\]|\\.)*"(?!\w)|\d(?:[\d,.]*\d)?""")
@@ -31,9 +34,12 @@ ReasonCounts = Mapping[tuple[str, str], RejectReason]
 
 
 def read_rejects(store: Files, part: str, attempt: str) -> list[Reject]:
-    """Rejects of a committed part, in source order."""
-    lines = store.read(names.rejects(part, attempt)).splitlines()
-    return [Reject.model_validate_json(line) for line in lines]
+    """Rejects of a committed part, in source order. Raises CorruptStore for lines that are none."""
+    path = names.rejects(part, attempt)
+    try:
+        return [Reject.model_validate_json(line) for line in store.read(path).splitlines()]
+    except ValidationError as error:
+        raise damaged(store, path, f"a line is no reject: {error.errors()[0]['msg']}") from None
 
 
 def count_reasons(source: str, rejects: Iterable[Reject]) -> ReasonCounts:

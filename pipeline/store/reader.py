@@ -15,6 +15,7 @@ from pipeline.files import Files, files_at
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.rule import Rule
 from pipeline.records import Geometry, digest_of
+from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.parts import Part
 from pipeline.store.arrays.row_array import Located, RowArray
@@ -31,7 +32,6 @@ from pipeline.store.schema.manifest import Manifest, read_manifest
 from pipeline.store.schema.snapshot import as_it_was, make_manifest
 from pipeline.store.types import Array
 from pipeline.store.var_input import rule_of, var_input_of
-from pipeline.store.writing.hierarchy import check_codebook
 
 
 class TokenStore:
@@ -65,7 +65,7 @@ class TokenStore:
         self._options = {"partial": partial, "cache": cache, "check": check}
         self._birth = read_birth(self._files)
         if manifest is None:
-            manifest = self._snapshot() if partial else read_manifest(self._files)
+            manifest = self._snapshot() if partial else read_manifest(self._files, self._birth)
         if manifest is None:
             raise IncompleteStore(
                 f"{path}: source shards are still pending (no manifest yet); run the same vqtok tokenize again to "
@@ -73,10 +73,7 @@ class TokenStore:
             )
         self.manifest = manifest if content_digest is None else as_it_was(manifest, content_digest, self._files.root)
         self._opening = Opening(self._files, cache, check_always=check == "always")
-        self._parts = [
-            Part(self._files, self._birth, part.part, part.attempt, part.written, self._opening)
-            for part in self.manifest.parts
-        ]
+        self._parts = [Part(self._files, self._birth, part, self._opening) for part in self.manifest.parts]
         self._starts = np.concatenate([[0], np.cumsum([part.rows for part in self._parts])]).astype(np.int64)
         self._tokens = RowArray(
             self._parts,

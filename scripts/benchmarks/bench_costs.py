@@ -213,7 +213,7 @@ def _commit_all(config_file: Path) -> None:
         assert shard.bytes is not None
         source = SourceRecord(path=shard.path, bytes=shard.bytes, sha256="0" * 64, version=shard.version, head="")
         commit_part(plan.store, birth, _encoded(birth, shard.part, source, rows=1))
-    tokenize.write_manifest(make_plan(config), birth.codebook.vocab_size)
+    tokenize.bring_up_to_date(make_plan(config), birth)
 
 
 def _seconds_of_a_commit(config: Config, folder: Path, commits: int = 20) -> float:

@@ -56,7 +56,10 @@ def test_an_older_store_goes_on_as_it_was_born(older: Path) -> None:
     assert status.run(job()).complete
 
     assert tokenize.run(job("tokenize.store=fresh"), show_progress=False).complete
-    assert Path("fresh/store.json").read_bytes() == born
+    fresh = json.loads(Path("fresh/store.json").read_text())
+    assert fresh.pop("features") == ["digests"]
+    fresh.pop("sha256", None)
+    assert fresh == json.loads(born)
     resumed, fresh = TokenStore("store"), TokenStore("fresh")
     assert [*resumed.keys] == [*fresh.keys] == [f"{row:02d}" for row in range(8)]
     if len({json.dumps(execution) for execution in executions("store")}) == 1:

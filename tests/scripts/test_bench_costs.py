@@ -17,6 +17,7 @@ from pipeline.store import TokenStore
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import committed_parts, read_commits
+from pipeline.store.schema.manifest import PartRecord
 
 pytest_plugins = ["fixtures_store"]
 
@@ -31,7 +32,7 @@ def test_a_store_of_hard_links_is_a_store(tmp_path: Path) -> None:
     assert [row.source for row in show.run(store.root, key_of(0, 7)).rows] == [f"part-00000{n}.tar" for n in range(3)]
     birth = read_birth(files)
     for record in read_commits(files, committed_parts(files)):
-        part = Part(files, birth, record.part, record.attempt, record.written)
+        part = Part(files, birth, PartRecord.of(record, since=0))
         assert part.digest() == record.content_digest
     inodes = [{path.stat().st_ino for path in files_of(tmp_path / "store", number)} for number in range(4)]
     assert inodes[0] == inodes[1] == inodes[2] and not inodes[0] & inodes[3]

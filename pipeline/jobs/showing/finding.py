@@ -81,7 +81,7 @@ def find_in_part(
 
     Raises CorruptStore for a damaged part.
     """
-    part = Part(files, birth, record.part, record.attempt, record.written)
+    part = Part(files, birth, record)
     wanted = encoded(key)
     rows = [] if wanted is None else rows_with(part, wanted).tolist()
     rejects = read_rejects(files, record.part, record.attempt) if record.rejected else []

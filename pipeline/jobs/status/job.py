@@ -167,8 +167,8 @@ class Observer:
         parts = [part for part in claimed_parts(store) if part in pending]
         claims = read_each(lambda part: read_claim(store, part), parts)
         return [
-            self._observed(claim, self._shards[claim.part])
-            for claim in claims
+            self._observed(claim, self._shards[part])
+            for part, claim in zip(parts, claims, strict=True)
             if claim is not None and not is_local_and_gone(claim)
         ]
 
@@ -193,12 +193,20 @@ class Observer:
             host=claim.host,
             pid=claim.pid,
             since=claim.since,
-            seconds=max(time.time() - datetime.fromisoformat(claim.since).timestamp(), 0.0) if claim.since else None,
+            seconds=_seconds_since(claim.since),
             images=claim.images,
             bytes=claim.bytes,
             heartbeat_seconds=None if last is None else seconds,
             stale=seconds >= self._timeout_s,
         )
+
+
+def _seconds_since(moment: str) -> float | None:
+    """By our clock; None for what is no time."""
+    try:
+        return max(time.time() - datetime.fromisoformat(moment).timestamp(), 0.0)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _rates(commits: list[Committed], running: list[Running]) -> tuple[Rate | None, Rate | None]:

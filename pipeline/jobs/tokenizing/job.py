@@ -34,12 +34,12 @@ from pipeline.models.tokenizers.registry import load_tokenizer, trained_image_si
 from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
 from pipeline.source.images.transform import ImageTransform
-from pipeline.store.schema import names
-from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare, smallest_token_dtype
+from pipeline.store.arrays.codebook import table_digest
+from pipeline.store.schema.birth import DIGESTS, Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.schema.commits import committed_parts, read_commits
-from pipeline.store.schema.manifest import is_current, read_manifest
+from pipeline.store.schema.manifest import is_current, read_manifest, write_manifest
 from pipeline.store.schema.snapshot import make_manifest
-from pipeline.store.writing.hierarchy import prepare_hierarchy, rule_digest, table_digest
+from pipeline.store.writing.hierarchy import prepare_hierarchy, rule_digest
 from pipeline.world import World, current_world
 
 # The name of the claim on making the manifest. No part has it: their names end in a digest.
@@ -161,6 +161,7 @@ def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
     size, called = config.image.size, f"the tokenizer in {config.tokenizer.path}"
     geometry = taking(size, lambda: tokenizer.geometry(size), tokenizer.downsampling, called)
     return Birth(
+        features=(DIGESTS,),
         identity=job_identity(config),
         geometry=geometry,
         codebook=CodebookRecord(
@@ -209,11 +210,11 @@ def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:
             looked = time.monotonic()
         if is_current(read_manifest(plan.store), committed_parts(plan.store), plan.planned):
             return
-    write_manifest(plan, birth.codebook.vocab_size)
+    bring_up_to_date(plan, birth)
     claims.release(_MANIFEST)
 
 
-def write_manifest(plan: Plan, vocab_size: int) -> None:
+def bring_up_to_date(plan: Plan, birth: Birth) -> None:
     """Bring the manifest up to date with the commits. Harmless when several processes do it."""
     manifest = read_manifest(plan.store)
     committed = committed_parts(plan.store)
@@ -221,5 +222,5 @@ def write_manifest(plan: Plan, vocab_size: int) -> None:
         return
     commits = read_commits(plan.store, sorted(committed))
     generation = manifest.generation + 1 if manifest else 1
-    made = make_manifest(commits, sorted(plan.planned), vocab_size, generation, manifest)
-    plan.store.put(names.MANIFEST, made.to_json())
+    made = make_manifest(commits, sorted(plan.planned), birth.codebook.vocab_size, generation, manifest)
+    write_manifest(plan.store, birth, made)

@@ -9,11 +9,18 @@ from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.jobs.plan import make_plan, refuse_other_identity
 from pipeline.records import JSON, SourceShard
+from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.schema import names
-from pipeline.store.schema.birth import read_birth
+from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commit
-from pipeline.store.schema.manifest import is_current, read_manifest
+from pipeline.store.schema.damage import damaged
+from pipeline.store.schema.manifest import PartRecord, is_current, read_manifest
 from pipeline.store.schema.sizes import check_file, check_sizes
+
+_NO_DIGESTS = (
+    "the store was begun before there were digests in its records: a quick check cannot tell edits of store.json, "
+    "manifest.json and commits/, and no check tells a codebook record or a source list that was edited with care"
+)
 
 
 @dataclass
@@ -74,7 +81,7 @@ def check_commits(config: Config) -> Verification:
     Raises StoreError where there is no store, ConfigError for a bad configuration.
     """
     plan = make_plan(config)
-    read_birth(plan.store)  # no store at all is an error and not a finding
+    birth = read_birth(plan.store)  # no store at all is an error and not a finding
     result = Verification()
     result.problems += [f"{shard.path}: not committed; run vqtok tokenize again" for shard in plan.pending]
     result.warnings += [
@@ -83,16 +90,33 @@ def check_commits(config: Config) -> Verification:
     ]
     with result.collecting():
         refuse_other_identity(plan.store, config)
+    known: dict[str, PartRecord] = {}
     with result.collecting():
-        manifest = read_manifest(plan.store)
+        manifest = read_manifest(plan.store, birth)
         if not plan.pending and not is_current(manifest, plan.committed, plan.planned):
             result.problems.append(f"{names.MANIFEST} is not up to date; run vqtok tokenize again")
         result.content_digest = manifest.content_digest if manifest else None
+        known = {record.part: record for record in manifest.parts} if manifest else {}
+    with result.collecting():
+        check_codebook(plan.store, birth)
+    if not birth.has_digests:
+        result.warnings.append(_NO_DIGESTS)
     for shard in plan.shards:
         if shard.part in plan.committed:
             with result.collecting():
-                _check_commit(plan.store, shard, read_commit(plan.store, shard.part), result)
+                commit = read_commit(plan.store, shard.part)
+                _check_commit(plan.store, shard, commit, result)
+                _check_records(plan.store, birth, commit, known.get(shard.part))
     return result
+
+
+def _check_records(store: Files, birth: Birth, commit: CommitRecord, known: PartRecord | None) -> None:
+    """A commit must have its digests, and the manifest say what it says."""
+    path = names.commit(commit.part)
+    if birth.has_digests and not commit.has_digests:
+        raise damaged(store, path, f"without the digests that every record of this store has ({names.STORE})")
+    if known is not None and known != PartRecord.of(commit, known.since):
+        raise damaged(store, names.MANIFEST, f"not as {path} says; delete it and run vqtok tokenize again")
 
 
 def _check_commit(store: Files, shard: SourceShard, commit: CommitRecord, result: Verification) -> None:

@@ -14,16 +14,17 @@ from pipeline.jobs.verifying.commits import Verification
 from pipeline.records import NO_LABEL, Reject, SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.source.reading import open_shard
+from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commits
 from pipeline.store.schema.counts import unpack_counts
 from pipeline.store.schema.damage import damaged
-from pipeline.store.schema.manifest import Manifest, read_manifest
+from pipeline.store.schema.manifest import Manifest, PartRecord, read_manifest
 from pipeline.store.schema.sizes import check_checksums
 from pipeline.store.schema.snapshot import as_it_was, make_manifest
-from pipeline.store.writing.hierarchy import check_codebook, check_root, check_rule
+from pipeline.store.writing.hierarchy import check_root, check_rule
 
 
 def check_contents(config: Config, result: Verification, show_progress: bool = True) -> None:
@@ -47,7 +48,7 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
 
 def _check_manifest(store: Files, birth: Birth) -> None:
     """The manifest must be what its commits make it."""
-    manifest = read_manifest(store)
+    manifest = read_manifest(store, birth)
     assert manifest is not None, "check_commits reports a missing one"
     commits = read_commits(store, [part.part for part in manifest.parts])
     expected = make_manifest(commits, manifest.planned, birth.codebook.vocab_size, manifest.generation, manifest)
@@ -65,7 +66,7 @@ def _check_manifest(store: Files, birth: Birth) -> None:
 def _check_part(config: Config, store: Files, birth: Birth, shard: SourceShard, commit: CommitRecord) -> None:
     check_checksums(store, f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}", commit.files)
     check_checksums(store, names.REJECTS, [commit.rejects])
-    part = Part(store, birth, commit.part, commit.attempt, commit.written)
+    part = Part(store, birth, PartRecord.of(commit, since=0))
     rejects = read_rejects(store, commit.part, commit.attempt)
     _check_counts(birth, part, rejects, commit)
     if part.digest() != commit.content_digest:

@@ -24,6 +24,7 @@ from pipeline.source.find import find_source_shards
 from pipeline.store.arrays.parts import Part
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import CommitRecord
+from pipeline.store.schema.manifest import PartRecord
 from pipeline.world import World, current_world
 
 
@@ -153,7 +154,7 @@ class _Reencoding:
     def _compare(self, shard: SourceShard, commit: CommitRecord) -> Iterator[Comparison]:
         """The chosen batches of a part, one by one. Raises SourceError."""
         chosen = self._chosen[commit.part]
-        part = Part(self._store, self._birth, commit.part, commit.attempt, commit.written)
+        part = Part(self._store, self._birth, PartRecord.of(commit, since=0))
         size = _batch_size(commit, self._config.tokenize.batch_size)
         batches = batches_of_rows(
             self._config, self._store, shard, commit.attempt, chosen, size, self._machine.decoders

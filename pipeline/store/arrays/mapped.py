@@ -1,159 +1,139 @@
-"""The fast way to read arrays of format 1: the chunk file mapped, its index parsed once, chunks checked and decoded.
+"""Arrays of format 1: the index of the chunk file parsed once, chunks checked and decoded as they are needed."""
 
-A chunk file is one Zarr shard: inner chunks, each followed by its crc32c, then the index of their offsets and lengths,
-then the index's crc32c. https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
-"""
-
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Iterator
 
 import google_crc32c
-import numcodecs
 import numpy as np
 
+from pipeline.files import Files
+from pipeline.store.arrays.chunk_file import CRC_BYTES, index_bytes, places_in, read_index
+from pipeline.store.arrays.chunk_format import ChunkFormat
 from pipeline.store.arrays.chunked import Damage
+from pipeline.store.arrays.decoding import decode
 from pipeline.store.memory.buffers import decoded_chunks
 from pipeline.store.types import Array
 
-_CRC_BYTES = 4
-_INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
-Decompress = Callable[[Array, Array], None]
-"""Decodes the first argument, uint8 [encoded], into the second, uint8 [decoded]."""
+class _ChunkedArray:
+    """Reads rows out of the chunks that `_stored` gives."""
 
-
-@dataclass(frozen=True)
-class ChunkFormat:
-    """What the metadata of an array say of its chunk file."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    chunk_rows: int
-    chunks: int
-    decode: Decompress | None
-    """None for chunks that are stored as they are."""
-
-    @classmethod
-    def of(cls, metadata: bytes) -> "ChunkFormat | None":
-        """The format that `zarr.json` describes, None for any that this module does not read."""
-        try:
-            return cls._parse(json.loads(metadata))
-        except (KeyError, TypeError, ValueError, IndexError):
-            return None
-
-    @classmethod
-    def _parse(cls, tree: dict[str, Any]) -> "ChunkFormat | None":
-        (sharding,) = tree["codecs"]
-        inner = sharding["configuration"]
-        shape, chunk = tuple(tree["shape"]), tuple(inner["chunk_shape"])
-        (outer_rows, *outer_rest) = tree["chunk_grid"]["configuration"]["chunk_shape"]
-        order, *compressors, checksum = inner["codecs"]
-        known = (
-            sharding["name"] == "sharding_indexed"
-            and inner["index_codecs"] == _INDEX_CODECS
-            and inner["index_location"] == "end"
-            and tree["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
-            and shape[1:] == chunk[1:] == tuple(outer_rest)
-            and outer_rows >= shape[0]
-            and outer_rows % chunk[0] == 0
-            and order["name"] == "bytes"
-            and order.get("configuration", {}).get("endian", "little") == "little"
-            and checksum == {"name": "crc32c"}
-            and len(compressors) <= 1
-            and (not compressors or compressors[0]["name"] in _DECOMPRESS)
-        )
-        if not known:
-            return None
-        decode = _DECOMPRESS[compressors[0]["name"]] if compressors else None
-        dtype = np.dtype(tree["data_type"]).newbyteorder("<")
-        return cls(shape, dtype, chunk[0], outer_rows // chunk[0], decode)
-
-
-class MappedArray:
-    """An array whose chunk file is mapped.
-
-    Args:
-        chunk_format: what its metadata say of it.
-        data: uint8 [bytes], the chunk file; an array without rows needs none.
-        check_always: compare checksums whenever a chunk is read, not only the first time.
-
-    Raises Damage for a chunk file without a sound index.
-    """
-
-    def __init__(self, chunk_format: ChunkFormat, data: Array, check_always: bool = False) -> None:
-        self.shape, self.dtype = chunk_format.shape, chunk_format.dtype
+    def __init__(self, chunk_format: ChunkFormat, places: Array, check_always: bool) -> None:
+        self.shape, self.dtype = chunk_format.shape, chunk_format.stored.dtype
         self._format = chunk_format
-        self._data = data
+        self._compressor = chunk_format.stored.compressor
+        self._chunk_shape = (chunk_format.chunk_rows, *self.shape[1:])
+        self._chunk_bytes = math.prod(self._chunk_shape) * self.dtype.itemsize
         self._check_always = check_always
-        self._places = _read_index(data, chunk_format.chunks if self.shape[0] else 0)
-        self._checked = np.zeros(len(self._places), np.bool_)
-
-    @property
-    def mapped(self) -> bool:
-        """Whether what is read from one chunk is a view of the file."""
-        return self._format.decode is None
+        self._places = places
+        self._committed = chunk_format.stored.crc32c
+        if self._committed is not None and len(self._committed) != len(places):
+            raise Damage(f"it has {len(places)} chunks, and was committed with {len(self._committed)}")
+        self._checked = np.zeros(len(places), np.bool_)
 
     def read(self, start: int, stop: int) -> Array:
         """Rows start to stop: a view of the mapped file where chunks are stored as they are and one has them all."""
         rows = self._format.chunk_rows
         chunks = range(start // rows, -(-stop // rows) if stop > start else start // rows)
-        read = [self._chunk(n)[max(start - n * rows, 0) : stop - n * rows] for n in chunks]
+        stored = zip(chunks, self._stored(chunks), strict=True)
+        read = [self._decoded(n, data)[max(start - n * rows, 0) : stop - n * rows] for n, data in stored]
         if len(read) == 1:
             return read[0]
         return np.concatenate(read) if read else np.empty((0, *self.shape[1:]), self.dtype)
 
-    def _chunk(self, number: int) -> Array:
+    def _stored(self, chunks: range) -> Iterator[Array]:
+        """Each of these chunks as it is stored, uint8, its crc32c last."""
+        raise NotImplementedError
+
+    def _decoded(self, number: int, stored: Array) -> Array:
         """A whole inner chunk; that of the last one reaches beyond the array."""
-        offset, length = self._places[number]
-        stored = self._data[offset : offset + length]
-        payload = stored[:-_CRC_BYTES]
+        payload = stored[:-CRC_BYTES]
         if self._check_always or not self._checked[number]:
-            if google_crc32c.value(payload) != int.from_bytes(stored[-_CRC_BYTES:].tobytes(), "little"):
-                raise Damage(f"the checksum of chunk {number} is not that of its contents")
+            self._check(number, payload, stored[-CRC_BYTES:])
             self._checked[number] = True
-        shape = (self._format.chunk_rows, *self.shape[1:])
-        bytes_decoded = int(np.prod(shape)) * self.dtype.itemsize
-        if self._format.decode is None:
+        if self._compressor is None:
             decoded = payload
+            if decoded.size != self._chunk_bytes:
+                raise Damage(f"chunk {number} has {decoded.size:,} bytes instead of {self._chunk_bytes:,}")
         else:
-            decoded = decoded_chunks.take(bytes_decoded)
             try:
-                self._format.decode(payload, decoded)
+                decoded = decode(self._compressor, payload, self._chunk_bytes, self.dtype.itemsize, decoded_chunks.take)
             except (RuntimeError, ValueError) as error:
                 raise Damage(f"chunk {number} cannot be decoded ({error})") from error
-        if decoded.size != bytes_decoded:
-            raise Damage(f"chunk {number} has {decoded.size} bytes instead of {bytes_decoded}")
-        return decoded.view(self.dtype).reshape(shape)
+        return decoded.view(self.dtype).reshape(self._chunk_shape)
+
+    def _check(self, number: int, payload: Array, stored: Array) -> None:
+        checksum = google_crc32c.value(payload)
+        if checksum != int.from_bytes(stored.tobytes(), "little"):
+            raise Damage(f"the checksum of chunk {number} is not that of its contents")
+        if self._committed is not None and checksum != self._committed[number]:
+            raise Damage(f"chunk {number} is not the one that was committed: sound, and of another file or attempt")
 
 
-def _read_index(data: Array, chunks: int) -> Array:
-    """Offset and length of every inner chunk, int64 [chunks, 2], all of them within the file."""
-    if not chunks:
-        return np.empty((0, 2), np.int64)
-    index_bytes = 16 * chunks
-    first = data.size - index_bytes - _CRC_BYTES
-    if first < 0:
-        raise Damage(f"its chunk file of {data.size} bytes is cut or empty")
-    index = data[first:]
-    if google_crc32c.value(index[:index_bytes]) != int.from_bytes(index[index_bytes:].tobytes(), "little"):
-        raise Damage("the checksum of its chunk file's index is not that of its contents")
-    places = index[:index_bytes].tobytes()
-    found = np.frombuffer(places, "<u8").reshape(chunks, 2)
-    # A chunk that is not there has 2^64 - 1 in both places.
-    bad = np.flatnonzero((found[:, 0] > first) | (found[:, 1] > first - found[:, 0]) | (found[:, 1] <= _CRC_BYTES))
-    if bad.size:
-        raise Damage(f"chunk {bad[0]} is missing from its chunk file")
-    return found.astype(np.int64)
+class MappedArray(_ChunkedArray):
+    """An array whose chunk file is mapped.
+
+    Args:
+        chunk_format: how it is stored.
+        data: uint8 [bytes], the chunk file; an array without rows needs none.
+        check_always: compare checksums whenever a chunk is read, not only the first time.
+
+    Raises Damage for a chunk file without a sound index, or with other chunks than were committed.
+    """
+
+    def __init__(self, chunk_format: ChunkFormat, data: Array, check_always: bool = False) -> None:
+        super().__init__(chunk_format, read_index(data, chunk_format.chunks), check_always)
+        self._data = data
+
+    @property
+    def mapped(self) -> bool:
+        """Whether what is read from one chunk is a view of the file."""
+        return self._compressor is None
+
+    def _stored(self, chunks: range) -> Iterator[Array]:
+        for number in chunks:
+            offset, length = self._places[number]
+            yield self._data[offset : offset + length]
 
 
-def _blosc(encoded: Array, decoded: Array) -> None:
-    numcodecs.Blosc().decode(encoded, decoded)
+class RangedArray(_ChunkedArray):
+    """An array whose chunk file is not mapped: chunks are asked for, those that lie together in one request.
 
+    Args:
+        files: the store.
+        path: of the chunk file.
 
-def _zstd(encoded: Array, decoded: Array) -> None:
-    numcodecs.Zstd().decode(encoded, decoded)
+    Raises as MappedArray does, and OSError where the file cannot be had.
+    """
 
+    def __init__(self, chunk_format: ChunkFormat, files: Files, path: str, check_always: bool = False) -> None:
+        self._files, self._path = files, path
+        size = files.stat(path).bytes
+        wanted = min(index_bytes(chunk_format.chunks), size)
+        index = np.frombuffer(files.read(path, size - wanted, wanted), np.uint8)
+        super().__init__(chunk_format, places_in(index, size, chunk_format.chunks), check_always)
 
-_DECOMPRESS: dict[str, Decompress] = {"blosc": _blosc, "zstd": _zstd}
+    @property
+    def mapped(self) -> bool:
+        """What is read lies in memory."""
+        return False
+
+    def _stored(self, chunks: range) -> Iterator[Array]:
+        places = self._places[chunks.start : chunks.stop]
+        if not len(places):
+            return
+        offsets, ends = places[:, 0], places.sum(axis=1)
+        if np.array_equal(offsets[1:], ends[:-1]):
+            data = self._bytes(int(offsets[0]), int(ends[-1]))
+            yield from (
+                data[start:end]
+                for start, end in (places_of - offsets[0] for places_of in zip(offsets, ends, strict=True))
+            )
+        else:
+            yield from (self._bytes(int(start), int(end)) for start, end in zip(offsets, ends, strict=True))
+
+    def _bytes(self, start: int, end: int) -> Array:
+        data = self._files.read(self._path, start, end - start)
+        if len(data) != end - start:
+            raise Damage(f"its chunk file ends before byte {end:,}")
+        return np.frombuffer(data, np.uint8)

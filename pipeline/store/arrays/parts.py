@@ -9,10 +9,12 @@ from pipeline.files import Files
 from pipeline.store.arrays.chunked import ChunkedArray, Damage
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.storage import Texts
+from pipeline.store.arrays.stored_array import stored_array
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.digest import content_digest
+from pipeline.store.schema.manifest import PartRecord
 from pipeline.store.types import Array
 
 
@@ -20,24 +22,24 @@ class Part:
     """One committed attempt. Nothing is read before it is asked for.
 
     Args:
+        record: what its commit says of it.
         opening: how arrays are read; by default local files are mapped, each chunk checked once.
     """
 
-    def __init__(
-        self, files: Files, birth: Birth, part: str, attempt: str, rows: int, opening: Opening | None = None
-    ) -> None:
-        self.name = part
-        self.rows = rows
+    def __init__(self, files: Files, birth: Birth, record: PartRecord, opening: Opening | None = None) -> None:
+        self.name = record.part
+        self.rows = record.written
         self._birth = birth
         self._files = files
-        self.attempt = attempt
-        self._path = f"{names.PARTS}/{names.attempt(part, attempt)}"
+        self._record = record
+        self.attempt = record.attempt
+        self._path = f"{names.PARTS}/{names.attempt(record.part, record.attempt)}"
         self._opening = opening or Opening(files)
 
     def array(self, path: str) -> ChunkedArray:
         """One array, to be read in ranges with `read_range`. Raises CorruptStore, StoreError where it cannot be had."""
         try:
-            return self._opening.array(self.name, self.attempt, path)
+            return self._opening.array(self.name, self.attempt, path, stored_array(self._birth, self._record, path))
         except Exception as error:
             raise self._explained(path, error) from error
 
@@ -45,6 +47,14 @@ class Part:
         """Rows start to stop of the array that `array(path)` gave; not to be written to. Raises as `array` does."""
         try:
             return array.read(start, stop)
+        except Damage as error:
+            # A copy in the cache may be damaged where the store is not.
+            if not self._opening.discard(self.name, self.attempt, path):
+                raise self._explained(path, error) from error
+        except Exception as error:
+            raise self._explained(path, error) from error
+        try:
+            return self.array(path).read(start, stop)
         except Exception as error:
             raise self._explained(path, error) from error
 
@@ -72,8 +82,12 @@ class Part:
     def texts(self, path: str, start: int = 0, stop: int | None = None) -> Texts:
         """Packed byte strings of some rows, at `key` or `fields/<name>`."""
         offsets = self.read(f"{path}/offsets", slice(start, (self.rows if stop is None else stop) + 1))
+        data = self.array(f"{path}/data")
         first, last = int(offsets[0]), int(offsets[-1])
-        return Texts(self.read(f"{path}/data", slice(first, last)), offsets - offsets[0])
+        if last > data.shape[0] or (offsets[1:] < offsets[:-1]).any():
+            error = Damage(f"offsets up to {last:,} in no order, or beyond the {data.shape[0]:,} bytes that it has")
+            raise self._explained(f"{path}/data", error)
+        return Texts(self.read_range(f"{path}/data", data, first, last), offsets - offsets[0])
 
     def field(self, name: str) -> list[bytes | None]:
         """A kept member of every row, None where the sample had none."""

@@ -77,6 +77,11 @@ class BoundedFolder:
         if file is not None:
             file.close()
 
+    def discard(self, name: str) -> None:
+        """Delete the file of that name, if there is one. Who has it open can read it on."""
+        with self._explained():
+            (self.folder / (name + _READY)).unlink(missing_ok=True)
+
     def _find(self, name: str, size: int) -> BinaryIO | None:
         try:
             file = (self.folder / (name + _READY)).open("rb")

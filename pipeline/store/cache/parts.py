@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-import google_crc32c
-
 from pipeline.errors import ConfigError, CorruptStore
 from pipeline.files import Files
 from pipeline.records import digest_of
@@ -18,6 +16,7 @@ from pipeline.store.cache.folder import BoundedFolder
 from pipeline.store.schema import names
 from pipeline.store.schema.commits import FileRecord
 from pipeline.store.schema.damage import damaged
+from pipeline.store.schema.sizes import Checksum
 
 # A stream over an object holds two of these.
 _BLOCK_BYTES = 8 << 20
@@ -83,6 +82,10 @@ class PartCache:
         with contextlib.closing(_checked_blocks(files, path, record)) as blocks:
             return self._folder.open(_name(files, path, record), record.bytes, blocks)
 
+    def discard(self, files: Files, path: str, record: FileRecord) -> None:
+        """Delete the copy of a file, if there is one: it is damaged, and the next `open` downloads it again."""
+        self._folder.discard(_name(files, path, record))
+
     def prefetch(self, files: Files, wanted: Iterable[tuple[str, FileRecord]]) -> None:
         """Begin to download files, in this order, several at a time; returns at once.
 
@@ -117,24 +120,24 @@ class PartCache:
 
 
 def _name(files: Files, path: str, record: FileRecord) -> str:
-    return digest_of([files.root, path, record.bytes, record.crc32c, record.etag])
+    return digest_of([files.root, path, record.bytes, record.sha256 or record.crc32c, record.etag])
 
 
 def _checked_blocks(files: Files, path: str, record: FileRecord) -> Generator[bytes, None, None]:
     """The contents, no more bytes than recorded. Raises CorruptStore, at the latest at the end, where they differ."""
-    size, checksum = 0, 0
+    size, checksum = 0, Checksum(record)
     try:
         for block in _blocks(files, path, record.bytes):
             size += len(block)
             if size > record.bytes:
                 raise _damaged(files, path, f"longer than the {record.bytes:,} bytes of its commit")
-            checksum = google_crc32c.extend(checksum, block)
+            checksum.add(block)
             yield block
     except FileNotFoundError:
         raise _damaged(files, path, "missing") from None
     if size != record.bytes:
         raise _damaged(files, path, f"{size:,} bytes, {record.bytes:,} bytes when it was committed")
-    if checksum != record.crc32c:
+    if not checksum.is_right():
         raise _damaged(files, path, "the checksum is not that of the commit")
 
 

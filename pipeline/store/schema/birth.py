@@ -1,5 +1,7 @@
 """The birth of a store: what every token in it is, decided by whoever creates `store.json` first."""
 
+import errno
+import math
 import secrets
 from typing import Annotated, Literal
 
@@ -8,15 +10,19 @@ from pydantic import BaseModel, Field, ValidationError
 from pipeline.before import Before
 from pipeline.errors import IdentityMismatch, StoreError
 from pipeline.files import Files
+from pipeline.models.layouts.cuts import CUTS
 from pipeline.records import JSON, Geometry, Record, differences, digest_of
 from pipeline.store.schema import names
+from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.identity import completed_identity
+from pipeline.store.schema.seals import sealed, unsealed
 
 FORMAT: Literal["vqtok"] = "vqtok"
 VERSION: Literal[1] = 1
 
 VIEWS = "views"
-FEATURES: frozenset[str] = frozenset({VIEWS})
+DIGESTS = "digests"
+FEATURES: frozenset[str] = frozenset({VIEWS, DIGESTS})
 """What a store may have beyond the first stores of this format, as far as this version reads it."""
 
 
@@ -25,8 +31,8 @@ class CodebookRecord(Record):
 
     kind: Literal["table", "fsq", "implicit"]
     """`table`: the array tokens.zarr/codebook; `fsq`: finite scalar quantization; `implicit`: no table."""
-    vocab_size: int
-    embedding_dim: int
+    vocab_size: Annotated[int, Field(ge=1, le=1 << 32)]
+    embedding_dim: Annotated[int, Field(ge=1, lt=1 << 32)]
     levels: tuple[int, ...] | None = None
     """Levels per dimension, for `fsq`."""
     sha256: str | None = None
@@ -55,6 +61,15 @@ class Birth(Record):
     fields: tuple[str, ...]
     """Extensions of the members that are kept with each sample."""
     codec: Literal["lz4", "raw"]
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether every record of the store says by digests what it speaks of."""
+        return DIGESTS in self.features
+
+    def written(self, record: Record) -> bytes:
+        """A record of the whole store as its file has it: with a digest of itself, where the store has digests."""
+        return sealed(record.to_json()) if self.has_digests else record.to_json()
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -86,7 +101,8 @@ def read_birth(files: Files) -> Birth:
         raise StoreError(f"{files.root}: not a token store (no {names.STORE}); run vqtok tokenize first")
     _refuse_unknown_features(files, data)
     try:
-        return Birth.model_validate_json(data)
+        record, is_sealed = unsealed(data)
+        birth = Birth.model_validate_json(record)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
@@ -94,6 +110,31 @@ def read_birth(files: Files) -> Birth:
             f"{files.root}/{names.STORE}: {where}: {first['msg']}; the store is damaged or of a later "
             f"version than format {VERSION}: use the vqtok that wrote it"
         ) from None
+    except ValueError as error:
+        raise damaged(files, names.STORE, f"{error}; restore it from a copy of the store") from None
+    wrong = "it has lost its own sha256" if birth.has_digests and not is_sealed else _disagreement(birth)
+    if wrong:
+        raise damaged(files, names.STORE, f"the store is damaged: {wrong}; restore it from a copy of the store")
+    return birth
+
+
+def _disagreement(birth: Birth) -> str:
+    """In what a birth contradicts itself; `` for a sound one."""
+    geometry, codebook = birth.geometry, birth.codebook
+    dtype = smallest_token_dtype(codebook.vocab_size)
+    if birth.token_dtype != dtype:
+        return f"token_dtype {birth.token_dtype} for {codebook.vocab_size:,} codes, which {dtype} holds"
+    if codebook.levels is not None and math.prod(codebook.levels) != codebook.vocab_size:
+        return f"levels {codebook.levels} for {codebook.vocab_size:,} codes"
+    if not all(0 < cells <= pixels for cells, pixels in zip(geometry.grid, geometry.image_size, strict=True)):
+        return f"a grid of {geometry.grid} tokens on {geometry.image_size} pixels"
+    if any(length < 0 for length in geometry.block_lengths) or not 0 < geometry.num_tokens < 1 << 31:
+        return f"block_lengths {geometry.block_lengths}"
+    if geometry.layout in CUTS:
+        lengths = CUTS[geometry.layout].block_lengths(geometry.grid) if math.prod(geometry.grid) < 1 << 31 else ()
+        if lengths != geometry.block_lengths:
+            return f"block_lengths {geometry.block_lengths}, {lengths} in layout {geometry.layout}"
+    return ""
 
 
 def is_born(files: Files) -> bool:
@@ -142,7 +183,7 @@ def create_or_compare(files: Files, birth: Birth) -> Birth:
     """
     if not is_born(files):
         _prove_exclusive_creation(files)
-        if files.put_if_absent(names.STORE, birth.to_json()):
+        if files.put_if_absent(names.STORE, birth.written(birth)):
             return birth
     present = read_birth(files)
     lines = differences(_compared(birth), _compared(present))
@@ -155,7 +196,9 @@ def create_or_compare(files: Files, birth: Birth) -> Birth:
 
 
 def _compared(birth: Birth) -> JSON:
-    return {**birth.model_dump(mode="json"), "identity": completed_identity(birth.identity)}
+    # A store that was begun before there were digests goes on without them: they decide no token.
+    features = [feature for feature in birth.features if feature != DIGESTS]
+    return {**birth.model_dump(mode="json"), "identity": completed_identity(birth.identity), "features": features}
 
 
 def _read(files: Files) -> bytes | None:
@@ -164,6 +207,12 @@ def _read(files: Files) -> bytes | None:
         return files.read(names.STORE)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ELOOP):
+            raise damaged(
+                files, names.STORE, f"no file ({error.strerror}); restore it from a copy of the store"
+            ) from None
+        raise
 
 
 def _prove_exclusive_creation(files: Files) -> None:

@@ -2,15 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Protocol, Self, TypeVar
+from typing import Annotated, Protocol, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, model_validator
 
+from pipeline.before import Before
 from pipeline.files import Files
 from pipeline.files.each import read_each
 from pipeline.records import JSON, Record, SourceRecord
 from pipeline.store.schema import names
+from pipeline.store.schema.counts import Count
 from pipeline.store.schema.damage import damaged
+from pipeline.store.schema.names import Name
+from pipeline.store.schema.seals import read_record, sealed
 
 
 class FileRecord(Record):
@@ -18,33 +22,44 @@ class FileRecord(Record):
 
     path: str
     """POSIX path relative to the attempt's group, or to `rejects/`."""
-    bytes: int
-    crc32c: int
+    bytes: Count
+    sha256: Annotated[str | None, Before(None)] = None
+    """In hex. None in stores made before there was the feature `digests`."""
+    crc32c: Annotated[int | None, Before(None)] = None
+    """In those stores; of a file that ends in its own crc32c it tells nothing, since it is the same for all of them."""
     etag: str | None = None
     """The entity tag that an object store gave these contents; None on a file system."""
+
+    @model_validator(mode="after")
+    def _has_a_checksum(self) -> Self:
+        if self.sha256 is None and self.crc32c is None:
+            raise ValueError("a file without sha256")
+        return self
 
 
 class ArrayRecord(Record):
     """Shape and storage of one array."""
 
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     dtype: str
     chunks: tuple[int, ...]
     """Shape of the inner chunks; the one Zarr shard holds them all."""
     codecs: tuple[str, ...]
+    chunk_crc32c: Annotated[str | None, Before(None)] = None
+    """The crc32c of each inner chunk, see `pack_checksums`. None in stores made before there was `digests`."""
 
 
 class CommitRecord(Record):
     """What makes a part exist. Written once, after everything it speaks of."""
 
-    part: str
-    attempt: str
-    sources: tuple[SourceRecord, ...]
-    seen: int
+    part: Name
+    attempt: Name
+    sources: Annotated[tuple[SourceRecord, ...], Field(min_length=1)]
+    seen: Count
     """Samples in the source shard: written + rejected."""
-    written: int
-    rejected: int
-    unlabelled: int
+    written: Count
+    rejected: Count
+    unlabelled: Count
     """Written samples without a label member."""
     ignored: tuple[str, ...]
     """Members that belong to no sample by the rules of WebDataset; the first hundred."""
@@ -66,6 +81,11 @@ class CommitRecord(Record):
     host: str
     finished: str
     """UTC time of the commit, ISO 8601."""
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether it says by digests what it speaks of: in a store with the feature `digests`."""
+        return self.rejects.sha256 is not None
 
 
 def committed_parts(files: Files) -> set[str]:
@@ -100,19 +120,24 @@ def read_commit(files: Files, part: str) -> CommitRecord:
 
     Raises FileNotFoundError without one, CorruptStore for one that cannot be read.
     """
-    return read_commit_as(CommitRecord, files, part)
+    record, is_sealed = _read_commit(CommitRecord, files, part)
+    if record.has_digests and not is_sealed:
+        raise damaged(files, names.commit(part), "not a commit record (it has lost its own sha256)")
+    return record
 
 
 def read_commit_as(kind: type[Commit], files: Files, part: str) -> Commit:
     """The same as another model, which may leave out what its caller does not need. Raises as `read_commit` does."""
+    return _read_commit(kind, files, part)[0]
+
+
+def _read_commit(kind: type[Commit], files: Files, part: str) -> tuple[Commit, bool]:
+    """The record, and whether it carries a digest of itself."""
     path = names.commit(part)
-    try:
-        record = kind.model_validate_json(files.read(path))
-    except ValidationError as error:
-        raise damaged(files, path, f"not a commit record: {error.errors()[0]['msg']}") from None
+    record, is_sealed = read_record(files, path, kind, "a commit record")
     if record.part != part:
         raise damaged(files, path, f"the commit record of {record.part}")
-    return record
+    return record, is_sealed
 
 
 def read_commits(files: Files, parts: Iterable[str]) -> list[CommitRecord]:
@@ -126,7 +151,8 @@ def publish(files: Files, record: CommitRecord) -> bool:
     A reply can be lost after the record was written, so who lost is decided by reading it back: only a
     record that names another attempt means that.
     """
-    if files.put_if_absent(names.commit(record.part), record.to_json()):
+    data = sealed(record.to_json()) if record.has_digests else record.to_json()
+    if files.put_if_absent(names.commit(record.part), data):
         return True
     return read_commit(files, record.part).attempt == record.attempt
 

@@ -1,7 +1,7 @@
 """Content digests: equal digests mean equal arrays, whatever wrote them and however they are stored."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,3 +19,9 @@ def content_digest(arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> str:
         sha256.update(f"{path} {little.dtype.str} {','.join(map(str, little.shape))}\n".encode())
         sha256.update(little.data)
     return sha256.hexdigest()
+
+
+def store_digest(parts: Iterable[tuple[str, str]]) -> str:
+    """sha256 (hex) over the lines `part digest\\n` of all parts, sorted."""
+    lines = sorted(f"{part} {digest}\n" for part, digest in parts)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

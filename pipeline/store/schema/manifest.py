@@ -1,34 +1,50 @@
 """The manifest: a snapshot of all commits, from which readers open a store without walking it."""
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field
 
+from pipeline.before import Before
 from pipeline.files import Files
 from pipeline.records import Record, SourceRecord
 from pipeline.store.schema import names
-from pipeline.store.schema.birth import FORMAT, VERSION
+from pipeline.store.schema.birth import FORMAT, VERSION, Birth
 from pipeline.store.schema.commits import CommitRecord
+from pipeline.store.schema.counts import Count
 from pipeline.store.schema.damage import damaged
+from pipeline.store.schema.digest import store_digest
+from pipeline.store.schema.names import Name
+from pipeline.store.schema.seals import read_record
 
 
 class PartRecord(Record):
     """What a reader needs of one commit."""
 
-    part: str
-    attempt: str
-    sources: tuple[SourceRecord, ...]
-    written: int
-    rejected: int
-    unlabelled: int
-    bytes: int
+    part: Name
+    attempt: Name
+    sources: Annotated[tuple[SourceRecord, ...], Field(min_length=1)]
+    written: Count
+    rejected: Count
+    unlabelled: Count
+    bytes: Count
     """Size of all files of the part."""
     content_digest: str
+    arrays: Annotated[str, Before("")] = ""
+    """Of each array a line `path rows checksums`, with those of its inner chunks as `pack_checksums` has them. One
+    text, taken apart when an array is opened: a store of ten thousand parts opens without it. Empty where the commit
+    says no checksums."""
     since: int = 1
     """Generation of the first manifest that has it."""
 
     @classmethod
     def of(cls, commit: CommitRecord, since: int) -> "PartRecord":
+        """What the manifest of generation `since` takes over from a commit."""
+        lines = [
+            f"{path} {array.shape[0]} {array.chunk_crc32c}"
+            for path, array in commit.arrays.items()
+            if array.chunk_crc32c is not None
+        ]
         return cls(
             part=commit.part,
             attempt=commit.attempt,
@@ -38,16 +54,25 @@ class PartRecord(Record):
             unlabelled=commit.unlabelled,
             bytes=sum(file.bytes for file in commit.files),
             content_digest=commit.content_digest,
+            arrays="\n".join(lines),
             since=since,
         )
+
+    def array(self, path: str) -> tuple[int, str] | None:
+        """Rows and packed checksums of an array; None where nothing is said of it. Raises ValueError."""
+        for line in self.arrays.splitlines():
+            name, rows, checksums = line.rsplit(" ", 2)
+            if name == path:
+                return int(rows), checksums
+        return None
 
 
 class Snapshot(Record):
     """What a store was at a generation; its parts are those of `since` at most that."""
 
-    generation: int
-    written: int
-    rejected: int
+    generation: Count
+    written: Count
+    rejected: Count
     code_counts: str
     """How often each code occurs, see `store/counts.py`."""
     content_digest: str
@@ -66,16 +91,49 @@ class Manifest(Snapshot):
     """What the store was before it grew, oldest first."""
 
 
-def read_manifest(files: Files) -> Manifest | None:
-    """The manifest, or None before the first completion. Raises CorruptStore for a damaged one."""
+_REMEDY = "; delete it and run vqtok tokenize"
+
+
+def read_manifest(files: Files, birth: Birth | None = None) -> Manifest | None:
+    """The manifest, or None before the first completion.
+
+    Args:
+        birth: that of the store, for readers that trust what the manifest says: one without a digest of itself is
+            refused where the store has digests.
+
+    Raises CorruptStore for a damaged one, and for one that does not agree with itself.
+    """
     try:
-        return Manifest.model_validate_json(files.read(names.MANIFEST))
+        manifest, is_sealed = read_record(files, names.MANIFEST, Manifest, "a manifest", _REMEDY)
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        raise damaged(
-            files, names.MANIFEST, f"not a manifest ({error.errors()[0]['msg']}); delete it and run vqtok tokenize"
-        ) from None
+    wrong = _disagreement(manifest)
+    if birth is not None and birth.has_digests and not is_sealed:
+        wrong = "it has lost its own sha256"
+    if wrong:
+        raise damaged(files, names.MANIFEST, f"not a manifest ({wrong}){_REMEDY}")
+    return manifest
+
+
+def write_manifest(files: Files, birth: Birth, manifest: Manifest) -> None:
+    """Replace the manifest of a store."""
+    files.put(names.MANIFEST, birth.written(manifest))
+
+
+def _disagreement(manifest: Manifest) -> str:
+    """In what a manifest contradicts itself; `` for a sound one."""
+    parts = manifest.parts
+    if any(after.part <= before.part for before, after in pairwise(parts)):
+        return "its parts are not sorted, or one is there twice"
+    for name in ("written", "rejected"):
+        total = sum(getattr(part, name) for part in parts)
+        if total != getattr(manifest, name):
+            return f"{getattr(manifest, name):,} {name}, {total:,} in its parts"
+    if any(not part.since <= manifest.generation for part in parts):
+        return f"a part is younger than generation {manifest.generation}"
+    if store_digest((part.part, part.content_digest) for part in parts) != manifest.content_digest:
+        return "its content digest is not that of its parts"
+    return ""
 
 
 def is_current(manifest: Manifest | None, committed: set[str], planned: set[str]) -> bool:

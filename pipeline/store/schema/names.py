@@ -1,5 +1,12 @@
 """Names of the files and folders of a store, relative to it."""
 
+from typing import Annotated
+
+from pydantic import Field
+
+Name = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$")]
+"""A part or an attempt in a record: one step of a path."""
+
 STORE = "store.json"
 MANIFEST = "manifest.json"
 HIERARCHY = "tokens.zarr"

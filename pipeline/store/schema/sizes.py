@@ -1,5 +1,6 @@
 """Sizes and checksums of the files of a store."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 import google_crc32c
@@ -32,10 +33,37 @@ def check_file(files: Files, folder: str, record: FileRecord) -> None:
 
 
 def check_checksums(files: Files, folder: str, records: Iterable[FileRecord]) -> None:
-    """Raise CorruptStore unless every recorded file is in `folder` with its size and its CRC-32C (Castagnoli)."""
+    """Raise CorruptStore unless every recorded file is in `folder` with its size and its sha256.
+
+    In stores made before there was the feature `digests`: with its CRC-32C (Castagnoli).
+    """
     for record in records:
         check_file(files, folder, record)
-        if google_crc32c.value(files.read(f"{folder}/{record.path}")) != record.crc32c:
+        checksum = Checksum(record)
+        checksum.add(files.read(f"{folder}/{record.path}"))
+        if not checksum.is_right():
             raise CorruptStore(
                 f"{files.root}/{folder}/{record.path}: the checksum is not that of the commit: damaged where it lies"
             )
+
+
+class Checksum:
+    """Compares contents that come in blocks with a record."""
+
+    def __init__(self, record: FileRecord) -> None:
+        self._record = record
+        self._sha256 = hashlib.sha256()
+        self._crc32c = 0
+
+    def add(self, block: bytes) -> None:
+        """The next bytes of the file."""
+        if self._record.sha256 is not None:
+            self._sha256.update(block)
+        else:
+            self._crc32c = google_crc32c.extend(self._crc32c, block)
+
+    def is_right(self) -> bool:
+        """Whether what was added is what was recorded."""
+        if self._record.sha256 is not None:
+            return self._sha256.hexdigest() == self._record.sha256
+        return self._crc32c == self._record.crc32c

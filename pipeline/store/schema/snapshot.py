@@ -1,7 +1,6 @@
 """Making a manifest out of commit records."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,6 +8,7 @@ from pipeline.errors import CorruptStore, StoreError
 from pipeline.store.schema import names
 from pipeline.store.schema.commits import CommitRecord
 from pipeline.store.schema.counts import pack_counts, unpack_counts
+from pipeline.store.schema.digest import store_digest
 from pipeline.store.schema.manifest import Manifest, PartRecord, Snapshot
 
 
@@ -69,9 +69,3 @@ def _earlier(previous: Manifest, generation: int) -> tuple[Snapshot, ...]:
     if previous.generation >= generation:
         return previous.earlier
     return (*previous.earlier, Snapshot(**{name: getattr(previous, name) for name in Snapshot.model_fields}))
-
-
-def store_digest(parts: Iterable[tuple[str, str]]) -> str:
-    """sha256 (hex) over the lines `part digest\\n` of all parts, sorted."""
-    lines = sorted(f"{part} {digest}\n" for part, digest in parts)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

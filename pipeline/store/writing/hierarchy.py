@@ -1,6 +1,5 @@
 """The Zarr hierarchy of a store: its root, the codebook that tokens index into, and what a rule needs beside it."""
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,6 +7,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from pipeline.files import Files
+from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.arrays.group import Memory, contents_of
 from pipeline.store.arrays.storage import create_array, part_attributes
 from pipeline.store.arrays.zarr_files import zarr_store
@@ -16,11 +16,6 @@ from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.digest import content_digest
 from pipeline.store.types import Array
-
-
-def table_digest(table: Array) -> str:
-    """sha256 (hex) of a codebook [K, C] as little-endian float32 in row-major order."""
-    return hashlib.sha256(np.ascontiguousarray(table, "<f4").tobytes()).hexdigest()
 
 
 def rule_digest(arrays: Mapping[str, Array]) -> str | None:
@@ -71,23 +66,6 @@ def check_root(files: Files, birth: Birth) -> None:
         raise damaged(files, path, f"the root of the hierarchy cannot be read: {error}") from error
     if attributes != part_attributes(birth) or groups != {"parts"} | ({names.RULE} if birth.rule_digest else set()):
         raise damaged(files, path, f"the root of the hierarchy is not as {names.STORE} says")
-
-
-def check_codebook(files: Files, birth: Birth) -> Array | None:
-    """The codebook, float32 [K, C], or None where the store has none.
-
-    Raises CorruptStore when it is missing, unreadable or not the one of the store's birth.
-    """
-    if birth.codebook.sha256 is None:
-        return None
-    try:
-        array = zarr.open_array(zarr_store(files), path=names.CODEBOOK, mode="r")
-        table: Array = np.asarray(array[...])
-    except Exception as error:
-        raise damaged(files, names.CODEBOOK, f"the codebook cannot be read: {error}") from error
-    if table_digest(table) != birth.codebook.sha256:
-        raise damaged(files, names.CODEBOOK, f"the codebook is not the one that {names.STORE} names")
-    return table
 
 
 def check_rule(files: Files, birth: Birth) -> dict[str, Array]:

@@ -1,6 +1,7 @@
 """Writing a part: complete and durable first, and only then committed."""
 
 import contextlib
+import hashlib
 import secrets
 import socket
 import time
@@ -73,12 +74,12 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
     name = names.attempt(shard.part, attempt)
     folder = f"{names.PARTS}/{name}"
     arrays = arrays_of_part(shard.tokens, shard.keys, shard.labels, shard.fields, shard.views)
-    group = make_group(arrays, birth.codec)
+    group = make_group(arrays, birth.codec, birth.has_digests)
     stats = files.put_folder(folder, group.contents, f"{names.STAGING}/{name}")
     rejects = b"".join(reject.model_dump_json().encode() + b"\n" for reject in shard.rejects)
     files.put(names.rejects(shard.part, attempt), rejects)
     file_records = [
-        _record(path, data, stats[path].etag if path in stats else None) for path, data in group.contents.items()
+        _record(birth, path, data, stats[path].etag if path in stats else None) for path, data in group.contents.items()
     ]
     check_sizes(f"{files.root}/{folder}", stats, file_records)
     return CommitRecord(
@@ -92,7 +93,7 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
         ignored=tuple(shard.ignored[:100]),
         arrays=group.arrays,
         files=tuple(file_records),
-        rejects=_record(f"{name}.jsonl", rejects, None),
+        rejects=_record(birth, f"{name}.jsonl", rejects, None),
         code_counts=pack_counts(np.bincount(shard.tokens.reshape(-1), minlength=birth.codebook.vocab_size)),
         content_digest=content_digest(arrays),
         execution=shard.execution,
@@ -104,7 +105,9 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
     )
 
 
-def _record(path: str, data: bytes, etag: str | None) -> FileRecord:
+def _record(birth: Birth, path: str, data: bytes, etag: str | None) -> FileRecord:
+    if birth.has_digests:
+        return FileRecord(path=path, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), etag=etag)
     return FileRecord(path=path, bytes=len(data), crc32c=google_crc32c.value(data), etag=etag)
 
 

@@ -9,7 +9,7 @@ from loaders.vqtok import begin_store, commit_rows, finish_store
 
 from pipeline.files import LocalFiles
 from pipeline.store.schema import names
-from pipeline.store.schema.commits import CommitRecord, read_commit
+from pipeline.store.schema.commits import CommitRecord, publish, read_commit
 
 # ext4 allows a file 65,000 names, XFS and Btrfs with room for them more.
 _MOST_LINKS = 32_000
@@ -63,4 +63,4 @@ def _commit_links(files: LocalFiles, original: CommitRecord, part: str) -> None:
     os.link(*(root / names.rejects(name, original.attempt) for name in (original.part, part)))
     sources = tuple(record.model_copy(update={"path": f"{part}.tar"}) for record in original.sources)
     record = original.model_copy(update={"part": part, "sources": sources})
-    (root / names.commit(part)).write_bytes(record.to_json())
+    publish(files, record)

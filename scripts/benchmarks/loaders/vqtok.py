@@ -15,9 +15,9 @@ from pipeline.files import LocalFiles
 from pipeline.loader import TokenLoader
 from pipeline.records import Geometry, SourceRecord
 from pipeline.store import TokenStore
-from pipeline.store.schema import names
-from pipeline.store.schema.birth import Birth, CodebookRecord, create_or_compare
+from pipeline.store.schema.birth import DIGESTS, Birth, CodebookRecord, create_or_compare
 from pipeline.store.schema.commits import committed_parts, read_commits
+from pipeline.store.schema.manifest import write_manifest
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy
 from pipeline.store.writing.writer import EncodedShard, commit_part
@@ -94,6 +94,7 @@ def begin_store(folder: Path, tokens: int, codec: Literal["lz4", "raw"] = "lz4")
         decodable=True,
     )
     birth = Birth(
+        features=(DIGESTS,),
         identity={"tokenizer": {"weights": "none"}, "layout": "invented"},
         geometry=geometry,
         codebook=CodebookRecord(kind="implicit", vocab_size=VOCAB, embedding_dim=2),
@@ -130,7 +131,7 @@ def finish_store(folder: Path, birth: Birth) -> None:
     files = LocalFiles(folder)
     parts = sorted(committed_parts(files))
     manifest = make_manifest(read_commits(files, parts), parts, birth.codebook.vocab_size, generation=1)
-    files.put(names.MANIFEST, manifest.to_json())
+    write_manifest(files, birth, manifest)
 
 
 def _indices(batch: Any) -> Sequence[Tensor | Array]:

@@ -307,6 +307,31 @@ def test_commits_of_one_moment_have_no_rate(damageable: Job) -> None:
     assert status.run(damageable.config()).images_per_second is None
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"since": "2', '"since": "x'), ('"part": "', '"part": "x'), ('"since": "20', '"since": "00'), ("{", "[")],
+)
+def test_a_damaged_claim_hides_nothing(damageable: Job, old: str, new: str) -> None:
+    path = damageable.store / f"commits/{part_name('train-0003.tar')}.json"
+    path.unlink()
+    with Claims(LocalFiles(damageable.store), 60) as claims:
+        assert claims.acquire(path.stem)
+        claim = damageable.store / "claims" / path.name
+        text = claim.read_text().replace('"host": "', '"host": "another')
+        assert old in text
+        claim.write_text(text.replace(old, new, 1))
+        result = status.run(damageable.config())
+    assert (result.done, result.pending, len(result.running)) == (5, 1, int(old != "{"))
+    assert status_table(result)
+
+
+def test_damaged_rejects_are_named(damageable: Job) -> None:
+    (path,) = damageable.store.glob(f"rejects/{part_name('train-0003.tar')}.*")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CorruptStore, match=f"rejects/{path.name}: a line is no reject"):
+        status.run(damageable.config())
+
+
 def test_a_damaged_commit_is_named(damageable: Job) -> None:
     path = commit_file(damageable, "train-0001.tar")
     path.write_text("{")

@@ -236,7 +236,7 @@ def test_who_waits_for_the_manifest_looks_ever_more_rarely(damageable: Job, monk
         def sleep(seconds: float) -> None:
             slept.append(seconds)
             if len(slept) == 12:
-                tokenize.write_manifest(plan, birth.codebook.vocab_size)
+                tokenize.bring_up_to_date(plan, birth)
                 other.release("manifest")
 
         for module in (tokenize, pauses):

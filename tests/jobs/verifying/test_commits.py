@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from damage import CHUNK, PART, SHARD, commit_of, flip, inside, rewrite, verified
+from damage import CHUNK, PART, SHARD, commit_of, edit, flip, inside, manifest_parts, rewrite, verified
 from fixtures_store import ROWS, Halt, Job, cold_python, good_samples, make_job, save_tiny_tokenizer, vqtok, write_shard
 
 from pipeline.errors import StoreError
 from pipeline.jobs.verifying.commits import check_commits, percent
 from pipeline.source.find import part_name
+from pipeline.store.schema.seals import unsealed
 
 pytest_plugins = ["fixtures_store"]
 
@@ -58,6 +59,46 @@ QUICK: dict[str, tuple[Callable[[Job], object], str]] = {
     "grown source": (
         lambda job: write_shard(job.source / "train-0009.tar", good_samples(900, 2)),
         r"train-0009\.tar: not committed",
+    ),
+    "edited commit": (
+        lambda job: edit(commit_of(job), '"written": 10', '"written": 11'),
+        rf"commits/{PART}\.json: .*edited",
+    ),
+    "commit without its digest": (
+        lambda job: commit_of(job).write_bytes(unsealed(commit_of(job).read_bytes())[0]),
+        rf"commits/{PART}\.json: not a commit record \(it has lost its own sha256\)",
+    ),
+    "edited manifest": (
+        lambda job: edit(job.store / "manifest.json", '"written": 10', '"written": 9'),
+        "manifest.*edited",
+    ),
+    "manifest without its digest": (
+        lambda job: (job.store / "manifest.json").write_bytes(unsealed((job.store / "manifest.json").read_bytes())[0]),
+        r"manifest\.json: not a manifest \(it has lost its own sha256\)",
+    ),
+    "other digest in the manifest": (
+        lambda job: rewrite(job.store / "manifest.json", content_digest="0" * 64),
+        r"manifest\.json: not a manifest \(its content digest is not that of its parts\)",
+    ),
+    "other sums in the manifest": (
+        lambda job: rewrite(job.store / "manifest.json", written=1, rejected=0),
+        r"manifest\.json: not a manifest \(1 written, \d+ in its parts\)",
+    ),
+    "a part twice in the manifest": (
+        lambda job: rewrite(job.store / "manifest.json", parts=manifest_parts(job) + manifest_parts(job)[-1:]),
+        r"manifest\.json: not a manifest \(its parts are not sorted, or one is there twice\)",
+    ),
+    "another commit than the manifest's": (
+        lambda job: rewrite(commit_of(job), unlabelled=5),
+        rf"manifest\.json: not as commits/{PART}\.json says",
+    ),
+    "missing codebook": (
+        lambda job: shutil.rmtree(job.store / "tokens.zarr/codebook"),
+        r"codebook: the codebook cannot",
+    ),
+    "damaged codebook": (
+        lambda job: flip(job.store / "tokens.zarr/codebook/c/0/0", 8),
+        r"tokens\.zarr/codebook: the codebook",
     ),
     "other birth": (
         lambda job: rewrite(job.store / "store.json", identity={"layout": "raster"}),

@@ -1,6 +1,5 @@
 """Arrays read from mapped files are those that zarr-python reads, and damage is never read as numbers."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +8,22 @@ import zarr
 from fixtures_store import begin_store, cold_python, make_birth, make_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 from pipeline.files import LocalFiles
 from pipeline.store.arrays import storage as arrays
-from pipeline.store.arrays.chunked import ChunkedArray, Damage, ZarrArray
-from pipeline.store.arrays.mapped import ChunkFormat, MappedArray
-from pipeline.store.arrays.opening import Opening
+from pipeline.store.arrays.chunk_format import ChunkFormat
+from pipeline.store.arrays.chunked import Damage
+from pipeline.store.arrays.mapped import MappedArray, RangedArray
+from pipeline.store.arrays.stored_array import StoredArray
 from pipeline.store.memory.memory_map import map_file
+from pipeline.store.schema.manifest import PartRecord
 from pipeline.store.writing.writer import commit_part
 
 CODECS = {
     "raw": [],
     "lz4": [BloscCodec(cname="lz4", shuffle="bitshuffle")],
-    "blosc zstd": [BloscCodec(cname="zstd", shuffle="shuffle")],
     "zstd": [ZstdCodec(level=3)],
 }
 
@@ -49,12 +49,28 @@ def write_array(folder: Path, values: np.ndarray, chunk_rows: int, codec: str) -
     return folder / "a"
 
 
+def format_of(folder: Path) -> ChunkFormat:
+    """The format of an array whose records say what zarr-python says."""
+    array = zarr.open_array(folder, mode="r")
+    compressor = {"BloscCodec": "blosc", "ZstdCodec": "zstd"}.get(type(array.compressors[0]).__name__)
+    stored = StoredArray(array.shape[0], array.shape[1:], array.dtype, compressor)  # type: ignore[arg-type]
+    return ChunkFormat.of((folder / "zarr.json").read_bytes(), stored)
+
+
+def chunk_path(folder: Path, chunk_format: ChunkFormat) -> Path:
+    return folder / "/".join(["c", *("0" for _ in chunk_format.shape)])
+
+
 def map_array(folder: Path, check_always: bool = False) -> MappedArray:
-    chunk_format = ChunkFormat.of((folder / "zarr.json").read_bytes())
-    assert chunk_format is not None
-    file = folder / "/".join(["c", *("0" for _ in chunk_format.shape)])
-    with file.open("rb") as opened:
+    chunk_format = format_of(folder)
+    with chunk_path(folder, chunk_format).open("rb") as opened:
         return MappedArray(chunk_format, map_file(opened), check_always)
+
+
+def range_array(folder: Path) -> RangedArray:
+    chunk_format = format_of(folder)
+    path = chunk_path(folder, chunk_format).relative_to(folder)
+    return RangedArray(chunk_format, LocalFiles(folder), path.as_posix())
 
 
 @settings(deadline=None, max_examples=60)
@@ -81,16 +97,17 @@ def test_any_range_is_what_zarr_reads(
     shape = (rows, width) if width else (rows,)
     values = np.random.default_rng(seed).integers(0, 100, shape).astype(dtype)
     write_array(folder, values, chunk_rows, codec)
-    mapped, plain = map_array(folder / "a"), ZarrArray(LocalFiles(folder), "a")
+    mapped, ranged, plain = map_array(folder / "a"), range_array(folder / "a"), zarr.open_array(folder / "a", mode="r")
     assert (mapped.shape, mapped.dtype) == (plain.shape, plain.dtype) == (shape, np.dtype(dtype))
     for _ in range(4):
         start = data.draw(st.integers(0, rows))
         stop = data.draw(st.integers(start, rows))
-        expected = plain.read(start, stop)
+        expected = np.asarray(plain[start:stop])
         assert np.array_equal(expected, values[start:stop])
-        read = mapped.read(start, stop)
-        assert read.dtype == expected.dtype
-        assert np.array_equal(read, expected)
+        for array in (mapped, ranged):
+            read = array.read(start, stop)
+            assert read.dtype == expected.dtype
+            assert np.array_equal(read, expected)
 
 
 def test_chunks_that_are_stored_as_they_are_are_not_copied(tmp_path: Path) -> None:
@@ -130,45 +147,6 @@ def test_mappings_end_with_their_arrays(tmp_path: Path) -> None:
     assert mappings() == 0
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda tree: tree["codecs"].insert(0, {"name": "transpose", "configuration": {"order": [0]}}),
-        lambda tree: inner(tree)["codecs"].pop(),  # no checksum
-        lambda tree: inner(tree)["codecs"][0]["configuration"].update(endian="big"),
-        lambda tree: inner(tree)["codecs"].insert(1, {"name": "gzip", "configuration": {"level": 1}}),
-        lambda tree: inner(tree).update(index_location="start"),
-        lambda tree: inner(tree)["index_codecs"].pop(),
-        lambda tree: tree["chunk_key_encoding"].update(name="v2"),
-        lambda tree: tree["chunk_grid"]["configuration"].update(chunk_shape=[5]),
-        lambda tree: tree.pop("shape"),
-        lambda tree: tree.update(data_type="string"),
-    ],
-)
-def test_what_is_stored_otherwise_is_left_to_zarr(tmp_path: Path, change: object) -> None:
-    path = write_array(tmp_path, np.arange(10, dtype=np.uint16), 5, "lz4") / "zarr.json"
-    tree = json.loads(path.read_text())
-    change(tree)  # type: ignore[operator]
-    assert ChunkFormat.of(json.dumps(tree).encode()) is None
-
-
-def inner(tree: dict) -> dict:  # type: ignore[type-arg]
-    return tree["codecs"][0]["configuration"]  # type: ignore[no-any-return]
-
-
-def test_another_codec_is_read_all_the_same(tmp_path: Path) -> None:
-    values = np.arange(20, dtype=np.uint16)
-    sharding = ShardingCodec(chunk_shape=(5,), codecs=[BytesCodec(), GzipCodec(), Crc32cCodec()])
-    group = zarr.create_group(LocalStore(tmp_path / "tokens.zarr/parts/p.a"))
-    array = group.create_array(
-        "t", shape=(20,), dtype="u2", chunks=(20,), serializer=sharding, compressors=None, filters=None
-    )
-    array[...] = values
-    opened: ChunkedArray = Opening(LocalFiles(tmp_path)).array("p", "a", "t")
-    assert isinstance(opened, ZarrArray)
-    assert np.array_equal(opened.read(3, 17), values[3:17])
-
-
 @pytest.mark.parametrize("codec", sorted(CODECS))
 def test_every_flipped_bit_is_met(tmp_path: Path, codec: str) -> None:
     path = write_array(tmp_path, np.arange(12, dtype=np.uint16).reshape(6, 2), 2, codec)
@@ -178,8 +156,9 @@ def test_every_flipped_bit_is_met(tmp_path: Path, codec: str) -> None:
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         file.write_bytes(damaged)
-        with pytest.raises(Damage):
-            map_array(path).read(0, 6)
+        for open_array in (map_array, range_array):
+            with pytest.raises(Damage):
+                open_array(path).read(0, 6)
 
 
 def test_a_chunk_that_is_missing_from_its_file_is_not_zeros(tmp_path: Path) -> None:
@@ -217,7 +196,7 @@ def test_parts_written_in_other_chunks_than_the_rule_s_are_read_right(
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 8 * 7)
     commit = commit_part(files, birth, shard)
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 8 * 10)
-    rows = RowArray([Part(files, birth, "p", commit.attempt, 100)], "tokens", "uint8", (8,))
+    rows = RowArray([Part(files, birth, PartRecord.of(commit, since=0))], "tokens", "uint8", (8,))
     assert np.diff(rows.chunk_starts).tolist() == [10] * 10
     wanted = np.random.default_rng(0).integers(0, 100, 500)
     for _ in range(2):
@@ -228,9 +207,11 @@ def test_a_file_cut_under_a_reader_ends_the_process_by_a_signal(tmp_path: Path) 
     """What the documentation says: no wrong tokens, but no exception either."""
     path = write_array(tmp_path, np.zeros((64, 1024), np.uint16), 64, "raw")
     code = (
-        "import sys, os; from pathlib import Path; from pipeline.store.arrays.mapped import *; "
+        "import sys, os, numpy; from pathlib import Path; from pipeline.store.arrays.mapped import *; "
+        "from pipeline.store.arrays.stored_array import StoredArray; "
         "from pipeline.store.memory.memory_map import map_file; p = Path(sys.argv[1]); "
-        "a = MappedArray(ChunkFormat.of((p / 'zarr.json').read_bytes()), map_file((p / 'c/0/0').open('rb'))); "
+        "stored = StoredArray(64, (1024,), numpy.dtype('u2'), None); "
+        "a = MappedArray(ChunkFormat.of((p / 'zarr.json').read_bytes(), stored), map_file((p / 'c/0/0').open('rb'))); "
         "os.truncate(p / 'c/0/0', 0); a.read(0, 64).sum()"
     )
     assert cold_python(code, path).status == -7

@@ -1,15 +1,21 @@
 """One committed part: what was written comes back, and damage is never read as zeros."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures_store import begin_store, make_birth, make_shard
+from fixtures_store import all_files, begin_store, finish_store, make_birth, make_shard
 
 from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles
+from pipeline.store import TokenStore
+from pipeline.store.arrays import storage
 from pipeline.store.arrays.parts import Part
+from pipeline.store.cache.parts import PartCache
 from pipeline.store.schema.birth import Birth
+from pipeline.store.schema.manifest import PartRecord
 from pipeline.store.writing.writer import EncodedShard, commit_part
 
 FIELDS: dict[str, list[bytes | None]] = {"txt": [b"one", b"", None, "fünf".encode()] * 5, "json": [None] * 20}
@@ -17,7 +23,7 @@ FIELDS: dict[str, list[bytes | None]] = {"txt": [b"one", b"", None, "fünf".enco
 
 def written(folder: Path, birth: Birth, shard: EncodedShard) -> Part:
     commit = commit_part(begin_store(folder, birth), birth, shard)
-    return Part(LocalFiles(folder), birth, commit.part, commit.attempt, commit.written)
+    return Part(LocalFiles(folder), birth, PartRecord.of(commit, since=0))
 
 
 @pytest.mark.parametrize("codec", ["lz4", "raw"])
@@ -93,6 +99,68 @@ def test_every_flipped_bit_of_a_chunk_file_is_noticed(tmp_path: Path, codec: str
             part.tokens()
     file.write_bytes(data)
     assert part.tokens().any()
+
+
+@pytest.mark.parametrize("codec", ["lz4", "raw"])
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("path", ["tokens", "label", "key/data", "key/offsets"])
+def test_a_sound_file_of_another_part_is_refused(
+    tmp_path: Path, path: str, chunks: int, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same size, with all its checksums right, and with the crc32c that every such file has."""
+    birth = make_birth(codec="raw" if codec == "raw" else "lz4", vocab_size=256)
+    monkeypatch.setattr(storage, "CHUNK_BYTES", 8 * 20 // chunks)
+    files = begin_store(tmp_path, birth)
+    shards = [make_shard(birth, part, 20) for part in "pq"]
+    shards[1] = replace(shards[1], labels=shards[0].labels[::-1], keys=[key[::-1] for key in shards[0].keys])
+    commits = [commit_part(files, birth, shard) for shard in shards]
+    finish_store(files, birth)
+    mine, other = (next(tmp_path.glob(f"tokens.zarr/parts/{part}.*/{path}/c")) for part in "pq")
+    shutil.copytree(other, mine, dirs_exist_ok=True)
+    expected = r"is not the one that was committed|cannot be read"
+    if path == "key/offsets":
+        assert all_files(mine) == all_files(other)  # the keys are equally long
+    else:
+        for opened in (Part(files, birth, PartRecord.of(commits[0], since=0)), TokenStore(str(tmp_path))._parts[0]):
+            with pytest.raises(CorruptStore, match=expected):
+                opened.read(path)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "raw"])
+@pytest.mark.parametrize("position", [30, -30, -3])  # in a chunk, in the index, in its checksum; or in metadata
+def test_a_damaged_copy_in_a_cache_is_fetched_again(tmp_path: Path, codec: str, position: int) -> None:
+    birth = make_birth(codec=codec)
+    shard = make_shard(birth, "p", 20)
+    written(tmp_path / "store", birth, shard)
+    finish_store(LocalFiles(tmp_path / "store"), birth)
+    cache = PartCache(tmp_path / "cache", 1 << 20)
+
+    def read() -> list[object]:
+        batch = TokenStore(str(tmp_path / "store"), cache=cache).read(range(20))
+        return [batch.tokens.tolist(), batch.label.tolist(), batch.key]
+
+    expected = [shard.tokens.tolist(), shard.labels, shard.keys]
+    assert read() == expected
+    for copy in sorted((tmp_path / "cache").glob("*.file")):
+        sound = copy.read_bytes()
+        damaged = bytearray(sound)
+        damaged[position] ^= 1
+        copy.write_bytes(damaged)
+        assert read() == expected
+        assert read() == expected
+        if sound[:1] != b"{":  # some bits of metadata say nothing of the rows
+            assert copy.read_bytes() == sound
+
+
+def test_rows_of_a_part_whose_offsets_lie_are_refused(tmp_path: Path) -> None:
+    """In a store made before there were digests, where the length of the text is in no record."""
+    birth = make_birth(features=(), codec="raw")
+    part = written(tmp_path, birth, make_shard(birth, "p", 20))
+    (metadata,) = tmp_path.glob("tokens.zarr/parts/p.*/key/data/zarr.json")
+    size = part.array("key/data").shape[0]
+    metadata.write_text(metadata.read_text().replace(f"{size}", f"{size - 3}", 1))
+    with pytest.raises(CorruptStore, match=r"key/data: cannot be read"):
+        part.texts("key")
 
 
 def test_missing_or_damaged_metadata_is_named(tmp_path: Path) -> None:

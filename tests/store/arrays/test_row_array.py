@@ -18,6 +18,7 @@ from pipeline.store.arrays import row_array
 from pipeline.store.arrays import storage as arrays
 from pipeline.store.arrays.parts import Part
 from pipeline.store.arrays.row_array import RowArray
+from pipeline.store.schema.manifest import PartRecord
 from pipeline.store.writing.writer import commit_part
 
 COUNTS = [5, 0, 40, 1, 23, 100]
@@ -37,7 +38,7 @@ def make_parts(folder: Path, codec: str, counts: list[int]) -> list[Part]:
     files = begin_store(folder, birth)
     shards = [make_shard(birth, f"p{number:03d}", rows) for number, rows in enumerate(counts)]
     commits = [commit_part(files, birth, shard) for shard in shards]
-    return [Part(files, birth, commit.part, commit.attempt, commit.written) for commit in commits]
+    return [Part(files, birth, PartRecord.of(commit, since=0)) for commit in commits]
 
 
 def tokens_of(parts: list[Part]) -> np.ndarray:

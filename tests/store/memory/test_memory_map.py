@@ -15,6 +15,7 @@ from pipeline.store.arrays.parts import Part
 from pipeline.store.arrays.row_array import RowArray
 from pipeline.store.memory import memory_map as mapping
 from pipeline.store.memory.memory_map import in_memory, map_file, read_ahead
+from pipeline.store.schema.manifest import PartRecord
 from pipeline.store.writing.writer import commit_part
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="cannot drop pages here")
@@ -73,7 +74,7 @@ def test_mapped_chunks_that_were_dropped_are_read_ahead(tmp_path: Path) -> None:
     birth = make_birth(codec="raw")
     files = begin_store(tmp_path / "store", birth)
     commits = [commit_part(files, birth, make_shard(birth, f"p{number}", 10)) for number in range(3)]
-    parts = [Part(files, birth, commit.part, commit.attempt, commit.written) for commit in commits]
+    parts = [Part(files, birth, PartRecord.of(commit, since=0)) for commit in commits]
     rows = RowArray(parts, "tokens", "uint8", (8,))
     rows.read_ahead(np.arange(30))  # nothing is mapped yet
     expected = rows.gather(rows.locate(np.arange(30)))

@@ -2,15 +2,17 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fixtures_store import make_birth
 
-from pipeline.errors import IdentityMismatch, StoreError
+from pipeline.errors import CorruptStore, IdentityMismatch, StoreError
 from pipeline.files import LocalFiles
 from pipeline.store.schema import birth as birth_module
 from pipeline.store.schema.birth import Birth, create_or_compare, read_birth, smallest_token_dtype
+from pipeline.store.schema.seals import sealed, unsealed
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_features_are_written_only_where_there_are_some_and_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = LocalFiles(tmp_path)
-    assert b"features" not in make_birth().to_json()
+    assert b"features" not in make_birth(features=()).to_json()
     birth = make_birth(features=("view", "frame"))
     files.put("store.json", birth.to_json())
     assert list(json.loads(birth.to_json()))[:3] == ["format", "version", "features"]
@@ -144,6 +146,54 @@ def test_features_are_written_only_where_there_are_some_and_refused_by_name(
     assert create_or_compare(files, birth) == read_birth(files) == birth
     with pytest.raises(IdentityMismatch, match=r'features: \[\] here, \["view", "frame"\] there'):
         create_or_compare(files, make_birth())
+
+
+def test_a_store_begun_before_there_were_digests_goes_on_without_them(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    older = create_or_compare(files, make_birth(features=()))
+    before = files.read("store.json")
+    assert create_or_compare(files, make_birth()) == older == read_birth(files)
+    assert not older.has_digests
+    assert files.read("store.json") == before
+
+
+@pytest.mark.parametrize("features", [(), ("digests",)])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"token_dtype": "uint16"', '"token_dtype": "uint8"'),
+        ('"token_dtype": "uint16"', '"token_dtype": "uint32"'),
+        ('"vocab_size": 300', '"vocab_size": 70000'),
+        ('"vocab_size": 300', '"vocab_size": -300'),
+        ('"vocab_size": 300', f'"vocab_size": 3{"0" * 40}'),
+        ('"layout": "invented",\n  "block', '"layout": "quadrants",\n  "block'),
+        ("   3,\n   5\n", "   3,\n   -5\n"),
+        ("   3,\n   5\n", f"   3,\n   5{'0' * 12}\n"),
+        ('"grid": [\n   1,', '"grid": [\n   0,'),
+    ],
+)
+def test_a_birth_that_contradicts_itself_is_refused(
+    tmp_path: Path, old: str, new: str, features: tuple[str, ...]
+) -> None:
+    """With a digest of itself that is right, too: what a writer with a defect would leave."""
+    birth = make_birth(vocab_size=300, features=features)
+    text = birth.to_json().decode()
+    assert old in text
+    data = text.replace(old, new, 1).encode()
+    (tmp_path / "store.json").write_bytes(sealed(data) if features else data)
+    with pytest.raises(StoreError, match=r"store\.json: .*damaged"):
+        read_birth(LocalFiles(tmp_path))
+
+
+@pytest.mark.parametrize("change", [lambda data: data.replace(b"16", b"17", 1), lambda data: unsealed(data)[0]])
+def test_a_birth_that_was_edited_or_lost_its_digest_is_refused(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    files = LocalFiles(tmp_path)
+    create_or_compare(files, make_birth())
+    files.put("store.json", change(files.read("store.json")))
+    with pytest.raises(CorruptStore, match=r"store\.json: .*sha256.*restore it"):
+        read_birth(files)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])

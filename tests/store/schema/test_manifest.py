@@ -9,6 +9,7 @@ from fixtures_store import begin_store, finish_store, make_birth, make_shard
 from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles
 from pipeline.store.schema.manifest import Manifest, PartRecord, is_current, read_manifest
+from pipeline.store.schema.seals import sealed, unsealed
 from pipeline.store.writing.writer import commit_part
 
 
@@ -58,4 +59,6 @@ def test_a_manifest_of_another_version_or_a_damaged_one_is_refused(
 
 def test_a_manifest_survives_json(files: LocalFiles) -> None:
     data = files.read("manifest.json")
-    assert Manifest.model_validate_json(data).to_json() == data
+    record, has_seal = unsealed(data)
+    assert has_seal
+    assert sealed(Manifest.model_validate_json(record).to_json()) == data

@@ -1,5 +1,6 @@
 """Sizes and checksums of files: any change is found, and the file is named."""
 
+import hashlib
 from pathlib import Path
 
 import google_crc32c
@@ -20,7 +21,7 @@ def files(tmp_path: Path) -> LocalFiles:
     return files
 
 
-RECORD = FileRecord(path="folder/file", bytes=len(DATA), crc32c=google_crc32c.value(DATA))
+RECORD = FileRecord(path="folder/file", bytes=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
 
 
 def check_all(files: LocalFiles) -> list[str]:
@@ -57,6 +58,26 @@ def test_a_flipped_bit_is_found(files: LocalFiles, position: int) -> None:
     files.put("part/folder/file", bytes(data))
     said = "STORE/part/folder/file: the checksum is not that of the commit: damaged where it lies"
     assert check_all(files) == ["", "", said]
+
+
+def test_another_file_that_ends_in_its_own_crc32c_is_found_by_sha256_alone(files: LocalFiles) -> None:
+    """As chunk files do: the crc32c of all of them is the same."""
+    ours, other = ended_in_crc32c(b"ours "), ended_in_crc32c(b"other")
+    files.put("part/file", other)
+    older = FileRecord(path="file", bytes=len(ours), crc32c=google_crc32c.value(ours))
+    check_checksums(files, "part", [older])
+    record = FileRecord(path="file", bytes=len(ours), sha256=hashlib.sha256(ours).hexdigest())
+    with pytest.raises(CorruptStore, match="part/file: the checksum is not that of the commit"):
+        check_checksums(files, "part", [record])
+
+
+def ended_in_crc32c(data: bytes) -> bytes:
+    return data + google_crc32c.value(data).to_bytes(4, "little")
+
+
+def test_a_record_without_any_checksum_is_none() -> None:
+    with pytest.raises(ValueError, match="a file without sha256"):
+        FileRecord(path="file", bytes=1)
 
 
 @pytest.mark.parametrize(

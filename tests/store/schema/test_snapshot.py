@@ -13,7 +13,8 @@ from pipeline.errors import CorruptStore, StoreError
 from pipeline.store import TokenStore
 from pipeline.store.schema.commits import CommitRecord
 from pipeline.store.schema.counts import unpack_counts
-from pipeline.store.schema.snapshot import make_manifest, store_digest
+from pipeline.store.schema.digest import store_digest
+from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.writer import commit_part
 
 

@@ -11,13 +11,12 @@ from fixtures_store import Child, Halt, all_files, begin_store, make_birth
 
 from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles
+from pipeline.store.arrays.codebook import check_codebook, table_digest
 from pipeline.store.writing.hierarchy import (
-    check_codebook,
     check_root,
     check_rule,
     prepare_hierarchy,
     rule_digest,
-    table_digest,
 )
 
 TABLE = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)

@@ -1,0 +1,67 @@
+"""What a store's records say of an array: all that a reader must know of it before it opens a file of the array."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.store.arrays.chunked import Damage
+from pipeline.store.schema.birth import Birth
+from pipeline.store.schema.checksums import Checksums, unpack_checksums
+from pipeline.store.schema.manifest import PartRecord
+
+Compressor = Literal["blosc", "zstd"]
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array of a committed attempt, as it was written."""
+
+    rows: int | None
+    """None where no record says how long it is: packed text of stores made before there was `digests`."""
+    row_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    compressor: Compressor | None
+    """None for chunks that are stored as they are."""
+    crc32c: Checksums | None = None
+    """uint32 [chunks]: of each inner chunk. None where no record says it."""
+
+    @property
+    def dimensions(self) -> int:
+        """Number of its dimensions."""
+        return 1 + len(self.row_shape)
+
+
+def stored_array(birth: Birth, record: PartRecord, path: str) -> StoredArray:
+    """The array at `path` in a part of a store. Raises Damage where the store's records do not describe it."""
+    name = path.rpartition("/")[2]
+    try:
+        known = record.array(path)
+        crc32c = None if known is None else unpack_checksums(known[1])
+    except ValueError as error:
+        raise Damage(f"what the record of its part says of it cannot be read ({error})") from None
+    if birth.has_digests and known is None:
+        raise Damage("the record of its part says nothing of it")
+    text_bytes = None if known is None else known[0]
+    rows, row_shape, dtype = _shapes(birth, record.written, text_bytes)[name]
+    return StoredArray(rows, row_shape, np.dtype(dtype).newbyteorder("<"), _compressor(birth, name), crc32c)
+
+
+def _shapes(birth: Birth, written: int, text_bytes: int | None) -> dict[str, tuple[int | None, tuple[int, ...], str]]:
+    """Rows, shape of a row and dtype, by the last step of a path."""
+    views = () if birth.views is None else (birth.views,)
+    return {
+        "tokens": (written, birth.row_shape, birth.token_dtype),
+        "label": (written, (), "int64"),
+        "data": (text_bytes, (), "uint8"),
+        "offsets": (written + 1, (), "uint64"),
+        "present": (written, (), "uint8"),
+        "box": (written, (*views, 4), "int32"),
+        "flip": (written, views, "uint8"),
+    }
+
+
+def _compressor(birth: Birth, name: str) -> Compressor | None:
+    if birth.codec == "raw":
+        return None
+    return "zstd" if name == "data" else "blosc"
