@@ -28,12 +28,11 @@ class Part:
 
     def __init__(self, files: Files, birth: Birth, record: PartRecord, opening: Opening | None = None) -> None:
         self.name = record.part
-        self.rows = record.written
-        self._birth = birth
-        self._files = files
-        self._record = record
         self.attempt = record.attempt
-        self._path = f"{names.PARTS}/{names.attempt(record.part, record.attempt)}"
+        self.rows = record.written
+        self._files = files
+        self._birth = birth
+        self._record = record
         self._opening = opening or Opening(files)
 
     def array(self, path: str) -> ChunkedArray:
@@ -103,6 +102,10 @@ class Part:
             paths += [f"fields/{name}/{array}" for array in ("data", "offsets", "present")]
         return content_digest({path: np.ascontiguousarray(self.read(path)) for path in paths})
 
+    @property
+    def _group(self) -> str:
+        return f"{names.PARTS}/{names.attempt(self.name, self.attempt)}"
+
     def _explained(self, path: str, error: Exception) -> VqtokError:
         """What a user can do about an array that cannot be read."""
         match error:
@@ -111,13 +114,13 @@ class Part:
             case FileNotFoundError():
                 what = "missing"
             case OSError():  # the disk's or the server's, which the next try may not meet
-                return StoreError(f"{self._files.root}/{self._path}/{path}: {error}")
+                return StoreError(f"{self._files.root}/{self._group}/{path}: {error}")
             case Damage():
                 what = f"cannot be read: {error}"
             case _:
                 what = f"cannot be read ({type(error).__name__}: {error})"
         return damaged(
             self._files,
-            f"{self._path}/{path}",
+            f"{self._group}/{path}",
             f"{what}; delete {names.commit(self.name)} and {names.MANIFEST}, then run vqtok tokenize again",
         )

@@ -17,7 +17,7 @@ from cachetools import LRUCache
 
 from pipeline.store.arrays.chunked import ChunkedArray
 from pipeline.store.arrays.parts import Part
-from pipeline.store.arrays.storage import chunk_rows
+from pipeline.store.arrays.storage import chunk_rows_of
 from pipeline.store.memory.buffers import in_space
 from pipeline.store.memory.memory_map import in_memory, read_ahead
 from pipeline.store.memory.space import space
@@ -275,7 +275,7 @@ def _cut(part_starts: Array, row_bytes: int) -> tuple[Array, Array]:
     chunks are read in pieces: slower, and right.
     """
     rows = np.diff(part_starts)
-    sizes = np.asarray([chunk_rows(count, row_bytes) for count in rows.tolist()], np.int64)
+    sizes = chunk_rows_of(rows, row_bytes)
     counts = -(-rows // np.maximum(sizes, 1))
     part_of_chunk = np.repeat(np.arange(len(rows)), counts)
     within = np.arange(len(part_of_chunk)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -76,9 +76,14 @@ def arrays_of_part(
 
 def chunk_rows(rows: int, row_bytes: int) -> int:
     """Rows of an inner chunk: at most CHUNK_BYTES, and all chunks of an array about equally long."""
-    most = min(max(CHUNK_BYTES // max(row_bytes, 1), 1), max(rows, 1))
+    return int(chunk_rows_of(np.asarray(rows), row_bytes))
+
+
+def chunk_rows_of(rows: Array, row_bytes: int) -> Array:
+    """The same of many arrays, int64 [arrays]."""
+    most = np.clip(CHUNK_BYTES // max(row_bytes, 1), 1, np.maximum(rows, 1))
     chunks = -(-rows // most)
-    return -(-rows // chunks) if chunks else 1
+    return np.asarray(np.where(chunks > 0, -(-rows // np.maximum(chunks, 1)), 1))
 
 
 def create_array(group: zarr.Group, path: str, array: Array, codec: str, *, named: bool = True) -> "zarr.Array[Any]":

@@ -1,6 +1,6 @@
 """The manifest: a snapshot of all commits, from which readers open a store without walking it."""
 
-from itertools import pairwise
+from operator import ge
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -123,13 +123,13 @@ def write_manifest(files: Files, birth: Birth, manifest: Manifest) -> None:
 def _disagreement(manifest: Manifest) -> str:
     """In what a manifest contradicts itself; `` for a sound one."""
     parts = manifest.parts
-    if any(after.part <= before.part for before, after in pairwise(parts)):
+    ordered = [part.part for part in parts]
+    if any(map(ge, ordered, ordered[1:])):
         return "its parts are not sorted, or one is there twice"
-    for name in ("written", "rejected"):
-        total = sum(getattr(part, name) for part in parts)
-        if total != getattr(manifest, name):
-            return f"{getattr(manifest, name):,} {name}, {total:,} in its parts"
-    if any(not part.since <= manifest.generation for part in parts):
+    written, rejected = sum(part.written for part in parts), sum(part.rejected for part in parts)
+    if (manifest.written, manifest.rejected) != (written, rejected):
+        return f"{manifest.written:,} written and {manifest.rejected:,} rejected; {written:,} and {rejected:,} in its parts"
+    if max((part.since for part in parts), default=0) > manifest.generation:
         return f"a part is younger than generation {manifest.generation}"
     if store_digest((part.part, part.content_digest) for part in parts) != manifest.content_digest:
         return "its content digest is not that of its parts"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numcodecs
 import numpy as np
 import pytest
-from fixtures_space import in_a_fork
+from support import in_a_fork
 
 from pipeline.store.arrays.decoding import decode
 from pipeline.store.arrays.stored_array import Compressor
