@@ -39,7 +39,7 @@ class ChunkFormat:
     def of(cls, metadata: bytes, stored: StoredArray) -> "ChunkFormat":
         """The format of an array with this `zarr.json`.
 
-        Of it only the number of rows in a chunk is taken over, and of an array of unrecorded length that length:
+        Of it only the number of rows in a chunk is taken over, and of packed text its length:
         the index of the chunk file and the length of every chunk must agree with them.
 
         Raises Damage unless it says what was written.

@@ -18,7 +18,7 @@ class StoredArray:
     """One array of a committed attempt, as it was written."""
 
     rows: int | None
-    """None where no record says how long it is: packed text of stores made before there was `digests`."""
+    """None for packed text, which is as long as its offsets say."""
     row_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     compressor: Compressor | None
@@ -34,26 +34,24 @@ class StoredArray:
 
 def stored_array(birth: Birth, record: PartRecord, path: str) -> StoredArray:
     """The array at `path` in a part of a store. Raises Damage where the store's records do not describe it."""
-    name = path.rpartition("/")[2]
+    name, packed = path.rpartition("/")[2], record.chunk_crc32c.get(path)
+    if birth.has_digests and packed is None:
+        raise Damage("the record of its part says nothing of it")
     try:
-        known = record.array(path)
-        crc32c = None if known is None else unpack_checksums(known[1])
+        crc32c = None if packed is None else unpack_checksums(packed)
     except ValueError as error:
         raise Damage(f"what the record of its part says of it cannot be read ({error})") from None
-    if birth.has_digests and known is None:
-        raise Damage("the record of its part says nothing of it")
-    text_bytes = None if known is None else known[0]
-    rows, row_shape, dtype = _shapes(birth, record.written, text_bytes)[name]
+    rows, row_shape, dtype = _shapes(birth, record.written)[name]
     return StoredArray(rows, row_shape, np.dtype(dtype).newbyteorder("<"), _compressor(birth, name), crc32c)
 
 
-def _shapes(birth: Birth, written: int, text_bytes: int | None) -> dict[str, tuple[int | None, tuple[int, ...], str]]:
+def _shapes(birth: Birth, written: int) -> dict[str, tuple[int | None, tuple[int, ...], str]]:
     """Rows, shape of a row and dtype, by the last step of a path."""
     views = () if birth.views is None else (birth.views,)
     return {
         "tokens": (written, birth.row_shape, birth.token_dtype),
         "label": (written, (), "int64"),
-        "data": (text_bytes, (), "uint8"),
+        "data": (None, (), "uint8"),
         "offsets": (written + 1, (), "uint64"),
         "present": (written, (), "uint8"),
         "box": (written, (*views, 4), "int32"),

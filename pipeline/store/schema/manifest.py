@@ -30,21 +30,14 @@ class PartRecord(Record):
     bytes: Count
     """Size of all files of the part."""
     content_digest: str
-    arrays: Annotated[str, Before("")] = ""
-    """Of each array a line `path rows checksums`, with those of its inner chunks as `pack_checksums` has them. One
-    text, taken apart when an array is opened: a store of ten thousand parts opens without it. Empty where the commit
-    says no checksums."""
+    chunk_crc32c: Annotated[dict[str, str], Before({})] = Field(default={})
+    """Of each array, by path, what its record in the commit says under this name; empty where that says nothing."""
     since: int = 1
     """Generation of the first manifest that has it."""
 
     @classmethod
     def of(cls, commit: CommitRecord, since: int) -> "PartRecord":
         """What the manifest of generation `since` takes over from a commit."""
-        lines = [
-            f"{path} {array.shape[0]} {array.chunk_crc32c}"
-            for path, array in commit.arrays.items()
-            if array.chunk_crc32c is not None
-        ]
         return cls(
             part=commit.part,
             attempt=commit.attempt,
@@ -54,17 +47,11 @@ class PartRecord(Record):
             unlabelled=commit.unlabelled,
             bytes=sum(file.bytes for file in commit.files),
             content_digest=commit.content_digest,
-            arrays="\n".join(lines),
+            chunk_crc32c={
+                path: array.chunk_crc32c for path, array in commit.arrays.items() if array.chunk_crc32c is not None
+            },
             since=since,
         )
-
-    def array(self, path: str) -> tuple[int, str] | None:
-        """Rows and packed checksums of an array; None where nothing is said of it. Raises ValueError."""
-        for line in self.arrays.splitlines():
-            name, rows, checksums = line.rsplit(" ", 2)
-            if name == path:
-                return int(rows), checksums
-        return None
 
 
 class Snapshot(Record):
@@ -128,7 +115,8 @@ def _disagreement(manifest: Manifest) -> str:
         return "its parts are not sorted, or one is there twice"
     written, rejected = sum(part.written for part in parts), sum(part.rejected for part in parts)
     if (manifest.written, manifest.rejected) != (written, rejected):
-        return f"{manifest.written:,} written and {manifest.rejected:,} rejected; {written:,} and {rejected:,} in its parts"
+        said = f"{manifest.written:,} written and {manifest.rejected:,} rejected"
+        return f"{said}, {written:,} and {rejected:,} in its parts"
     if max((part.since for part in parts), default=0) > manifest.generation:
         return f"a part is younger than generation {manifest.generation}"
     if store_digest((part.part, part.content_digest) for part in parts) != manifest.content_digest:
