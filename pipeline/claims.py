@@ -14,8 +14,10 @@ from types import TracebackType
 
 from pydantic import ValidationError
 
+from pipeline.errors import CorruptStore
 from pipeline.files import Files, Stat
-from pipeline.records import Record
+from pipeline.files.damage import damaged, naming_no_file
+from pipeline.records import Count, Record
 
 _FOLDER = "claims"
 START = "~start-"
@@ -41,9 +43,9 @@ class Claim(Record):
     """When it was made, UTC by the clock of its host, ISO 8601. For people; nothing is decided by it."""
     beats: int = 0
     """Counts up while the process lives; its standing still is what makes a claim stale."""
-    images: int = 0
+    images: Count = 0
     """Images done, for progress."""
-    bytes: int = 0
+    bytes: Count = 0
     """Bytes of the source shard read, for progress."""
 
 
@@ -116,8 +118,15 @@ class Claims:
             return False
         if part in self._seen:
             # A stale claim. Two may come to this line together; the worst that follows is double work.
-            self._files.delete(_path(part))
+            self._remove(part)
         return self._create(part)
+
+    def _remove(self, part: str) -> None:
+        """Delete a claim that counts no more, even if something else is in its place."""
+        try:
+            self._files.delete(_path(part))
+        except (IsADirectoryError, PermissionError):  # Linux says the one of a folder, macOS the other
+            self._files.delete_folder(_path(part))
 
     def _create(self, part: str) -> bool:
         claim = Claim(
@@ -236,15 +245,31 @@ def claimed_starts(files: Files) -> list[str]:
 
 
 def _claimed(files: Files) -> list[str]:
-    return [name.removesuffix(".json") for name in files.list(_FOLDER)]
+    with naming_no_file(files, _FOLDER, "no folder"):
+        return [name.removesuffix(".json") for name in files.list(_FOLDER)]
 
 
 def read_claim(files: Files, part: str) -> Claim | None:
     """The claim on a part, live or not; None where there is none, or none that can be read."""
     try:
-        return Claim.model_validate_json(files.read(_path(part)))
-    except (FileNotFoundError, IsADirectoryError, ValidationError):
-        return None  # released meanwhile, of a later version, or damaged
+        return find_claim(files, part)
+    except CorruptStore:
+        return None
+
+
+def find_claim(files: Files, part: str) -> Claim | None:
+    """The claim on a part, live or not; None where there is none.
+
+    Raises CorruptStore for one that cannot be read: damaged, or of a later version.
+    """
+    path = _path(part)
+    try:
+        with naming_no_file(files, path, "not a claim"):
+            return Claim.model_validate_json(files.read(path))
+    except FileNotFoundError:
+        return None  # released meanwhile
+    except ValidationError as error:
+        raise damaged(files, path, f"not a claim ({error.errors()[0]['msg']})") from None
 
 
 def read_claims(files: Files) -> list[Claim]:

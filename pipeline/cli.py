@@ -219,6 +219,7 @@ def status(config: Config, every_s: float | None, as_json: bool) -> None:
     result = job.run(config)
     table = fitted(status_table.status_table(result), sys.stdout)
     click.echo(json.dumps(result.to_json(), indent=1) if as_json else table)
+    sys.exit(1 if result.damaged else 0)
 
 
 def _share(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -281,6 +282,9 @@ def show(store: str, key: str, as_json: bool) -> None:
 
     found = job.run(store, key, show_progress=sys.stderr.isatty())
     click.echo(json.dumps(found.to_json()) if as_json else as_text(found))
+    for message in found.damaged:
+        click.echo(f"vqtok: not all could be read: {message}", err=True)
+    sys.exit(1 if found.damaged else 0)
 
 
 @main.command()
@@ -296,6 +300,7 @@ def clean(config: Config, as_json: bool) -> None:
 
     result = job.run(config)
     click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
+    sys.exit(1 if result.damaged else 0)
 
 
 @main.command()
@@ -307,7 +312,9 @@ def report(config: Config) -> None:
     """
     from pipeline.jobs.reporting import job
 
-    click.echo(job.run(config))
+    result = job.run(config)
+    click.echo(result)
+    sys.exit(1 if result.damaged else 0)
 
 
 def _config_arguments() -> list[str]:

@@ -5,13 +5,19 @@ Everything here is plain data: no torch, no Zarr, no I/O.
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.before import concise
 
 JSON = dict[str, Any]
+
+Count = Annotated[int, Field(ge=0, lt=1 << 48)]
+"""A number of samples or bytes in a record. Sums of those of all parts are exact in int64."""
+
+Seconds = Annotated[float, Field(ge=0, lt=1e12)]
+"""A span of time in a record."""
 
 NO_LABEL = -1
 """In place of the class index of a sample that has none."""
@@ -85,7 +91,7 @@ class SourceRecord(Record):
 
     path: str
     """Relative to `source.base`."""
-    bytes: int
+    bytes: Count
     sha256: str
     version: str = ""
     """Its version (see `SourceShard`), so that a file that is still the same need not be read to say so."""
@@ -98,7 +104,7 @@ class Reject(Record):
 
     key: str
     """The WebDataset `__key__`."""
-    index: int
+    index: Count
     """Position of the sample within its source shard, counted from 0 over all samples."""
     stage: str
     """Where it failed: `select` (no or several images), `label`, or `decode`."""

@@ -318,7 +318,7 @@ def finish_store(files: LocalFiles, birth: Birth, generation: int = 1) -> None:
     """Write the manifest of all that is committed."""
     parts = sorted(committed_parts(files))
     commits = read_commits(files, parts)
-    made = make_manifest(commits, parts, birth.codebook.vocab_size, generation, read_manifest(files))
+    made = make_manifest(commits, parts, birth.codebook.vocab_size, generation, read_manifest(files, birth))
     write_manifest(files, birth, made)
 
 

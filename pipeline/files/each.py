@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from pipeline.errors import CorruptStore
+
 T = TypeVar("T")
 
 # Object stores answer each read after tens of milliseconds, whatever its size.
@@ -19,3 +21,20 @@ def read_each(read: Callable[[str], T], names: Sequence[str]) -> list[T]:
         return [read(name) for name in names]
     with ThreadPoolExecutor(_READERS, "read") as readers:
         return [value for lot in readers.map(lambda lot: [read(name) for name in lot], lots) for value in lot]
+
+
+def read_sound(read: Callable[[str], T], names: Sequence[str]) -> tuple[list[T], list[CorruptStore]]:
+    """`read` of every name that can be read, in order, and an error for each that is damaged.
+
+    One odd file hides none of the others. Raises any other error as `read_each` does.
+    """
+
+    def attempt(name: str) -> T | CorruptStore:
+        try:
+            return read(name)
+        except CorruptStore as error:
+            return error
+
+    results = read_each(attempt, names)
+    damage = [result for result in results if isinstance(result, CorruptStore)]
+    return [result for result in results if not isinstance(result, CorruptStore)], damage

@@ -5,7 +5,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -13,6 +13,7 @@ from pipeline.errors import StoreError
 from pipeline.files.base import Stat
 
 _TEMPORARY = ".tmp-"
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 # Far from what a process may have open.
 _OPEN_AT_ONCE = 64
 
@@ -30,11 +31,15 @@ class LocalFiles:
 
     def folders(self, folder: str) -> list[str]:
         with self._scan(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if _is(entry.is_dir, in_a_circle=False))
 
     def list(self, folder: str) -> list[str]:
         with self._scan(folder) as entries:
-            return sorted(e.name for e in entries if e.is_file() and not e.name.startswith(_TEMPORARY))
+            return sorted(
+                entry.name
+                for entry in entries
+                if _is(entry.is_file, in_a_circle=True) and not entry.name.startswith(_TEMPORARY)
+            )
 
     def stat(self, path: str) -> Stat:
         return _stat(self._root / path)
@@ -120,8 +125,21 @@ class LocalFiles:
             sync_folder(target.parent)
 
 
+def _is(kind: Callable[[], bool], in_a_circle: bool) -> bool:
+    """Whether an entry of a folder is of a kind. Links in a circle count as a file: who reads it is told."""
+    try:
+        return kind()
+    except OSError:
+        return in_a_circle
+
+
 def _stat(path: Path) -> Stat:
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        found = path.lstat()  # links in a circle: of the first one
     return Stat(found.st_size, str(found.st_mtime_ns))
 
 
@@ -129,8 +147,11 @@ def _stats(folder: Path, paths: Iterable[str]) -> dict[str, Stat]:
     """What is known of files in a folder, by path; nothing of one that is not there."""
     found = {}
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             found[path] = _stat(folder / path)
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
     return found
 
 

@@ -7,6 +7,7 @@ stays, however old it is and whoever held its claim.
 from dataclasses import asdict, dataclass, field
 
 from pipeline.config import Config
+from pipeline.errors import CorruptStore
 from pipeline.files import Files, files_at
 from pipeline.records import JSON
 from pipeline.store.schema import names
@@ -27,6 +28,8 @@ class Sweep:
     """Size of what was deleted."""
     kept: list[str] = field(default_factory=list)
     """Attempts at parts that are not committed yet."""
+    damaged: list[str] = field(default_factory=list)
+    """Commit records that cannot be read, a message for each: of their parts nothing was deleted."""
 
     def to_json(self) -> JSON:
         return asdict(self)
@@ -35,15 +38,18 @@ class Sweep:
         lines = [f"{self.store}: {len(self.deleted)} lost attempts deleted, {self.bytes:,} bytes"]
         if self.kept:
             lines.append(f"{len(self.kept)} attempts at pending parts stay; they can go once their parts are committed")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"damaged: {message}" for message in self.damaged)])
 
 
 def run(config: Config) -> Sweep:
-    """Sweep the store of a configuration; safe while jobs are running. Raises StoreError without a store."""
+    """Sweep the store of a configuration; safe while jobs are running.
+
+    Raises StoreError without a store, CorruptStore for a damaged manifest: readers may use any attempt then.
+    """
     files = files_at(config.tokenize.store)
-    read_birth(files)
+    birth = read_birth(files)
     committed = committed_parts(files)
-    manifest = read_manifest(files)
+    manifest = read_manifest(files, birth)
     # Readers go by the manifest; it is never older than a commit unless somebody deleted that.
     in_use = {names.attempt(part.part, part.attempt) for part in manifest.parts} if manifest else set()
     sweep = Sweep(files.root)
@@ -51,7 +57,14 @@ def run(config: Config) -> Sweep:
         part, _, attempt = name.rpartition(".")
         if part not in committed:
             sweep.kept.append(name)
-        elif read_commit(files, part).attempt != attempt and name not in in_use:
+            continue
+        try:
+            is_lost = read_commit(files, part).attempt != attempt and name not in in_use
+        except CorruptStore as error:
+            if str(error) not in sweep.damaged:
+                sweep.damaged.append(str(error))
+            continue
+        if is_lost:
             sweep.bytes += _size(files, name)
             delete_attempt(files, part, attempt)
             sweep.deleted.append(name)

@@ -10,7 +10,7 @@ from pipeline.files.places import why_unreadable, why_unwritable
 from pipeline.models.tokenizers.registry import tokenizer_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.find import find_source_shards
-from pipeline.store.schema.birth import read_birth, refuse_unknown_features
+from pipeline.store.schema.birth import Birth, is_born, read_birth, refuse_unknown_features
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.identity import identity_differences
 from pipeline.store.schema.manifest import Manifest, is_current, read_manifest
@@ -36,9 +36,17 @@ class Plan:
         return {shard.part for shard in self.shards}
 
     @cached_property
+    def birth(self) -> Birth | None:
+        """The store's birth, read at the first call and kept; None where there is no store. Raises as `read_birth`."""
+        return read_birth(self.store) if is_born(self.store) else None
+
+    @cached_property
     def manifest(self) -> Manifest | None:
-        """The store's manifest, read at the first call and kept. Raises CorruptStore for a damaged one."""
-        return read_manifest(self.store)
+        """The store's manifest, read at the first call and kept; None before the first completion.
+
+        Raises CorruptStore for a damaged one, and as `birth` does.
+        """
+        return read_manifest(self.store, self.birth) if self.birth else None
 
     def __str__(self) -> str:
         pending = self.pending
@@ -91,7 +99,8 @@ def is_finished(plan: Plan, config: Config) -> bool:
     return (
         not plan.pending
         and is_current(plan.manifest, plan.committed, plan.planned)
-        and not identity_differences(identity, read_birth(plan.store).identity)
+        and plan.birth is not None
+        and not identity_differences(identity, plan.birth.identity)
     )
 
 

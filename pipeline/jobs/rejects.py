@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from pipeline.files import Files
+from pipeline.files.damage import damaged, naming_no_file
 from pipeline.records import Reject
 from pipeline.store.schema import names
-from pipeline.store.schema.damage import damaged
 
 # Quoted values and numbers: what differs between two messages of one cause. An apostrophe opens no quotation.
 _VARYING = re.compile(r"""(?<!\w)b?'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)b?"(?:[^"\\]|\\.)*"(?!\w)|\d(?:[\d,.]*\d)?""")
@@ -34,10 +34,15 @@ ReasonCounts = Mapping[tuple[str, str], RejectReason]
 
 
 def read_rejects(store: Files, part: str, attempt: str) -> list[Reject]:
-    """Rejects of a committed part, in source order. Raises CorruptStore for lines that are none."""
+    """Rejects of a committed part, in source order. Raises CorruptStore for a damaged or missing file."""
     path = names.rejects(part, attempt)
     try:
-        return [Reject.model_validate_json(line) for line in store.read(path).splitlines()]
+        with naming_no_file(store, path):
+            lines = store.read(path).splitlines()
+    except FileNotFoundError:
+        raise damaged(store, path, "missing, and its commit speaks of it") from None
+    try:
+        return [Reject.model_validate_json(line) for line in lines]
     except ValidationError as error:
         raise damaged(store, path, f"a line is no reject: {error.errors()[0]['msg']}") from None
 

@@ -29,6 +29,8 @@ class Report(Record):
     psnr: float | None
     """In dB, of images rebuilt from the store against their originals; None like `picture`."""
     images_rebuilt: int
+    damaged: tuple[str, ...] = ()
+    """What could not be read, a message for each; the figures are of the rest."""
 
     def figures(self) -> list[tuple[str, str]]:
         """Name and value of every figure."""
@@ -47,11 +49,17 @@ class Report(Record):
                 "reconstruction PSNR",
                 f"{self.psnr:.2f} dB over {self.images_rebuilt} images of the store"
                 if self.psnr is not None
-                else f"none: {'the layout does not cover the image' if self.written else 'there are no rows'}",
+                else f"none: {self._why_none()}",
             ),
             ("picture", "none" if self.picture is None else f"{self.picture} (originals above reconstructions)"),
             ("report", self.html),
+            *(("damaged", message) for message in self.damaged),
         ]
+
+    def _why_none(self) -> str:
+        if not self.written:
+            return "there are no rows"
+        return "what was to be rebuilt is damaged" if self.damaged else "the layout does not cover the image"
 
     @property
     def usage(self) -> str:

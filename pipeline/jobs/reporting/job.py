@@ -16,7 +16,7 @@ from pipeline.files import is_url
 from pipeline.jobs.plan import job_identity, refuse_other_identity, store_of
 from pipeline.jobs.reporting.figures import Report
 from pipeline.records import digest_of
-from pipeline.store.schema.birth import refuse_unknown_features
+from pipeline.store.schema.birth import is_born, read_birth
 from pipeline.store.schema.manifest import read_manifest
 
 
@@ -28,15 +28,14 @@ def run(config: Config) -> Report:
     this version does not know.
     """
     files = store_of(config)
-    refuse_unknown_features(files)
-    manifest = read_manifest(files)
+    manifest = read_manifest(files, read_birth(files)) if is_born(files) else None
     if manifest is None:
         raise IncompleteStore(f"{config.tokenize.store}: not finished; run vqtok tokenize first")
     refuse_other_identity(files, config)
     folder, basis = report_folder(config.tokenize.store), basis_of(config)
     try:
         report = Report.model_validate_json((folder / "report.json").read_bytes())
-        if (report.content_digest, report.basis) == (manifest.content_digest, basis):
+        if (report.content_digest, report.basis) == (manifest.content_digest, basis) and not report.damaged:
             return report
     except (OSError, ValidationError):
         pass  # none yet, or of another version

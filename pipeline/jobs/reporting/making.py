@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.files import LocalFiles, files_at
+from pipeline.files.each import read_sound
 from pipeline.jobs.originals import images_of_rows
 from pipeline.jobs.pictures import PICTURED, comparison_png, evenly_spaced
 from pipeline.jobs.rejects import read_rejects
@@ -41,7 +42,8 @@ def make_report(config: Config, folder: Path, basis: str) -> Report:
     store = TokenStore(config.tokenize.store)
     output = LocalFiles(folder)
     uses_K = torch.from_numpy(unpack_counts(store.manifest.code_counts, store.vocab_size, names.MANIFEST))
-    rebuilt = _rebuild(config, store)
+    damage: list[str] = []
+    rebuilt = _rebuild(config, store, damage)
     png, psnr = None, None
     if rebuilt is not None:
         originals_B3HW, reconstructions_B3HW = rebuilt
@@ -59,7 +61,7 @@ def make_report(config: Config, folder: Path, basis: str) -> Report:
         picture=str(folder / "reconstructions.png") if png else None,
         written=store.manifest.written,
         rejected=store.manifest.rejected,
-        reject_reasons=_reject_reasons(config, store),
+        reject_reasons=_reject_reasons(config, store, damage),
         tokens=int(uses_K.sum()),
         bytes=sum(part.bytes for part in store.manifest.parts),
         vocab_size=store.vocab_size,
@@ -67,14 +69,18 @@ def make_report(config: Config, folder: Path, basis: str) -> Report:
         entropy_bits=_entropy_bits(uses_K),
         psnr=psnr,
         images_rebuilt=0 if rebuilt is None else len(rebuilt[0]),
+        damaged=tuple(damage),
     )
     output.put("report.html", report_page(report, uses_K, png).encode())
     output.put("report.json", report.to_json())
     return report
 
 
-def _rebuild(config: Config, store: TokenStore) -> tuple[Tensor, Tensor] | None:
-    """Some originals and what the store's tokens decode to, each uint8 [N, 3, H, W]; None if they cannot be."""
+def _rebuild(config: Config, store: TokenStore, damage: list[str]) -> tuple[Tensor, Tensor] | None:
+    """Some originals and what the store's tokens decode to, each uint8 [N, 3, H, W]; None if they cannot be.
+
+    Damaged parts are left out, and named in `damage`.
+    """
     if not store.geometry.decodable or not len(store):
         return None
     world = current_world()
@@ -89,12 +95,16 @@ def _rebuild(config: Config, store: TokenStore) -> tuple[Tensor, Tensor] | None:
         for index in evenly_spaced(_PARTS_REBUILT, len(parts)):
             number, part = parts[index]
             rows = range(min(config.tokenize.batch_size, part.written))
-            batch = images_of_rows(config, files, shards[part.part], part.attempt, rows, decoders)
             start = int(store.part_starts[number])
-            tokens = store.read(slice(start, start + len(rows)))
+            try:
+                batch = images_of_rows(config, files, shards[part.part], part.attempt, rows, decoders)
+                tokens = store.read(slice(start, start + len(rows)))
+            except StoreError as error:
+                damage.append(str(error))
+                continue
             originals.append(batch.img_B3HW[: len(rows)])
             reconstructions.append(_decode(tokenizer, store, tokens.to(world.device).idx_Bl))
-    return torch.cat(originals), torch.cat(reconstructions)
+    return (torch.cat(originals), torch.cat(reconstructions)) if originals else None
 
 
 @torch.inference_mode()
@@ -103,14 +113,12 @@ def _decode(tokenizer: Tokenizer, store: TokenStore, idx_Bl: list[Tensor]) -> Te
     return to_pixels(tokenizer.decode(idx_Bl, store.geometry.grid), tokenizer.normalization).cpu()
 
 
-def _reject_reasons(config: Config, store: TokenStore) -> dict[str, int]:
+def _reject_reasons(config: Config, store: TokenStore, damage: list[str]) -> dict[str, int]:
     files = files_at(config.tokenize.store)
-    reasons = Counter(
-        f"{reject.stage}: {reject.reason}"
-        for part in store.manifest.parts
-        if part.rejected
-        for reject in read_rejects(files, part.part, part.attempt)
-    )
+    attempts = {part.part: part.attempt for part in store.manifest.parts if part.rejected}
+    rejects, unread = read_sound(lambda part: read_rejects(files, part, attempts[part]), [*attempts])
+    damage += [message for message in map(str, unread) if message not in damage]
+    reasons = Counter(f"{reject.stage}: {reject.reason}" for of_part in rejects for reject in of_part)
     return dict(reasons.most_common(20))
 
 

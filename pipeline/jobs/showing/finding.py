@@ -59,6 +59,8 @@ class Found:
     geometry: Geometry = field(repr=False)
     rows: list[FoundRow]
     rejects: list[FoundReject]
+    damaged: list[str] = field(default_factory=list)
+    """What could not be read, a message for each: the key may stand there, too."""
 
     def to_json(self) -> JSON:
         return {
@@ -66,6 +68,7 @@ class Found:
             "key": self.key,
             "rows": [row.to_json() for row in self.rows],
             "rejects": [reject.to_json() for reject in self.rejects],
+            "damaged": self.damaged,
         }
 
 

@@ -4,9 +4,10 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
-from pipeline.claims import Claim, claimed_parts, is_local_and_gone, read_claim
+from pipeline.claims import Claim, claimed_parts, find_claim, is_local_and_gone
 from pipeline.config import Config
-from pipeline.files.each import read_each
+from pipeline.errors import StoreError
+from pipeline.files.each import read_sound
 from pipeline.jobs.bounds import Bounds, find_bounds
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.rejects import ReasonCounts, RejectReason, count_reasons, most_common, read_rejects
@@ -17,7 +18,7 @@ from pipeline.records import JSON, SourceShard
 from pipeline.store.schema.birth import is_born
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.failures import Failure, read_failures
-from pipeline.store.schema.manifest import is_current, read_manifest
+from pipeline.store.schema.manifest import Manifest, is_current
 
 RECENT_SECONDS = 600.0
 
@@ -64,7 +65,7 @@ class Status:
     planned: int
     """Source shards of the configuration."""
     done: int
-    """How many of them are committed."""
+    """How many of them are committed; one whose record is damaged counts, too."""
     pending: int
     planned_bytes: int
     pending_bytes: int
@@ -90,13 +91,15 @@ class Status:
     """Until all is committed at the recent rate, else at the mean; supposes that somebody is at work."""
     complete: bool
     """Whether all is committed and the manifest says so."""
+    damaged: list[str]
+    """What could not be read, a message for each file; what is in it is missing from the figures."""
 
     def to_json(self) -> JSON:
         return asdict(self)
 
 
 def run(config: Config) -> Status:
-    """The state of a job. Raises ConfigError and CorruptStore."""
+    """The state of a job. Raises ConfigError."""
     return Observer(config).look()
 
 
@@ -115,11 +118,13 @@ class Observer:
         self._beats: dict[str, tuple[Claim, float]] = {}
 
     def look(self) -> Status:
-        """The state of the job now. Raises CorruptStore for a commit record that cannot be read."""
+        """The state of the job now."""
         plan = self._plan = replace(self._plan, committed=committed_parts(self._plan.store))
-        commits = self._read_commits()
+        damage: list[StoreError] = []
+        commits = self._read_commits(damage)
         pending = plan.pending
-        running = self._running({shard.part for shard in pending})
+        running = self._running({shard.part for shard in pending}, damage)
+        manifest = self._manifest(damage)
         planned_bytes, pending_bytes = _bytes(plan.shards), _bytes(pending)
         bytes_left = pending_bytes - sum(claim.bytes for claim in running if not claim.stale)
         mean, recent = _rates(commits, running)
@@ -128,7 +133,7 @@ class Observer:
             store=plan.store.root,
             exists=bool(plan.committed) or is_born(plan.store),
             planned=len(plan.shards),
-            done=len(commits),
+            done=len(plan.committed & plan.planned),
             pending=len(pending),
             planned_bytes=planned_bytes,
             pending_bytes=pending_bytes,
@@ -139,36 +144,44 @@ class Observer:
             unplanned=sorted(plan.committed - plan.planned),
             written=sum(commit.written for commit in commits),
             rejected=sum(commit.rejected for commit in commits),
-            rejects=most_common(self._reasons[commit.part] for commit in commits if commit.rejected),
+            rejects=most_common(self._reasons.get(commit.part, {}) for commit in commits),
             images_per_second=mean.images_per_second if mean else None,
             recent_images_per_second=recent.images_per_second if recent else None,
             bounds=find_bounds((commit.load() for commit in commits), seconds=mean.seconds if mean else 0.0),
             eta_seconds=bytes_left / speed.bytes_per_second if pending and speed and speed.bytes_per_second else None,
-            complete=not pending and is_current(read_manifest(plan.store), plan.committed, plan.planned),
+            complete=not (pending or damage) and is_current(manifest, plan.committed, plan.planned),
+            damaged=[str(error) for error in damage],
         )
 
-    def _read_commits(self) -> list[Committed]:
+    def _read_commits(self, damage: list[StoreError]) -> list[Committed]:
         """Commits of the planned source shards, sorted by part; the reasons of their rejects beside them."""
         parts = sorted(self._plan.committed & self._shards.keys())
-        new = read_committed(self._plan.store, (part for part in parts if part not in self._commits))
-        rejecting = {commit.part: commit for commit in new if commit.rejected}
-        self._reasons |= zip(rejecting, read_each(lambda part: self._count(rejecting[part]), [*rejecting]), strict=True)
+        new, unread = read_committed(self._plan.store, (part for part in parts if part not in self._commits))
         self._commits |= {commit.part: commit for commit in new}
-        return [self._commits[part] for part in parts]
+        uncounted = [part for part, commit in self._commits.items() if commit.rejected and part not in self._reasons]
+        reasons, uncountable = read_sound(lambda part: (part, self._count(self._commits[part])), uncounted)
+        self._reasons |= dict(reasons)
+        damage += unread + uncountable
+        return [self._commits[part] for part in parts if part in self._commits]
 
     def _count(self, commit: Committed) -> ReasonCounts:
-        try:
-            return count_reasons(commit.source, read_rejects(self._plan.store, commit.part, commit.attempt))
-        except FileNotFoundError:
-            return {}  # a loss, and for `vqtok verify` to tell
+        return count_reasons(commit.source, read_rejects(self._plan.store, commit.part, commit.attempt))
 
-    def _running(self, pending: set[str]) -> list[Running]:
+    def _manifest(self, damage: list[StoreError]) -> Manifest | None:
+        try:
+            return self._plan.manifest
+        except StoreError as error:
+            damage.append(error)
+            return None
+
+    def _running(self, pending: set[str], damage: list[StoreError]) -> list[Running]:
         store = self._plan.store
         parts = [part for part in claimed_parts(store) if part in pending]
-        claims = read_each(lambda part: read_claim(store, part), parts)
+        claims, unread = read_sound(lambda part: (part, find_claim(store, part)), parts)
+        damage += unread
         return [
             self._observed(claim, self._shards[part])
-            for part, claim in zip(parts, claims, strict=True)
+            for part, claim in claims
             if claim is not None and not is_local_and_gone(claim)
         ]
 
@@ -195,7 +208,7 @@ class Observer:
             since=claim.since,
             seconds=_seconds_since(claim.since),
             images=claim.images,
-            bytes=claim.bytes,
+            bytes=claim.bytes if shard.bytes is None else min(claim.bytes, shard.bytes),
             heartbeat_seconds=None if last is None else seconds,
             stale=seconds >= self._timeout_s,
         )

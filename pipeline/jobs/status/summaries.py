@@ -1,25 +1,25 @@
 """What a glance at a job needs of its commit records, for ten thousand of them in about a second."""
 
 from collections.abc import Iterable
-from datetime import datetime
 from functools import cache
 from socket import gethostname
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from pipeline.errors import CorruptStore
 from pipeline.files import Files
-from pipeline.files.each import read_each
+from pipeline.files.each import read_sound
 from pipeline.jobs.bounds import Load
 from pipeline.jobs.status.rates import WorkDone
 from pipeline.jobs.work.instructions import cpu_has_bf16
-from pipeline.records import JSON
+from pipeline.records import JSON, Count, Seconds
 from pipeline.store.schema.commits import read_commit_as
 
 
 class _Source(BaseModel):
     path: str
-    bytes: int
+    bytes: Count
 
 
 class Committed(BaseModel):
@@ -30,14 +30,14 @@ class Committed(BaseModel):
     part: str
     attempt: str
     sources: Annotated[tuple[_Source, ...], Field(min_length=1)]
-    seen: int
-    written: int
-    rejected: int
-    seconds: dict[str, float]
-    threads: dict[str, int] = Field(default={})
+    seen: Count
+    written: Count
+    rejected: Count
+    seconds: dict[str, Seconds]
+    threads: dict[str, Count] = Field(default={})
     execution: JSON = Field(default={})
     host: str = ""
-    finished: datetime
+    finished: AwareDatetime
 
     @property
     def source(self) -> str:
@@ -65,6 +65,6 @@ def _cpu_has_bf16() -> bool:
     return cpu_has_bf16()
 
 
-def read_committed(files: Files, parts: Iterable[str]) -> list[Committed]:
-    """The commits of `parts`, in that order. Raises CorruptStore for a record that cannot be read."""
-    return read_each(lambda part: read_commit_as(Committed, files, part), list(parts))
+def read_committed(files: Files, parts: Iterable[str]) -> tuple[list[Committed], list[CorruptStore]]:
+    """The commits of `parts`, in that order, and an error for each that cannot be read."""
+    return read_sound(lambda part: read_commit_as(Committed, files, part), list(parts))

@@ -31,6 +31,7 @@ def status_table(status: Status) -> str:
             ),
             *_section(["failed", "at", "reason"], ([f.source, _moment(f.time), f.reason] for f in status.failed)),
             *_section(["rejected", "stage", "reason", "one of them"], map(_rejected, status.rejects)),
+            *_section(["damaged; vqtok verify tells more"], ([text] for text in status.damaged)),
             *_section(["committed, but not of this configuration"], ([part] for part in status.unplanned)),
         ]
     )
@@ -39,7 +40,7 @@ def status_table(status: Status) -> str:
 def watch(config: Config, every_s: float, as_json: bool) -> None:
     """Print the state of a job until it is complete or Ctrl-C: in place on a terminal, as JSON in lines of its own.
 
-    Raises ConfigError, and CorruptStore at the first look; what goes wrong later may be over at the next one.
+    Raises ConfigError, and OSError at the first look; what goes wrong later may be over at the next one.
     """
     screen = InPlace(sys.stdout)
     with contextlib.suppress(KeyboardInterrupt):
@@ -86,6 +87,8 @@ def _header(status: Status) -> list[str]:
         lines.append(str(status.bounds))
     if status.complete:
         lines.append("complete")
+    elif not status.pending and status.damaged:
+        lines.append("all is committed, and some of it is damaged")
     elif not status.pending:
         lines.append("all is committed, but the manifest is not up to date: run vqtok tokenize again")
     elif status.starting and not status.running:
@@ -137,7 +140,7 @@ def _moment(time: str) -> str:
     """ISO 8601 in any time zone as the time of day in ours, with the date where that is not today's."""
     try:
         local = datetime.fromisoformat(time).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         return time
     return f"{local:%H:%M:%S}" if local.date() == datetime.now().date() else f"{local:%Y-%m-%d %H:%M}"
 

@@ -208,7 +208,7 @@ def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:
         while claims.is_live(_MANIFEST):
             time.sleep(pauses.next_s(looked))
             looked = time.monotonic()
-        if is_current(read_manifest(plan.store), committed_parts(plan.store), plan.planned):
+        if is_current(read_manifest(plan.store, birth), committed_parts(plan.store), plan.planned):
             return
     bring_up_to_date(plan, birth)
     claims.release(_MANIFEST)
@@ -216,7 +216,7 @@ def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:
 
 def bring_up_to_date(plan: Plan, birth: Birth) -> None:
     """Bring the manifest up to date with the commits. Harmless when several processes do it."""
-    manifest = read_manifest(plan.store)
+    manifest = read_manifest(plan.store, birth)
     committed = committed_parts(plan.store)
     if is_current(manifest, committed, plan.planned):
         return

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pipeline.config import Config
 from pipeline.errors import VqtokError
 from pipeline.files import Files
+from pipeline.files.damage import damaged
 from pipeline.jobs.plan import make_plan, refuse_other_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commit
-from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.manifest import PartRecord, is_current, read_manifest
 from pipeline.store.schema.sizes import check_file, check_sizes
 
@@ -65,7 +65,7 @@ class Verification:
         """Turn an error of one check into a problem, so that the next check is made all the same."""
         try:
             yield
-        except VqtokError as error:
+        except (OSError, VqtokError) as error:
             if str(error) not in self.problems:  # a full check meets what the quick one has found
                 self.problems.append(str(error))
 
@@ -83,7 +83,13 @@ def check_commits(config: Config) -> Verification:
     plan = make_plan(config)
     birth = read_birth(plan.store)  # no store at all is an error and not a finding
     result = Verification()
-    result.problems += [f"{shard.path}: not committed; run vqtok tokenize again" for shard in plan.pending]
+    in_the_way = {name.removesuffix(".json") for name in plan.store.folders(names.COMMITS)}
+    result.problems += [
+        f"{plan.store.root}/{names.commit(shard.part)}: a folder, where the commit record belongs; delete it"
+        if shard.part in in_the_way
+        else f"{shard.path}: not committed; run vqtok tokenize again"
+        for shard in plan.pending
+    ]
     result.warnings += [
         f"{part}: committed, but of no source shard of this configuration"
         for part in sorted(plan.committed - plan.planned)

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from pipeline.config import Config
 from pipeline.errors import CorruptStore
 from pipeline.files import Files, files_at
+from pipeline.files.damage import damaged
 from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.verifying.commits import Verification
 from pipeline.records import NO_LABEL, Reject, SourceShard
@@ -20,7 +21,6 @@ from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commits
 from pipeline.store.schema.counts import unpack_counts
-from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.manifest import Manifest, PartRecord, read_manifest
 from pipeline.store.schema.sizes import check_checksums
 from pipeline.store.schema.snapshot import as_it_was, make_manifest

@@ -5,13 +5,13 @@ import hashlib
 import numpy as np
 
 from pipeline.files import Files
+from pipeline.files.damage import damaged
 from pipeline.store.arrays.chunk_file import chunk_file
 from pipeline.store.arrays.chunk_format import ChunkFormat
 from pipeline.store.arrays.mapped import RangedArray
 from pipeline.store.arrays.stored_array import Compressor, StoredArray
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
-from pipeline.store.schema.damage import damaged
 from pipeline.store.types import Array
 
 

@@ -6,13 +6,13 @@ import numpy as np
 
 from pipeline.errors import StoreError, VqtokError
 from pipeline.files import Files
+from pipeline.files.damage import damaged
 from pipeline.store.arrays.chunked import ChunkedArray, Damage
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.storage import Texts
 from pipeline.store.arrays.stored_array import stored_array
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
-from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.digest import content_digest
 from pipeline.store.schema.manifest import PartRecord
 from pipeline.store.types import Array

@@ -10,12 +10,12 @@ from typing import BinaryIO
 
 from pipeline.errors import ConfigError, CorruptStore
 from pipeline.files import Files
+from pipeline.files.damage import damaged
 from pipeline.records import digest_of
 from pipeline.store.cache.background import Background
 from pipeline.store.cache.folder import BoundedFolder
 from pipeline.store.schema import names
 from pipeline.store.schema.commits import FileRecord
-from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.sizes import Checksum
 
 # A stream over an object holds two of these.

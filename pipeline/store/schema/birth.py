@@ -1,6 +1,5 @@
 """The birth of a store: what every token in it is, decided by whoever creates `store.json` first."""
 
-import errno
 import math
 import secrets
 from typing import Annotated, Literal
@@ -10,10 +9,10 @@ from pydantic import BaseModel, Field, ValidationError
 from pipeline.before import Before
 from pipeline.errors import IdentityMismatch, StoreError
 from pipeline.files import Files
+from pipeline.files.damage import damaged, naming_no_file
 from pipeline.models.layouts.cuts import CUTS
 from pipeline.records import JSON, Geometry, Record, differences, digest_of
 from pipeline.store.schema import names
-from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.identity import completed_identity
 from pipeline.store.schema.seals import sealed, unsealed
 
@@ -24,6 +23,9 @@ VIEWS = "views"
 DIGESTS = "digests"
 FEATURES: frozenset[str] = frozenset({VIEWS, DIGESTS})
 """What a store may have beyond the first stores of this format, as far as this version reads it."""
+
+
+_RESTORE = "restore it from a copy of the store"
 
 
 class CodebookRecord(Record):
@@ -111,10 +113,10 @@ def read_birth(files: Files) -> Birth:
             f"version than format {VERSION}: use the vqtok that wrote it"
         ) from None
     except ValueError as error:
-        raise damaged(files, names.STORE, f"{error}; restore it from a copy of the store") from None
+        raise damaged(files, names.STORE, f"{error}; {_RESTORE}") from None
     wrong = "it has lost its own sha256" if birth.has_digests and not is_sealed else _disagreement(birth)
     if wrong:
-        raise damaged(files, names.STORE, f"the store is damaged: {wrong}; restore it from a copy of the store")
+        raise damaged(files, names.STORE, f"the store is damaged: {wrong}; {_RESTORE}")
     return birth
 
 
@@ -139,10 +141,11 @@ def _disagreement(birth: Birth) -> str:
 
 def is_born(files: Files) -> bool:
     """Whether there is a store."""
-    try:
-        files.stat(names.STORE)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    with naming_no_file(files, names.STORE):
+        try:
+            files.stat(names.STORE)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
     return True
 
 
@@ -203,16 +206,11 @@ def _compared(birth: Birth) -> JSON:
 
 def _read(files: Files) -> bytes | None:
     """`store.json`; None where there is no store."""
-    try:
-        return files.read(names.STORE)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        if error.errno in (errno.EISDIR, errno.ELOOP):
-            raise damaged(
-                files, names.STORE, f"no file ({error.strerror}); restore it from a copy of the store"
-            ) from None
-        raise
+    with naming_no_file(files, names.STORE, f"no file, {_RESTORE}"):
+        try:
+            return files.read(names.STORE)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
 
 def _prove_exclusive_creation(files: Files) -> None:

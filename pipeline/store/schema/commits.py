@@ -8,11 +8,10 @@ from pydantic import Field, model_validator
 
 from pipeline.before import Before
 from pipeline.files import Files
-from pipeline.files.each import read_each
-from pipeline.records import JSON, Record, SourceRecord
+from pipeline.files.damage import damaged, naming_no_file, together
+from pipeline.files.each import read_sound
+from pipeline.records import JSON, Count, Record, Seconds, SourceRecord
 from pipeline.store.schema import names
-from pipeline.store.schema.counts import Count
-from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.names import Name
 from pipeline.store.schema.seals import read_record, sealed
 
@@ -71,12 +70,12 @@ class CommitRecord(Record):
     content_digest: str
     execution: JSON
     """Precision, device, batch shape and library versions that the tokens were made with."""
-    seconds: dict[str, float]
+    seconds: dict[str, Seconds]
     """Busy seconds by stage (read, decode, encode, write), summed over its threads: stages run beside each other.
     `wall` is the time of the process that was spent on this part alone."""
-    counts: dict[str, int] = Field(default={})
+    counts: dict[str, Count] = Field(default={})
     """Samples by stage."""
-    threads: dict[str, int] = Field(default={})
+    threads: dict[str, Count] = Field(default={})
     """How many each stage had; and `cores`, the CPU cores of the process."""
     host: str
     finished: str
@@ -90,7 +89,8 @@ class CommitRecord(Record):
 
 def committed_parts(files: Files) -> set[str]:
     """Names of all committed parts, from a single listing."""
-    return {name.removesuffix(".json") for name in files.list(names.COMMITS) if name.endswith(".json")}
+    with naming_no_file(files, names.COMMITS, "no folder"):
+        return {name.removesuffix(".json") for name in files.list(names.COMMITS) if name.endswith(".json")}
 
 
 def is_committed(files: Files, part: str) -> bool:
@@ -141,8 +141,14 @@ def _read_commit(kind: type[Commit], files: Files, part: str) -> tuple[Commit, b
 
 
 def read_commits(files: Files, parts: Iterable[str]) -> list[CommitRecord]:
-    """Commit records of `parts`, in that order, several read at a time. Raises as `read_commit` does."""
-    return read_each(lambda part: read_commit(files, part), list(parts))
+    """Commit records of `parts`, in that order, several read at a time.
+
+    Raises as `read_commit` does, and CorruptStore that names several damaged ones.
+    """
+    commits, damage = read_sound(lambda part: read_commit(files, part), list(parts))
+    if damage:
+        raise together(damage)
+    return commits
 
 
 def publish(files: Files, record: CommitRecord) -> bool:

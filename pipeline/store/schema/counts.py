@@ -2,15 +2,10 @@
 
 import base64
 import zlib
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from pipeline.errors import CorruptStore
-
-Count = Annotated[int, Field(ge=0, lt=1 << 48)]
-"""A number of samples or bytes in a record. Sums of those of all parts are exact in int64."""
 
 Counts = np.ndarray[tuple[int], np.dtype[np.int64]]
 

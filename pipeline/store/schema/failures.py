@@ -1,8 +1,12 @@
 """Why source shards are still pending. A record for people; nothing is decided by it."""
 
+import contextlib
+
 from pydantic import ValidationError
 
+from pipeline.errors import CorruptStore
 from pipeline.files import Files
+from pipeline.files.damage import naming_no_file
 from pipeline.records import Record
 from pipeline.store.schema import names
 
@@ -24,17 +28,18 @@ def record_failure(files: Files, failure: Failure) -> None:
 
 
 def read_failures(files: Files, parts: set[str]) -> list[Failure]:
-    """Failures of the given parts, sorted by part."""
+    """Failures of the given parts that can be read, sorted by part."""
     failures = []
     for name in files.list(names.FAILURES):
         if name.removesuffix(".json") in parts:
-            try:
-                failures.append(Failure.model_validate_json(files.read(f"{names.FAILURES}/{name}")))
-            except (FileNotFoundError, ValidationError):
-                continue  # cleared or replaced meanwhile
+            with contextlib.suppress(FileNotFoundError, CorruptStore, ValidationError):  # cleared or replaced meanwhile
+                path = f"{names.FAILURES}/{name}"
+                with naming_no_file(files, path):
+                    failures.append(Failure.model_validate_json(files.read(path)))
     return failures
 
 
 def clear_failure(files: Files, part: str) -> None:
     """Forget the failure of a part that is committed now."""
-    files.delete(names.failure(part))
+    with contextlib.suppress(IsADirectoryError, PermissionError):  # whatever is in its place, it is no note
+        files.delete(names.failure(part))

@@ -7,12 +7,11 @@ from pydantic import Field
 
 from pipeline.before import Before
 from pipeline.files import Files
-from pipeline.records import Record, SourceRecord
+from pipeline.files.damage import damaged
+from pipeline.records import Count, Record, SourceRecord
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import FORMAT, VERSION, Birth
 from pipeline.store.schema.commits import CommitRecord
-from pipeline.store.schema.counts import Count
-from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.digest import store_digest
 from pipeline.store.schema.names import Name
 from pipeline.store.schema.seals import read_record
@@ -81,22 +80,17 @@ class Manifest(Snapshot):
 _REMEDY = "; delete it and run vqtok tokenize"
 
 
-def read_manifest(files: Files, birth: Birth | None = None) -> Manifest | None:
-    """The manifest, or None before the first completion.
+def read_manifest(files: Files, birth: Birth) -> Manifest | None:
+    """The manifest of a store, or None before the first completion.
 
-    Args:
-        birth: that of the store, for readers that trust what the manifest says: one without a digest of itself is
-            refused where the store has digests.
-
-    Raises CorruptStore for a damaged one, and for one that does not agree with itself.
+    Raises CorruptStore for a damaged one, for one that does not agree with itself, and for one without a digest of
+    itself in a store that has digests.
     """
     try:
         manifest, is_sealed = read_record(files, names.MANIFEST, Manifest, "a manifest", _REMEDY)
     except FileNotFoundError:
         return None
-    wrong = _disagreement(manifest)
-    if birth is not None and birth.has_digests and not is_sealed:
-        wrong = "it has lost its own sha256"
+    wrong = _disagreement(manifest) if is_sealed or not birth.has_digests else "it has lost its own sha256"
     if wrong:
         raise damaged(files, names.MANIFEST, f"not a manifest ({wrong}){_REMEDY}")
     return manifest

@@ -4,7 +4,6 @@ The last key of a sealed record is `sha256`, of its bytes without that line. So 
 file once, and parses it once.
 """
 
-import errno
 import hashlib
 import re
 from typing import Protocol, Self, TypeVar
@@ -12,7 +11,7 @@ from typing import Protocol, Self, TypeVar
 from pydantic import ValidationError
 
 from pipeline.files import Files
-from pipeline.store.schema.damage import damaged
+from pipeline.files.damage import damaged, naming_no_file
 
 _SEAL = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n}\n\Z')
 _SEAL_BYTES = 82
@@ -52,15 +51,13 @@ def read_record(files: Files, path: str, kind: type[_Kind], called: str, remedy:
 
     Raises FileNotFoundError without one, CorruptStore for one that cannot be read or was changed.
     """
+    with naming_no_file(files, path, f"not {called}"):
+        data = files.read(path)
     try:
-        data, has_seal = unsealed(files.read(path))
+        data, has_seal = unsealed(data)
         return kind.model_validate_json(data), has_seal
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
     except ValueError as error:
         reason = str(error)
-    except OSError as error:
-        if error.errno not in (errno.EISDIR, errno.ELOOP):
-            raise
-        reason = str(error.strerror)
     raise damaged(files, path, f"not {called} ({reason}){remedy}")

@@ -7,13 +7,13 @@ import zarr
 from zarr.storage import MemoryStore
 
 from pipeline.files import Files
+from pipeline.files.damage import damaged
 from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.arrays.group import Memory, contents_of
 from pipeline.store.arrays.storage import create_array, part_attributes
 from pipeline.store.arrays.zarr_files import zarr_store
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
-from pipeline.store.schema.damage import damaged
 from pipeline.store.schema.digest import content_digest
 from pipeline.store.types import Array
 

@@ -13,23 +13,25 @@ from pipeline.store.schema.seals import sealed, unsealed
 from pipeline.store.writing.writer import commit_part
 
 
+BIRTH = make_birth()
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> LocalFiles:
     """A store of the parts `a` and `b` with a manifest."""
-    birth = make_birth()
-    files = begin_store(tmp_path / "store", birth)
+    files = begin_store(tmp_path / "store", BIRTH)
     for part in "ab":
-        commit_part(files, birth, make_shard(birth, part, 3, rejects=2))
-    finish_store(files, birth)
+        commit_part(files, BIRTH, make_shard(BIRTH, part, 3, rejects=2))
+    finish_store(files, BIRTH)
     return files
 
 
 def test_there_is_none_before_the_first_completion(tmp_path: Path) -> None:
-    assert read_manifest(LocalFiles(tmp_path)) is None
+    assert read_manifest(LocalFiles(tmp_path), BIRTH) is None
 
 
 def test_a_part_says_what_a_reader_needs(files: LocalFiles) -> None:
-    manifest = read_manifest(files)
+    manifest = read_manifest(files, BIRTH)
     assert manifest is not None
     record = manifest.parts[0]
     folder = files.path(f"tokens.zarr/parts/a.{record.attempt}")
@@ -39,7 +41,7 @@ def test_a_part_says_what_a_reader_needs(files: LocalFiles) -> None:
 
 
 def test_a_manifest_is_current_while_names_agree(files: LocalFiles) -> None:
-    manifest = read_manifest(files)
+    manifest = read_manifest(files, BIRTH)
     assert is_current(manifest, {"a", "b"}, {"a", "b"})
     assert not is_current(manifest, {"a", "b", "c"}, {"a", "b"})
     assert not is_current(manifest, {"a", "b"}, {"a"})
@@ -54,7 +56,7 @@ def test_a_manifest_of_another_version_or_a_damaged_one_is_refused(
     path = files.path("manifest.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(CorruptStore, match=r"manifest\.json: not a manifest .*; delete it and run vqtok tokenize"):
-        read_manifest(files)
+        read_manifest(files, BIRTH)
 
 
 def test_a_manifest_survives_json(files: LocalFiles) -> None:
