@@ -12,7 +12,6 @@ from pipeline.store.schema.manifest import Manifest, PartRecord, is_current, rea
 from pipeline.store.schema.seals import sealed, unsealed
 from pipeline.store.writing.writer import commit_part
 
-
 BIRTH = make_birth()
 
 
