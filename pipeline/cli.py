@@ -230,7 +230,7 @@ def _share(ctx: click.Context, parameter: click.Parameter, value: float | None) 
 
 @main.command()
 @_with_config
-@click.option("--quick", is_flag=True, help="Only commits, sizes and entity tags.")
+@click.option("--quick", is_flag=True, help="Only records, codebook, sizes and entity tags.")
 @click.option(
     "--rate",
     type=float,

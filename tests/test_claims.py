@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from support import ROOT, start_python
 
-from pipeline.claims import Claim, Claims, claimed_parts, is_local_and_gone, read_claim, read_claims
+from pipeline.claims import Claim, Claims, claimed_parts, find_claim, is_local_and_gone, read_claim, read_claims
+from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles
 
 # Claims what its standard input names and says how it went; leaves when the input ends.
@@ -407,3 +408,26 @@ def test_a_process_in_another_container_of_this_host_keeps_its_claim(
     with Claims(files, FOREVER_S) as claims:
         assert claims.acquire("a") is False
     holder.end()
+
+
+@pytest.mark.parametrize("kind", ["folder", "links in a circle", "text"])
+def test_what_is_no_claim_is_taken_over_when_it_has_stood_still(files: LocalFiles, kind: str) -> None:
+    path = Path(files.root) / "claims/a.json"
+    path.parent.mkdir(parents=True)
+    match kind:
+        case "folder":
+            (path / "inside").mkdir(parents=True)
+        case "text":
+            path.write_text("text")
+        case _:
+            path.symlink_to(path.name)
+    assert read_claim(files, "a") is None
+    with pytest.raises(CorruptStore, match=r"claims/a\.json: not a claim \("):
+        find_claim(files, "a")
+    with Claims(files, 0.2) as claims:
+        assert claims.acquire("a") is False
+        deadline = time.monotonic() + 30
+        while not claims.acquire("a"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert claimed_parts(files) == []

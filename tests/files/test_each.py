@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from pipeline.files.each import read_each
+from pipeline.errors import CorruptStore
+from pipeline.files.each import read_each, read_sound
 
 
 @pytest.mark.parametrize("count", [0, 1, 32, 33, 700])
@@ -27,3 +28,15 @@ def test_many_are_read_at_a_time_and_the_first_error_counts() -> None:
         read_each(read, [str(number) for number in range(256)])
     assert together.n_waiting == 0
     assert not together.broken
+
+
+@pytest.mark.parametrize("count", [3, 200])
+def test_damaged_ones_hide_no_others(count: int) -> None:
+    def read(name: str) -> str:
+        if int(name) % 3 == 1:
+            raise CorruptStore(name)
+        return name
+
+    sound, damage = read_sound(read, [str(number) for number in range(count)])
+    assert sound == [str(number) for number in range(count) if number % 3 != 1]
+    assert [str(error) for error in damage] == [str(number) for number in range(count) if number % 3 == 1]

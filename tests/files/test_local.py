@@ -197,3 +197,16 @@ def test_syncing_a_tree_changes_nothing(tmp_path: Path) -> None:
     sync_tree(tmp_path / "a")
     assert {path: stat.S_IMODE(path.stat().st_mode) for path in sorted(tmp_path.rglob("*"))} == before
     assert files.read("a/b/c") == DATA
+
+
+def test_links_in_a_circle_are_listed_as_files_and_described_as_links(files: LocalFiles, tmp_path: Path) -> None:
+    root = Path(files.root)
+    (root / "folder").mkdir(parents=True)
+    (root / "folder" / "circle").symlink_to("circle")
+    (root / "folder" / "file").write_text("text")
+    assert files.list("folder") == ["circle", "file"]
+    assert files.folders("folder") == []
+    assert {path: stat.bytes for path, stat in files.stats("folder").items()} == {"circle": 6, "file": 4}
+    assert files.stat("folder/circle") == files.stats("folder")["circle"]
+    with pytest.raises(OSError, match="symbolic links"):
+        files.read("folder/circle")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from damage import rewrite
 from fixtures_s3 import S3
 from fixtures_store import COLLECTION, ROWS, Halt, Job, all_files, make_job, vqtok, wait_for
 
@@ -61,6 +62,7 @@ def test_lost_attempts_are_deleted_wherever_they_left_something(damageable: Job)
         "deleted": [f"{PART}.11111111", f"{PART}.22222222", f"{PART}.33333333"],
         "bytes": size,
         "kept": [],
+        "damaged": [],
     }
     assert all_files(damageable.store) == before
     assert damageable.listing("staging") == []
@@ -128,13 +130,26 @@ def test_what_the_manifest_names_stays(damageable: Job) -> None:
     record = damageable.store / f"commits/{PART}.json"
     before = json.loads(record.read_text())["attempt"]
     lose(damageable.store, "99999999")
-    record.write_text(record.read_text().replace(f'"{before}"', '"99999999"'))
+    rewrite(record, attempt="99999999")
     assert cleaned(damageable)["deleted"] == []
     assert len(TokenStore(damageable.store).read(slice(None))) == ROWS
     (damageable.store / "manifest.json").unlink()
     assert damageable.run().complete
     assert cleaned(damageable)["deleted"] == [f"{PART}.{before}"]
     assert len(TokenStore(damageable.store).read(slice(None))) == ROWS
+
+
+def test_a_damaged_commit_keeps_its_attempts_and_hides_no_other(damageable: Job) -> None:
+    other = part_name("train-0000.tar")
+    lose(damageable.store, "11111111")
+    lose(damageable.store, "11111111", other)
+    path = damageable.store / f"commits/{PART}.json"
+    path.write_text("{")
+    done = vqtok("clean", "--json", "--config", damageable.file, folder=damageable.output).wait()
+    result = json.loads(done.out)
+    assert (done.status, result["deleted"]) == (1, [f"{other}.11111111"])
+    assert [message.partition(": ")[0] for message in result["damaged"]] == [str(path)]
+    assert list(damageable.store.glob(f"tokens.zarr/parts/{PART}.11111111"))
 
 
 def test_committed_parts_of_another_configuration_stay(damageable: Job) -> None:
@@ -169,7 +184,7 @@ def test_a_store_of_objects_is_swept_as_well(
     files.put(f"tokens.zarr/parts/{pending}/zarr.json", b"123")
 
     result = cleaned(job, environment=s3.environment)
-    assert result == {"store": bucket_url, "deleted": [lost], "bytes": 10, "kept": [pending]}
+    assert result == {"store": bucket_url, "deleted": [lost], "bytes": 10, "kept": [pending], "damaged": []}
     assert lost not in files.folders("tokens.zarr/parts")
     assert pending in files.folders("tokens.zarr/parts")
     assert f"{lost}.jsonl" not in files.list("rejects")

@@ -1,8 +1,12 @@
 """Counting rejects by reason: messages that differ in a value are one reason."""
 
+from pathlib import Path
+
 import pytest
 
-from pipeline.jobs.rejects import count_reasons, most_common, pattern_of
+from pipeline.errors import CorruptStore
+from pipeline.files import LocalFiles
+from pipeline.jobs.rejects import count_reasons, most_common, pattern_of, read_rejects
 from pipeline.records import Reject
 
 
@@ -58,3 +62,17 @@ def test_the_most_frequent_come_first_and_stages_stay_apart() -> None:
         (1, "decode", "one"),
         (1, "label", "two"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(None, "missing"), (b"[]", "a line is no reject"), (b"\xff", "a line is no reject"), (b"{}\n", "a line is no")],
+)
+def test_damaged_rejects_are_named(tmp_path: Path, data: bytes | None, said: str) -> None:
+    files = LocalFiles(tmp_path)
+    if data is not None:
+        files.put("rejects/a.1.jsonl", data)
+    with pytest.raises(CorruptStore, match=rf"rejects/a\.1\.jsonl: {said}"):
+        read_rejects(files, "a", "1")
+    with pytest.raises(CorruptStore, match=r"rejects/b\.1\.jsonl: missing"):
+        read_rejects(files, "b", "1")

@@ -14,6 +14,7 @@ from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commit
+from pipeline.store.schema.groups import check_groups
 from pipeline.store.schema.manifest import PartRecord, is_current, read_manifest
 from pipeline.store.schema.sizes import check_file, check_sizes
 
@@ -105,6 +106,8 @@ def check_commits(config: Config) -> Verification:
         known = {record.part: record for record in manifest.parts} if manifest else {}
     with result.collecting():
         check_codebook(plan.store, birth)
+    with result.collecting():
+        check_groups(plan.store, birth)
     if not birth.has_digests:
         result.warnings.append(_NO_DIGESTS)
     for shard in plan.shards:

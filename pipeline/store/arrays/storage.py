@@ -8,7 +8,6 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from pipeline.store.schema.birth import Birth
 from pipeline.store.types import Array
 
 CHUNK_BYTES = 512 * 1024
@@ -133,15 +132,3 @@ def _dimensions(path: str, count: int) -> list[str]:
     if path == "tokens":
         return ["sample", "token"] if count == 2 else ["sample", "view", "token"]
     return _DIMENSIONS.get(path.rpartition("/")[2], ["sample"])
-
-
-def part_attributes(birth: Birth) -> dict[str, Any]:
-    """Attributes of the root group, derived from the birth alone, for readers that know only Zarr."""
-    return {
-        "format": birth.format,
-        "version": birth.version,
-        "fingerprint": birth.fingerprint,
-        "geometry": birth.geometry.tree(),
-        "codebook": birth.codebook.tree(),
-        "var_input": birth.var_input,
-    }

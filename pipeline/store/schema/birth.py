@@ -74,6 +74,18 @@ class Birth(Record):
         return sealed(record.to_json()) if self.has_digests else record.to_json()
 
     @property
+    def attributes(self) -> JSON:
+        """Attributes of the root of the hierarchy, for readers that know only Zarr."""
+        return {
+            "format": self.format,
+            "version": self.version,
+            "fingerprint": self.fingerprint,
+            "geometry": self.geometry.tree(),
+            "codebook": self.codebook.tree(),
+            "var_input": self.var_input,
+        }
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of the tokens of one row: (L_total,), or (views, L_total)."""
         tokens = (self.geometry.num_tokens,)

@@ -10,7 +10,7 @@ from pipeline.files import Files
 from pipeline.files.damage import damaged
 from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.arrays.group import Memory, contents_of
-from pipeline.store.arrays.storage import create_array, part_attributes
+from pipeline.store.arrays.storage import create_array
 from pipeline.store.arrays.zarr_files import zarr_store
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
@@ -42,7 +42,7 @@ def prepare_hierarchy(
         files.stat(root)
     except FileNotFoundError:
         memory: Memory = {}
-        group = zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=part_attributes(birth))
+        group = zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=birth.attributes)
         group.create_group("parts")
         if table is not None:
             create_array(group, "codebook", table, birth.codec)
@@ -64,7 +64,7 @@ def check_root(files: Files, birth: Birth) -> None:
         attributes, groups = dict(root.attrs), set(root.group_keys())
     except Exception as error:
         raise damaged(files, path, f"the root of the hierarchy cannot be read: {error}") from error
-    if attributes != part_attributes(birth) or groups != {"parts"} | ({names.RULE} if birth.rule_digest else set()):
+    if attributes != birth.attributes or groups != {"parts"} | ({names.RULE} if birth.rule_digest else set()):
         raise damaged(files, path, f"the root of the hierarchy is not as {names.STORE} says")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures_store import BATCH_SIZE, COLLECTION, MIXED, REJECTED, ROWS, Job, Sample, make_job, write_shard
+from fixtures_store import BATCH_SIZE, COLLECTION, MIXED, REJECTED, ROWS, Job, Sample, make_job, vqtok, write_shard
 
 from pipeline.errors import ConfigError, SourceError
 from pipeline.jobs.reporting import job as report
@@ -57,3 +57,21 @@ def test_a_source_shard_that_was_replaced_is_named(damageable: Job, samples: lis
     write_shard(damageable.source / "train-0001.tar", samples)
     with pytest.raises(SourceError, match=r"train-0001\.tar: not the images that were tokenized: it was replaced"):
         report.run(damageable.config())
+
+
+def test_a_damaged_part_is_named_and_left_out(damageable: Job) -> None:
+    part = part_name("train-0001.tar")
+    (chunk,) = damageable.store.glob(f"tokens.zarr/parts/{part}.*/tokens/c/0/0")
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    (rejects,) = damageable.store.glob(f"rejects/{part_name('train-0003.tar')}.*")
+    rejects.write_text("[]")
+    made = report.run(damageable.config())
+    assert [any(str(path) in message for message in made.damaged) for path in (chunk.parents[2], rejects)] == [
+        True,
+        True,
+    ]
+    assert made.psnr is not None
+    assert made.written == ROWS
+    assert f"rejects/{rejects.name}: a line is no reject" in str(made)
+    done = vqtok("report", "--config", damageable.file, folder=damageable.output).wait()
+    assert (done.status, "a line is no reject" in done.out) == (1, True)

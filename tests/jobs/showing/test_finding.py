@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fixtures_store import COLLECTION, Job, make_birth, make_shard, store_of_keys, store_of_rows
 
-from pipeline.errors import CorruptStore, StoreError
+from pipeline.errors import StoreError
 from pipeline.files import LocalFiles
 from pipeline.jobs.showing import job as show
 from pipeline.source.find import part_name
@@ -90,10 +90,26 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     store = store_of_keys(tmp_path / "store", {"p": ["a", "b"]})
     (chunk,) = store.glob("tokens.zarr/parts/p.*/key/data/c/0")
     chunk.unlink()
-    with pytest.raises(CorruptStore, match="key/data: cannot be read: its chunk file is missing"):
+    for key in ("a", "longer"):  # what cannot be read is not said to be without the key
+        with pytest.raises(StoreError, match=r"not all could be read: .*key/data: .* its chunk file is missing"):
+            show.run(str(store), key)
+
+
+def test_a_damaged_part_hides_no_other(tmp_path: Path) -> None:
+    store = store_of_keys(tmp_path / "store", {"p": ["a", "b"], "q": ["a"], "r": ["a"]})
+    next(store.glob("tokens.zarr/parts/p.*/key/data/c/0")).unlink()
+    next(store.glob("rejects/q.*")).write_text("[]\n")
+    found = show.run(str(store), "a")
+    assert [(row.part, row.store_row) for row in found.rows] == [("r", 3)]
+    assert ["parts/p." in message or "rejects/q." in message for message in found.damaged] == [True, True]
+    (store / "manifest.json").write_text("{")
+    found = show.run(str(store), "a")
+    assert [(row.part, row.store_row) for row in found.rows] == [("r", None)]
+    assert len(found.damaged) == 3
+    for part in "pqr":
+        (store / f"commits/{part}.json").write_text("{")
+    with pytest.raises(StoreError, match=r"(?s)manifest\.json: not a manifest.*commits/r\.json: not a commit record"):
         show.run(str(store), "a")
-    with pytest.raises(CorruptStore):  # what cannot be read is not said to be without the key
-        show.run(str(store), "longer")
 
 
 def test_a_sample_is_read_out_of_many(tmp_path: Path) -> None:

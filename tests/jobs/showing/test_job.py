@@ -21,7 +21,7 @@ def shown(store: Path, *words: str) -> str:
 def test_the_command_prints_json(finished: Job) -> None:
     answer = json.loads(shown(finished.store, "--json", "last"))
     (row,) = answer.pop("rows")
-    assert answer == {"store": str(finished.store), "key": "last", "rejects": []}
+    assert answer == {"store": str(finished.store), "key": "last", "rejects": [], "damaged": []}
     assert list(row) == [*FoundRow.__dataclass_fields__]
     assert (row["source"], row["source_index"], row["label"], row["fields"]) == ("train-0003.tar", 16, 3, {"txt": None})
     assert [len(block) for block in row["blocks"]] == [6, 6, 6, 6]

@@ -11,15 +11,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from damage import edit, rewrite
 from fixtures_store import COLLECTION, ROWS, Halt, Job, make_job, vqtok, wait_for
 
 from pipeline.claims import START, Claim, Claims, read_claims
-from pipeline.errors import ConfigError, CorruptStore
+from pipeline.errors import ConfigError
 from pipeline.files import LocalFiles
 from pipeline.jobs.status import job as status
 from pipeline.jobs.status.table import duration, status_table
@@ -49,6 +50,7 @@ FIELDS = {
     "bounds": dict | None,
     "eta_seconds": float | None,
     "complete": bool,
+    "damaged": list,
 }
 
 
@@ -66,10 +68,6 @@ def asked(job: Job) -> dict[str, object]:
 
 def commit_file(job: Job, path: str) -> Path:
     return job.store / f"commits/{part_name(path)}.json"
-
-
-def rewrite(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_a_job_that_nobody_has_begun(job: Job) -> None:
@@ -309,7 +307,14 @@ def test_commits_of_one_moment_have_no_rate(damageable: Job) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"since": "2', '"since": "x'), ('"part": "', '"part": "x'), ('"since": "20', '"since": "00'), ("{", "[")],
+    [
+        ('"since": "2', '"since": "x'),
+        ('"part": "', '"part": "x'),
+        ('"since": "20', '"since": "00'),
+        ("{", "["),
+        ('"bytes": 0', f'"bytes": {10**13}'),
+        ('"bytes": 0', f'"bytes": {10**30}'),
+    ],
 )
 def test_a_damaged_claim_hides_nothing(damageable: Job, old: str, new: str) -> None:
     path = damageable.store / f"commits/{part_name('train-0003.tar')}.json"
@@ -321,31 +326,67 @@ def test_a_damaged_claim_hides_nothing(damageable: Job, old: str, new: str) -> N
         assert old in text
         claim.write_text(text.replace(old, new, 1))
         result = status.run(damageable.config())
-    assert (result.done, result.pending, len(result.running)) == (5, 1, int(old != "{"))
+    is_read = old != "{" and not new.endswith("0" * 30)
+    assert (result.done, result.pending, len(result.running)) == (5, 1, int(is_read))
+    assert [message.partition(": ")[0] for message in result.damaged] == [] if is_read else [str(claim)]
+    assert 0 < result.fraction_done <= 1
     assert status_table(result)
 
 
-def test_damaged_rejects_are_named(damageable: Job) -> None:
-    (path,) = damageable.store.glob(f"rejects/{part_name('train-0003.tar')}.*")
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(CorruptStore, match=f"rejects/{path.name}: a line is no reject"):
-        status.run(damageable.config())
+def in_a_circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
 
 
-def test_a_damaged_commit_is_named(damageable: Job) -> None:
+def in_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+ODD: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "no JSON": ("commits/PART.json", lambda path: path.write_text("{"), "not a commit record"),
+    "edited": ("commits/PART.json", lambda path: edit(path, "train-0003.tar", "train-0004.tar"), "not a commit record"),
+    "another part's": (
+        "commits/PART.json",
+        lambda path: shutil.copy(path.with_stem(part_name("train-0000.tar")), path),
+        f"the commit record of {part_name('train-0000.tar')}",
+    ),
+    "no sources": ("commits/PART.json", lambda path: rewrite(path, sources=[]), "not a commit record"),
+    "no date": ("commits/PART.json", lambda path: rewrite(path, finished="soon"), "not a commit record"),
+    "date of no zone": ("commits/PART.json", lambda path: rewrite(path, finished="0001-01-01"), "not a commit"),
+    "negative": ("commits/PART.json", lambda path: rewrite(path, written=-1), "not a commit record"),
+    "huge": ("commits/PART.json", lambda path: rewrite(path, seen=10**30), "not a commit record"),
+    "endless": ("commits/PART.json", lambda path: rewrite(path, seconds={"wall": 1e300}), "not a commit record"),
+    "loop": ("commits/PART.json", in_a_circle, "not a commit record"),
+    "rejects cut": ("rejects/PART.*", lambda path: path.write_bytes(path.read_bytes()[:-5]), "a line is no reject"),
+    "rejects missing": ("rejects/PART.*", lambda path: path.unlink(), "missing"),
+    "rejects in a folder": ("rejects/PART.*", in_a_folder, "no file"),
+    "manifest": ("manifest.json", lambda path: path.write_text("[]"), "not a manifest"),
+    "manifest in a folder": ("manifest.json", in_a_folder, "not a manifest"),
+}
+"""A file of a store, what becomes of it, and what is said of it."""
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_one_odd_file_is_named_and_hides_no_other(damageable: Job, odd: str) -> None:
+    pattern, damage, said = ODD[odd]
+    (path,) = damageable.store.glob(pattern.replace("PART", part_name("train-0003.tar")))
+    damage(path)
+    result = status.run(damageable.config())
+    (message,) = result.damaged
+    assert message.startswith(f"{path}: {said}")
+    assert (result.done, result.pending, result.complete) == (6, 0, False)
+    assert (result.written, result.rejected) == ((ROWS - 10, 0) if "commits" in pattern else (ROWS, 7))
+    assert "all is committed, and some of it is damaged" in status_table(result)
+    assert message in status_table(result)
+
+
+def test_damage_is_status_1(damageable: Job) -> None:
     path = commit_file(damageable, "train-0001.tar")
     path.write_text("{")
-    with pytest.raises(CorruptStore, match=str(path.name)):
-        status.run(damageable.config())
-    done = vqtok("status", "--config", damageable.file, folder=damageable.output).wait()
-    assert (done.status, done.out) == (1, "")
-    assert done.err.startswith(f"vqtok: {path}: not a commit record")
-
-
-def test_a_record_under_another_name_is_refused(damageable: Job) -> None:
-    shutil.copy(commit_file(damageable, "train-0000.tar"), commit_file(damageable, "train-0001.tar"))
-    with pytest.raises(CorruptStore, match=f"the commit record of {part_name('train-0000.tar')}"):
-        status.run(damageable.config())
+    done = vqtok("status", "--json", "--config", damageable.file, folder=damageable.output).wait()
+    assert (done.status, done.err) == (1, "")
+    assert [message.partition(": ")[0] for message in json.loads(done.out)["damaged"]] == [str(path)]
 
 
 def test_a_source_that_is_missing_is_a_bad_configuration(job: Job) -> None:
@@ -431,7 +472,7 @@ def test_a_program_may_watch_in_lines_of_json(damageable: Job) -> None:
     answers = [json.loads(line) for line in done.out.splitlines()]
     assert [answers[0]["done"], answers[-1]["done"]] == [5, 6]
     assert [answer["complete"] for answer in answers] == [False] * (len(answers) - 1) + [True]
-    assert f"this one failed: {path}: not a commit record" in done.err
+    assert any(f"{path}: not a commit record" in message for answer in answers for message in answer["damaged"])
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.05", "soon"])

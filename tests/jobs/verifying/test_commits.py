@@ -82,7 +82,7 @@ QUICK: dict[str, tuple[Callable[[Job], object], str]] = {
     ),
     "other sums in the manifest": (
         lambda job: rewrite(job.store / "manifest.json", written=1, rejected=0),
-        r"manifest\.json: not a manifest \(1 written, \d+ in its parts\)",
+        r"manifest\.json: not a manifest \(1 written and 0 rejected, \d+ and 7 in its parts\)",
     ),
     "a part twice in the manifest": (
         lambda job: rewrite(job.store / "manifest.json", parts=manifest_parts(job) + manifest_parts(job)[-1:]),

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from fixtures_store import make_birth
 from hypothesis import given
 from hypothesis import strategies as st
 from zarr.storage import LocalStore
@@ -18,7 +17,6 @@ from pipeline.store.arrays.storage import (
     chunk_rows,
     create_array,
     pack_texts,
-    part_attributes,
 )
 
 KIB = 1024
@@ -109,14 +107,6 @@ def test_zeros_are_written_and_not_left_out(tmp_path: Path) -> None:
     index = np.frombuffer(shard.read_bytes()[-(16 * chunks + 4) : -4], "<u8").reshape(chunks, 2)
     assert (index[:, 1] > 0).all()
     assert (index != 2**64 - 1).all()
-
-
-def test_the_attributes_follow_from_the_birth_alone() -> None:
-    birth = make_birth()
-    attributes = part_attributes(birth)
-    assert attributes == part_attributes(make_birth())
-    assert json.loads(json.dumps(attributes))["geometry"]["block_lengths"] == [3, 5]
-    assert attributes["fingerprint"] == birth.fingerprint
 
 
 def inner_codecs(folder: Path) -> list[Any]:

@@ -206,3 +206,26 @@ def test_a_damaged_birth_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_birth_survives_json() -> None:
     birth = make_birth(fields=["txt"])
     assert Birth.model_validate_json(birth.to_json()) == birth
+
+
+def test_the_attributes_of_the_hierarchy_follow_from_the_birth_alone() -> None:
+    birth = make_birth()
+    assert birth.attributes == make_birth().attributes
+    assert json.loads(json.dumps(birth.attributes))["geometry"]["block_lengths"] == [3, 5]
+    assert birth.attributes["fingerprint"] == birth.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["folder", "links in a circle"])
+def test_something_else_in_the_place_of_the_birth_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "store.json"
+    path.mkdir() if kind == "folder" else path.symlink_to(path.name)
+    with pytest.raises(CorruptStore, match=r"store\.json: no file, restore it from a copy of the store \("):
+        read_birth(LocalFiles(tmp_path))
+    with pytest.raises(CorruptStore, match=r"store\.json: no file"):
+        create_or_compare(LocalFiles(tmp_path), make_birth())
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(StoreError, match="not a token store"):
+        read_birth(LocalFiles(tmp_path / "file"))

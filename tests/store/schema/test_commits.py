@@ -94,3 +94,13 @@ def test_a_record_is_the_same_text_again(record: CommitRecord) -> None:
 def test_reasons_are_counted() -> None:
     reasons = ["cut"] * 3 + ["empty"] + ["text"] * 2 + ["grey"]
     assert commonest_reasons(reasons, 2) == "3 x cut; 2 x text"
+
+
+def test_all_damaged_records_are_named(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    for part in "abc":
+        files.put(f"commits/{part}.json", b"{")
+    with pytest.raises(
+        CorruptStore, match=r"(?s)commits/a\.json: not a.*commits/b\.json: not a.*commits/c\.json: not a"
+    ):
+        read_commits(files, "abc")
