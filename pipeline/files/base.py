@@ -37,6 +37,12 @@ class Files(Readable, Protocol):
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly inside `folder`, sorted; empty when there is no folder."""
 
+    def names(self, folder: str) -> list[str]:
+        """Names of all that is directly inside `folder`, sorted: finished files, and on a file system folders, too.
+
+        For records that are known by their names alone: one that cannot be read must not pass for a missing one.
+        """
+
     def list(self, folder: str) -> list[str]:
         """Names of the finished files directly inside `folder`, sorted; empty when there is no folder."""
 

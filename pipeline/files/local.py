@@ -33,6 +33,10 @@ class LocalFiles:
         with self._scan(folder) as entries:
             return sorted(entry.name for entry in entries if _is(entry.is_dir, in_a_circle=False))
 
+    def names(self, folder: str) -> list[str]:
+        with self._scan(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(_TEMPORARY))
+
     def list(self, folder: str) -> list[str]:
         with self._scan(folder) as entries:
             return sorted(

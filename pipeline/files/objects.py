@@ -82,6 +82,9 @@ class ObjectFiles:
     def folders(self, folder: str) -> list[str]:
         return sorted(_name(path) for path in self._level(folder)["common_prefixes"])
 
+    def names(self, folder: str) -> list[str]:
+        return self.list(folder)  # there are no folders in the place of objects
+
     def list(self, folder: str) -> list[str]:
         return sorted(_name(entry["path"]) for entry in self._level(folder)["objects"])
 

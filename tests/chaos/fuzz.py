@@ -189,7 +189,8 @@ def _read(case: Case, damaged: Path, damage: Damage, differs: bool) -> Reading:
             reading.read(lambda: TokenStore(store, cache=PartCache(folder, 1 << 30, threads=1)), expected)
         case _:
             reading.read(lambda: TokenStore(damaged), expected)
-            reading.read(lambda: TokenStore(damaged, partial=True, check="always"), expected)
+            if damage.kind != "deletion" or kind_of_file(damage.path) != "commit record":  # then it has one part less
+                reading.read(lambda: TokenStore(damaged, partial=True, check="always"), expected)
             _run_commands(reading, case, damaged, damage, differs)
     return reading
 

@@ -205,7 +205,10 @@ def test_links_in_a_circle_are_listed_as_files_and_described_as_links(files: Loc
     (root / "folder" / "circle").symlink_to("circle")
     (root / "folder" / "file").write_text("text")
     assert files.list("folder") == ["circle", "file"]
-    assert files.folders("folder") == []
+    (root / "folder" / "inside").mkdir()
+    (root / "folder" / "nowhere").symlink_to("absent")
+    assert files.folders("folder") == ["inside"]
+    assert files.names("folder") == ["circle", "file", "inside", "nowhere"]
     assert {path: stat.bytes for path, stat in files.stats("folder").items()} == {"circle": 6, "file": 4}
     assert files.stat("folder/circle") == files.stats("folder")["circle"]
     with pytest.raises(OSError, match="symbolic links"):

@@ -84,13 +84,7 @@ def check_commits(config: Config) -> Verification:
     plan = make_plan(config)
     birth = read_birth(plan.store)  # no store at all is an error and not a finding
     result = Verification()
-    in_the_way = {name.removesuffix(".json") for name in plan.store.folders(names.COMMITS)}
-    result.problems += [
-        f"{plan.store.root}/{names.commit(shard.part)}: a folder, where the commit record belongs; delete it"
-        if shard.part in in_the_way
-        else f"{shard.path}: not committed; run vqtok tokenize again"
-        for shard in plan.pending
-    ]
+    result.problems += [f"{shard.path}: not committed; run vqtok tokenize again" for shard in plan.pending]
     result.warnings += [
         f"{part}: committed, but of no source shard of this configuration"
         for part in sorted(plan.committed - plan.planned)

@@ -21,6 +21,7 @@ from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commits
 from pipeline.store.schema.counts import unpack_counts
+from pipeline.store.schema.groups import check_groups
 from pipeline.store.schema.manifest import Manifest, PartRecord, read_manifest
 from pipeline.store.schema.sizes import check_checksums
 from pipeline.store.schema.snapshot import as_it_was, make_manifest
@@ -33,8 +34,10 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
     store = files_at(config.tokenize.store)
     birth = read_birth(store)
     with result.collecting():
-        check_root(store, birth)
         check_codebook(store, birth)
+    with result.collecting():
+        check_groups(store, birth)
+        check_root(store, birth)
     with result.collecting():
         check_rule(store, birth)
     shards = [shard for shard in find_source_shards(config.source) if shard.part in result.commits]

@@ -90,7 +90,7 @@ class CommitRecord(Record):
 def committed_parts(files: Files) -> set[str]:
     """Names of all committed parts, from a single listing."""
     with naming_no_file(files, names.COMMITS, "no folder"):
-        return {name.removesuffix(".json") for name in files.list(names.COMMITS) if name.endswith(".json")}
+        return {name.removesuffix(".json") for name in files.names(names.COMMITS) if name.endswith(".json")}
 
 
 def is_committed(files: Files, part: str) -> bool:

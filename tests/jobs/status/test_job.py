@@ -357,6 +357,7 @@ ODD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "negative": ("commits/PART.json", lambda path: rewrite(path, written=-1), "not a commit record"),
     "huge": ("commits/PART.json", lambda path: rewrite(path, seen=10**30), "not a commit record"),
     "endless": ("commits/PART.json", lambda path: rewrite(path, seconds={"wall": 1e300}), "not a commit record"),
+    "folder": ("commits/PART.json", in_a_folder, "not a commit record"),
     "loop": ("commits/PART.json", in_a_circle, "not a commit record"),
     "rejects cut": ("rejects/PART.*", lambda path: path.write_bytes(path.read_bytes()[:-5]), "a line is no reject"),
     "rejects missing": ("rejects/PART.*", lambda path: path.unlink(), "missing"),

@@ -96,6 +96,14 @@ QUICK: dict[str, tuple[Callable[[Job], object], str]] = {
         lambda job: shutil.rmtree(job.store / "tokens.zarr/codebook"),
         r"codebook: the codebook cannot",
     ),
+    "missing root": (
+        lambda job: (job.store / "tokens.zarr/zarr.json").unlink(),
+        r"tokens\.zarr/zarr\.json: missing",
+    ),
+    "folder in the place of a commit": (
+        lambda job: (commit_of(job).unlink(), commit_of(job).mkdir()),
+        rf"commits/{PART}\.json: not a commit record \(Is a directory\)",
+    ),
     "damaged codebook": (
         lambda job: flip(job.store / "tokens.zarr/codebook/c/0/0", 8),
         r"tokens\.zarr/codebook: the codebook",
@@ -125,7 +133,8 @@ def test_a_quick_check_finds(damageable: Job, damage: str) -> None:
     inflict(damageable)
     quick = verified(damageable, quick=True)
     assert [problem for problem in quick.problems if re.search(message, problem)], quick.problems
-    assert len(quick.problems) == 1
+    # The root of the hierarchy says of which birth it is.
+    assert len(quick.problems) == (2 if damage == "other birth" else 1)
     full = verified(damageable)
     assert set(quick.problems) <= set(full.problems)
     assert len(full.problems) == len(set(full.problems))

@@ -81,7 +81,6 @@ FULL: dict[str, tuple[Callable[[Job], object], str]] = {
         lambda job: recommit(job, content_digest="0" * 64),
         rf"commits/{PART}\.json: the arrays are not those of the commit \(content digest\)",
     ),
-    "missing root": (lambda job: (job.store / "tokens.zarr/zarr.json").unlink(), r"tokens\.zarr/zarr\.json: "),
     "other image in the source": (replace_image, rf"{SHARD}: not the source shard that was tokenized \(sha256\)"),
     "other key in the source": (replace_key, rf"{SHARD}: not the source shard that was tokenized \(sha256\)"),
 }
