@@ -10,7 +10,7 @@ from pipeline.files.damage import damaged
 from pipeline.store.arrays.chunked import ChunkedArray, Damage
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.storage import Texts
-from pipeline.store.arrays.stored_array import stored_array
+from pipeline.store.arrays.stored_array import array_paths, stored_array
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.digest import content_digest
@@ -95,12 +95,7 @@ class Part:
 
     def digest(self) -> str:
         """Content digest of the decoded arrays."""
-        paths = ["tokens", "label", "key/data", "key/offsets"]
-        if self._birth.views is not None:
-            paths += ["view/box", "view/flip"]
-        for name in self._birth.fields:
-            paths += [f"fields/{name}/{array}" for array in ("data", "offsets", "present")]
-        return content_digest({path: np.ascontiguousarray(self.read(path)) for path in paths})
+        return content_digest({path: np.ascontiguousarray(self.read(path)) for path in array_paths(self._birth)})
 
     @property
     def _group(self) -> str:

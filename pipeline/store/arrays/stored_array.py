@@ -32,17 +32,33 @@ class StoredArray:
         return 1 + len(self.row_shape)
 
 
+def array_paths(birth: Birth) -> list[str]:
+    """Paths of the arrays of every part of a store, sorted."""
+    views = [] if birth.views is None else ["view/box", "view/flip"]
+    fields = [f"fields/{name}/{array}" for name in birth.fields for array in ("data", "offsets", "present")]
+    return sorted(["tokens", "label", "key/data", "key/offsets", *views, *fields])
+
+
 def stored_array(birth: Birth, record: PartRecord, path: str) -> StoredArray:
     """The array at `path` in a part of a store. Raises Damage where the store's records do not describe it."""
-    name, packed = path.rpartition("/")[2], record.chunk_crc32c.get(path)
-    if birth.has_digests and packed is None:
-        raise Damage("the record of its part says nothing of it")
+    name = path.rpartition("/")[2]
+    rows, row_shape, dtype = _shapes(birth, record.written)[name]
+    return StoredArray(
+        rows, row_shape, np.dtype(dtype).newbyteorder("<"), _compressor(birth, name), _checksums(birth, record, path)
+    )
+
+
+def _checksums(birth: Birth, record: PartRecord, path: str) -> Checksums | None:
+    """The crc32c of the inner chunks, uint32 [chunks]; None in a store without digests whose records say nothing."""
+    if not (birth.has_digests or record.chunk_crc32c):
+        return None
+    paths, checksums = array_paths(birth), record.chunk_crc32c.split(" ")
+    if len(checksums) != len(paths):
+        raise Damage(f"the record of its part has checksums of {len(checksums)} arrays, and it has {len(paths)}")
     try:
-        crc32c = None if packed is None else unpack_checksums(packed)
+        return unpack_checksums(checksums[paths.index(path)])
     except ValueError as error:
         raise Damage(f"what the record of its part says of it cannot be read ({error})") from None
-    rows, row_shape, dtype = _shapes(birth, record.written)[name]
-    return StoredArray(rows, row_shape, np.dtype(dtype).newbyteorder("<"), _compressor(birth, name), crc32c)
 
 
 def _shapes(birth: Birth, written: int) -> dict[str, tuple[int | None, tuple[int, ...], str]]:

@@ -1,5 +1,6 @@
 """The manifest: a snapshot of all commits, from which readers open a store without walking it."""
 
+from collections.abc import Mapping
 from operator import ge
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from pipeline.files.damage import damaged
 from pipeline.records import Count, Record, SourceRecord
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import FORMAT, VERSION, Birth
-from pipeline.store.schema.commits import CommitRecord
+from pipeline.store.schema.commits import ArrayRecord, CommitRecord
 from pipeline.store.schema.digest import store_digest
 from pipeline.store.schema.names import Name
 from pipeline.store.schema.seals import read_record
@@ -29,8 +30,9 @@ class PartRecord(Record):
     bytes: Count
     """Size of all files of the part."""
     content_digest: str
-    chunk_crc32c: Annotated[dict[str, str], Before({})] = Field(default={})
-    """Of each array, by path, what its record in the commit says under this name; empty where that says nothing."""
+    chunk_crc32c: Annotated[str, Before("")] = ""
+    """What the records of its arrays in the commit say under this name, in the order of the arrays' paths with a space
+    between two. One text, because it is parsed for every part when a store is opened. Empty where they say nothing."""
     since: int = 1
     """Generation of the first manifest that has it."""
 
@@ -46,11 +48,14 @@ class PartRecord(Record):
             unlabelled=commit.unlabelled,
             bytes=sum(file.bytes for file in commit.files),
             content_digest=commit.content_digest,
-            chunk_crc32c={
-                path: array.chunk_crc32c for path, array in commit.arrays.items() if array.chunk_crc32c is not None
-            },
+            chunk_crc32c=_together(commit.arrays),
             since=since,
         )
+
+
+def _together(arrays: Mapping[str, ArrayRecord]) -> str:
+    checksums = [arrays[path].chunk_crc32c for path in sorted(arrays)]
+    return "" if None in checksums else " ".join(map(str, checksums))
 
 
 class Snapshot(Record):
