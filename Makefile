@@ -99,8 +99,9 @@ $(LOWEST)/installed: .venv/installed pyproject.toml
 test-slow: setup ## the long tests too
 	$(BIN)/pytest -m "slow or not slow"
 
-chaos: setup ## kill tokenizing processes a thousand times and look for what is lost (some 20 minutes)
+chaos: setup ## a thousand kills of tokenizing processes, ten thousand damages to stores: what is lost or wrong (some 45 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m chaos.fuzz $(FUZZ_ARGS)
 
 bench-costs: setup ## what exactness costs: resuming, claims and commits, handing out, memory, a billion rows (some 40 minutes)
 	@$(BIN)/python scripts/benchmarks/bench_costs.py resume
