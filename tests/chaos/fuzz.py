@@ -9,11 +9,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import get_context
@@ -273,28 +274,36 @@ def table(outcomes: Sequence[Outcome]) -> str:
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="At a time.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the table there too.")
 def main(cases: int, first: int, jobs: int, markdown: Path | None) -> None:
-    """Damage stores in every way, read them back, and look for wrong values and unclear ends."""
+    """Damage stores in every way, read them back, and look for wrong values and unclear ends.
+
+    Ctrl-C ends it early, with the table of what was done.
+    """
     folder, started = Path(tempfile.mkdtemp(prefix="vqtok-fuzz-")), time.monotonic()
     _shared[:] = [make_sound(folder / f"{codec}-{size}", codec, size) for codec, size in VARIANTS]
     lots = [range(start, min(start + 20, first + cases)) for start in range(first, first + cases, 20)]
-    outcomes: list[Outcome] = []
+    outcomes, interrupted = [], False
     with (
-        ProcessPoolExecutor(jobs, get_context("fork")) as pool,
+        ProcessPoolExecutor(jobs, get_context("fork"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool,
         tqdm(total=cases, unit=" damages", mininterval=0.5 if sys.stderr.isatty() else 30) as bar,
     ):
-        for lot in pool.map(_run_some, lots, [PLACES] * len(lots), [folder] * len(lots)):
-            outcomes += lot
-            bar.update(len(lot))
-            for problem in (problem for outcome in lot for problem in outcome.problems):
-                tqdm.write(problem, file=sys.stderr)
+        tasks = [pool.submit(_run_some, lot, PLACES, folder) for lot in lots]
+        try:
+            for task in as_completed(tasks):
+                outcomes += task.result()
+                bar.update(len(task.result()))
+                for problem in (problem for outcome in task.result() for problem in outcome.problems):
+                    tqdm.write(problem, file=sys.stderr)
+        except KeyboardInterrupt:  # ends it after what is in work
+            interrupted = True
+            pool.shutdown(cancel_futures=True)
     shutil.rmtree(folder)
     problems = [problem for outcome in outcomes for problem in outcome.problems]
     seconds = time.monotonic() - started
-    text = f"{table(outcomes)}\n\n{len(problems)} problems; {seconds:,.0f} s; numbers {first} to {first + cases - 1}"
+    text = f"{table(outcomes)}\n\n{len(problems)} problems; {seconds:,.0f} s; from number {first} on"
     click.echo(text)
     if markdown:
         markdown.write_text(text + "\n")
-    sys.exit(1 if problems else 0)
+    sys.exit(1 if problems or interrupted else 0)
 
 
 if __name__ == "__main__":
