@@ -20,17 +20,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.errors import TokenizerError
 from pipeline.models.layouts.layout import layout_among
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
-Cells = npt.NDArray[np.int64]
-"""Flat indices row * w + column, int64 [L_i]."""
+    Cells = npt.NDArray[np.int64]
+    """Flat indices row * w + column, int64 [L_i]."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,8 @@ def _square_grid(idx_Bl: Sequence[Tensor]) -> tuple[int, int]:
 
 def _rectangle(w: int, rows: range, columns: range) -> Cells:
     """Cells of a rectangle in a grid of width w, row-major."""
+    import numpy as np  # block lengths are asked for by commands that answer at once
+
     return np.add.outer(np.asarray(rows, np.int64) * w, np.asarray(columns, np.int64)).reshape(-1)
 
 

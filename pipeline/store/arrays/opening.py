@@ -7,6 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pipeline.files import Files, LocalFiles
+from pipeline.files.damage import damaged
 from pipeline.store.arrays.chunk_file import chunk_file
 from pipeline.store.arrays.chunk_format import ChunkFormat
 from pipeline.store.arrays.chunked import ChunkedArray, Damage
@@ -95,4 +96,7 @@ class Opening:
         return {name: record for name, record in self._records(part).items() if name.startswith(f"{path}/")}
 
     def _read_records(self, part: str) -> dict[str, FileRecord]:
-        return {record.path: record for record in read_commit(self.files, part).files}
+        try:
+            return {record.path: record for record in read_commit(self.files, part).files}
+        except FileNotFoundError:
+            raise damaged(self.files, names.commit(part), "missing, and the manifest speaks of it") from None

@@ -1,10 +1,13 @@
 """Content digests: equal digests mean equal arrays, whatever wrote them and however they are stored."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def content_digest(arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> str:
@@ -13,6 +16,8 @@ def content_digest(arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> str:
     For every array, sorted by path: the line `path dtype shape\\n`, such as `tokens <u2 1000,256\\n` with
     the numpy dtype in little-endian form (`|u1` for single bytes), then its elements in row-major order.
     """
+    import numpy as np  # a manifest is read by commands that answer at once
+
     sha256 = hashlib.sha256()
     for path in sorted(arrays):
         little = np.ascontiguousarray(arrays[path], arrays[path].dtype.newbyteorder("<"))
