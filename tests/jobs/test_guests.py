@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from damage import rewrite
 from fixtures_store import COLLECTION, REJECTED, ROWS, Job, make_job
 from guest_kind import CODES, LENGTH, save_projection
 from guest_network import RunningSum
@@ -123,8 +124,7 @@ def test_a_mixture_has_the_rule_of_its_stores_and_cannot_stack_it(guest: Job) ->
 
 def test_tokens_of_another_rule_array_mean_something_else(guest: Job, copied_guest: Job) -> None:
     path = copied_guest.store / "store.json"
-    birth = json.loads(path.read_text())
-    path.write_text(json.dumps({**birth, "rule_digest": "0" * 64}))
+    rewrite(path, rule_digest="0" * 64)
     stores = [TokenStore(job.store) for job in (guest, copied_guest)]
     with pytest.raises(StoreError, match="have different codebooks"):
         MixtureLoader(stores, [1, 1], 8)

@@ -278,7 +278,9 @@ def test_a_run_lists_and_compares_once(job: Job, damageable: Job, done: bool, mo
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     assert ("nothing to do" in result.output) is done
-    assert calls == {"find_source_shards": 1, "committed_parts": 1, "read_manifest": 1, "_recorded": 1}
+    # Before there is a store there is no manifest to look for.
+    once = ["find_source_shards", "committed_parts", "_recorded", *(["read_manifest"] if done else [])]
+    assert calls == dict.fromkeys(once, 1)
 
 
 LAUNCHERS = {
