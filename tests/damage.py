@@ -15,6 +15,7 @@ from pipeline.jobs.verifying.reencoding import encode_again
 from pipeline.records import Reject
 from pipeline.source.find import part_name
 from pipeline.store.arrays.parts import Part
+from pipeline.store.arrays.storage import Views
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import read_commit, read_commits
 from pipeline.store.schema.manifest import PartRecord, write_manifest
@@ -109,6 +110,7 @@ def commit_in_its_place(job: Job, path: str, change: Callable[[EncodedShard], En
         ignored=[],
         execution=old.execution,
         seconds={},
+        views=None if birth.views is None else Views(part.read("view/box"), part.read("view/flip")),
     )
     (job.store / f"commits/{old.part}.json").unlink()
     commit_part(files, birth, change(shard))

@@ -4,7 +4,7 @@ source, image, tokenizer, train, tokenize, loader     a section each; whole: all
 reading ─▶ values, places, explaining                 from a file and overrides to a Config, or to what is wrong
 """
 
-from pipeline.config.image import PIXEL_RULES, ImageConfig
+from pipeline.config.image import PIXEL_RULES, ImageConfig, RandomViews
 from pipeline.config.loader import LoaderConfig
 from pipeline.config.places import examples
 from pipeline.config.reading import load_config, load_reader_config
@@ -21,6 +21,7 @@ __all__ = [
     "ImageConfig",
     "LoaderConfig",
     "ModelConfig",
+    "RandomViews",
     "ReaderConfig",
     "Section",
     "SourceConfig",

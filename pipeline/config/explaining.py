@@ -1,14 +1,15 @@
 """What is wrong with a configuration, in one line for each."""
 
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from pipeline.config.section import BadKey
 from pipeline.config.whole import Config
 
 # Steps of an error's location that name alternatives of a type and not what the user wrote.
-_PYDANTIC_STEPS = ("function-", "constrained-", "literal[")
+_PYDANTIC_STEPS = ("function-", "constrained-", "literal[", "either-")
 
 
 def explain(detail: Any, file: str) -> str:
@@ -22,11 +23,21 @@ def explain(detail: Any, file: str) -> str:
         return f"{file}: {name}: unknown key; {hint}"
     if detail["type"] == "missing":
         return f"{file}: {name}: missing"
+    reason = detail.get("ctx", {}).get("error")
+    if isinstance(reason, BadKey):
+        return f"{file}: {name}.{reason.key}: {reason} (got {reason.value!r})"
     return f"{file}: {name}: {detail['msg']} (got {detail['input']!r})"
 
 
 def _fields_of(where: list[str]) -> list[str]:
     model: type[BaseModel] = Config
     for step in where:
-        model = model.model_fields[step].annotation  # type: ignore[assignment]
+        model = _section_in(model.model_fields[step].annotation) or model
     return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field is, or that is one of the alternatives for it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)

@@ -19,6 +19,15 @@ class Section(BaseModel):
         return value
 
 
+class BadKey(ValueError):
+    """Raised by a validator of a whole section for one of its keys, which does not go with the others."""
+
+    def __init__(self, key: str, value: Any, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+        self.value = value
+
+
 def one_or_many(value: Any) -> Any:
     """One text as a list of it."""
     if isinstance(value, str):

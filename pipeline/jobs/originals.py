@@ -24,7 +24,7 @@ _BATCHES_AHEAD = 2
 def images_of_rows(
     config: Config, store: Files, shard: SourceShard, attempt: str, rows: range, decoders: Executor
 ) -> ImageBatch:
-    """The images of at most `tokenize.batch_size` rows, decoded again and batched as they were.
+    """The images of the rows of one batch at most, decoded again and batched as they were.
 
     Raises SourceError when the source shard cannot be read, or no longer has images for all of the rows.
     """
@@ -44,7 +44,7 @@ def batches_of_rows(
     """The images of some of the batches that a part was made in, in one pass over its source shard.
 
     Args:
-        chosen: rows of each batch, ascending: `batch_size` of them, but for the last batch of the part.
+        chosen: rows of each batch, ascending: `samples_of_batch` of them, but for the last batch of the part.
 
     Raises SourceError when the source shard cannot be read, or no longer has images for all of the rows.
     """

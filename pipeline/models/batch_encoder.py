@@ -90,13 +90,16 @@ class BatchEncoder:
         height, width = image_size
         return min(batch_size, max(1, _CPU_PIXELS_AT_ONCE // (height * width)))
 
-    def submit(self, img_B3HW: Tensor, rows: int) -> Encoding:
+    def submit(self, img_B3HW: Tensor, rows: int, at_most: int | None = None) -> Encoding:
         """Begin to encode uint8 images, of which the first `rows` count; at least one.
 
         The pixels must not be changed before the result is there.
+
+        Args:
+            at_most: encode no more than so many at once; by default all may be.
         """
         batch_size, _, height, width = img_B3HW.shape
-        size = self.images_at_once((height, width), batch_size)
+        size = self.images_at_once((height, width), min(batch_size, at_most or batch_size))
         ready = _recorded(img_B3HW)
         # Always whole pieces: their shape must not depend on how many rows count.
         pieces = [

@@ -52,7 +52,8 @@ class TokenBatch:
     """
 
     tokens: Tensor
-    """uint8, uint16 or uint32 [B, L_total], blocks concatenated in order."""
+    """uint8, uint16 or uint32 [B, L_total], blocks concatenated in order; with all V views of each image
+    [B, V, L_total]."""
     row: Array
     """int64 [B], row numbers in the store."""
     store: Rows
@@ -70,8 +71,8 @@ class TokenBatch:
 
     @cached_property
     def idx_Bl(self) -> list[Tensor]:
-        """Block i as int64 [B, L_i], on the device of the tokens."""
-        return list(self.tokens.long().split(list(self.store.block_lengths), dim=1))
+        """Block i as int64 [B, L_i], on the device of the tokens; with all V views of each image [B, V, L_i]."""
+        return list(self.tokens.long().split(list(self.store.block_lengths), dim=-1))
 
     @cached_property
     def label(self) -> Tensor:

@@ -113,11 +113,14 @@ class TokenStore:
         idx_l = torch.from_numpy(tokens.astype(np.int64)).split_with_sizes(self.block_lengths)
         return TokenSample(self.keys_of(row)[0], int(self.labels_of(row)[0]), list(idx_l))
 
-    def read(self, rows: slice | Sequence[int] | Array, view: int | Sequence[int] | Array = 0) -> TokenBatch:
+    def read(
+        self, rows: slice | Sequence[int] | Array, view: int | Sequence[int] | Array | Literal["all"] = 0
+    ) -> TokenBatch:
         """The named rows, in the order given. Whole ranges are much faster than scattered rows.
 
         Args:
-            view: which view of each row, below `num_views`: one number, or one for each row.
+            view: which view of each row, below `num_views`: one number, or one for each row; or `all`, tokens are then
+                [B, V, L_total].
 
         Raises IndexError for a row or view outside the store, TypeError for what is not a sequence of row numbers,
         CorruptStore naming part, chunk and remedy.
@@ -126,7 +129,12 @@ class TokenStore:
         # As unsigned numbers negative ones are the largest.
         if wanted.size and wanted.view(np.uint64).max() >= len(self):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a store of {len(self)} samples")
-        return self.batch(self.locate(wanted), self._view_numbers(view, len(wanted)))
+        located = self.locate(wanted)
+        if isinstance(view, str):
+            if view != "all":
+                raise TypeError(f"view must be a number, one for each row, or 'all', not {view!r}")
+            return self.batch(located, whole=True)
+        return self.batch(self.at_views(located, self._view_numbers(view, len(wanted))))
 
     def _view_numbers(self, view: int | Sequence[int] | Array, rows: int) -> int | Array:
         numbers = np.asarray(view)
@@ -156,16 +164,29 @@ class TokenStore:
         numbers = np.unique(np.searchsorted(self._starts, rows, side="right") - 1)
         self._opening.fetch([(self._parts[n].name, self._parts[n].attempt) for n in numbers], "tokens")
 
-    def batch(self, located: Located, view: int | Array = 0) -> TokenBatch:
-        """Rows that have been located, as a batch of one view of each."""
-        return TokenBatch(torch.from_numpy(self._tokens.gather(located, view)), located.rows, self)
+    def at_views(self, located: Located, views: int | Array) -> Located:
+        """Rows that have been located, each at one of its views: a number below `num_views`, or int64 [n]."""
+        return self._tokens.at_pieces(located, views)
 
-    def batches_of(self, located: Located, batch_size: int) -> Iterator[TokenBatch]:
+    def batch(self, located: Located, whole: bool = False) -> TokenBatch:
+        """Rows that have been located, as a batch: the view of each that it is at, by default the first.
+
+        Args:
+            whole: all views of rows that are at their first, tokens are then [B, V, L_total].
+        """
+        return TokenBatch(torch.from_numpy(self._gather(located, whole)), located.rows, self)
+
+    def batches_of(self, located: Located, batch_size: int, whole: bool = False) -> Iterator[TokenBatch]:
         """The same in several batches, gathered in one go; of no rows, one batch."""
-        tokens, rows = self._tokens.gather(located), located.rows
+        tokens, rows = self._gather(located, whole), located.rows
         for first in range(0, max(len(rows), 1), batch_size):
             end = first + batch_size
             yield TokenBatch(torch.from_numpy(tokens[first:end]), rows[first:end], self)
+
+    def _gather(self, located: Located, whole: bool) -> Array:
+        if not whole:
+            return self._tokens.gather(located)
+        return self._tokens.gather_whole(located).reshape(len(located), self.num_views, -1)
 
     def batches(self, batch_size: int) -> Iterator[TokenBatch]:
         """All samples in order, in batches of at most `batch_size`."""

@@ -21,6 +21,7 @@ from pipeline.overlap import prefetch
 from pipeline.records import Reject
 from pipeline.source.batches import ImageBatch, Row, image_batches, prepare_samples, split_into_tasks
 from pipeline.source.containers.tar.reader import TarReader
+from pipeline.source.images.fitting import Shot
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
@@ -152,10 +153,10 @@ def test_an_error_of_the_reader_surfaces_behind_the_good_batches(pool: ThreadPoo
 @pytest.mark.parametrize("error", [MemoryError("no memory"), RuntimeError("CUDA error"), ImportError("no codec")])
 def test_a_fault_of_the_machine_is_raised_and_never_a_reject(pool: ThreadPoolExecutor, error: Exception) -> None:
     class Failing(ImageTransform):
-        def many(self, files: Sequence[bytes]) -> list[torch.Tensor | BadImage]:
+        def many(self, files: Sequence[bytes], keys: Sequence[str]) -> list[list[Shot] | BadImage]:
             if plain(6) in files:
                 raise error
-            return super().many(files)
+            return super().many(files, keys)
 
     found = image_batches(map(sample, range(9)), selection(), Failing(ImageConfig(size=(8, 12))), 4, pool)
     assert next(found).rejects == []
@@ -202,7 +203,7 @@ def test_samples_of_a_task_keep_their_order_and_their_faults() -> None:
     outcomes = prepare_samples(task, selection(), TRANSFORM)
     found = [item.stage if isinstance(item, Reject) else item[0].label for item in outcomes]
     assert found == [0, "decode", "select", 3, "label", 5]
-    shades = [item[1].unique().tolist() for item in outcomes if not isinstance(item, Reject)]
+    shades = [item[1][0].img_3HW.unique().tolist() for item in outcomes if not isinstance(item, Reject)]
     assert shades == [[1], [4], [6]]
 
 
@@ -210,9 +211,9 @@ def test_small_images_are_decoded_many_at_a_time(pool: ThreadPoolExecutor) -> No
     calls: list[int] = []
 
     class Counting(ImageTransform):
-        def many(self, files: Sequence[bytes]) -> list[torch.Tensor | BadImage]:
+        def many(self, files: Sequence[bytes], keys: Sequence[str]) -> list[list[Shot] | BadImage]:
             calls.append(len(files))
-            return super().many(files)
+            return super().many(files, keys)
 
     apply = Counting(ImageConfig(size=(8, 12)))
     assert len(list(image_batches(map(sample, range(128)), selection(), apply, 64, pool))) == 2
@@ -223,9 +224,9 @@ def test_batches_smaller_than_the_machine_occupy_all_threads() -> None:
     meeting = threading.Barrier(12, timeout=20)  # passed only by twelve tasks at once
 
     class Meeting(ImageTransform):
-        def many(self, files: Sequence[bytes]) -> list[torch.Tensor | BadImage]:
+        def many(self, files: Sequence[bytes], keys: Sequence[str]) -> list[list[Shot] | BadImage]:
             meeting.wait()
-            return super().many(files)
+            return super().many(files, keys)
 
     apply = Meeting(ImageConfig(size=(8, 12)))
     with ThreadPoolExecutor(12) as pool:

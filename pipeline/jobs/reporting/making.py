@@ -4,6 +4,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from pipeline.jobs.tally import Tally
 from pipeline.models.tokenizers.pixels import to_pixels
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.source.batches import samples_of_batch
 from pipeline.source.find import find_source_shards
 from pipeline.store.reader import TokenStore
 from pipeline.store.schema import names
@@ -94,15 +96,16 @@ def _rebuild(config: Config, store: TokenStore, damage: list[str]) -> tuple[Tens
     with cpu_threads(world.cores), ThreadPoolExecutor(world.cores, "decode", one_thread) as decoders:
         for index in evenly_spaced(_PARTS_REBUILT, len(parts)):
             number, part = parts[index]
-            rows = range(min(config.tokenize.batch_size, part.written))
+            rows = range(min(samples_of_batch(config.tokenize.batch_size, store.num_views), part.written))
             start = int(store.part_starts[number])
+            views = np.arange(len(rows)) % store.num_views  # of each image one, so that all of them are seen
             try:
                 batch = images_of_rows(config, files, shards[part.part], part.attempt, rows, decoders)
-                tokens = store.read(slice(start, start + len(rows)))
+                tokens = store.read(slice(start, start + len(rows)), views)
             except StoreError as error:
                 damage.append(str(error))
                 continue
-            originals.append(batch.img_B3HW[: len(rows)])
+            originals.append(batch.img_B3HW[np.arange(len(rows)) * store.num_views + views])
             reconstructions.append(_decode(tokenizer, store, tokens.to(world.device).idx_Bl))
     return (torch.cat(originals), torch.cat(reconstructions)) if originals else None
 

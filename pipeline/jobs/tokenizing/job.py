@@ -35,7 +35,7 @@ from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store.arrays.codebook import table_digest
-from pipeline.store.schema.birth import DIGESTS, Birth, CodebookRecord, create_or_compare, smallest_token_dtype
+from pipeline.store.schema.birth import DIGESTS, VIEWS, Birth, CodebookRecord, create_or_compare, smallest_token_dtype
 from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.manifest import is_current, read_manifest, write_manifest
 from pipeline.store.schema.snapshot import make_manifest
@@ -156,12 +156,12 @@ def _warn_of_another_size(config: Config) -> None:
 
 def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
     """What a store of this configuration is born as. Raises ConfigError for a size that the tokenizer cannot take."""
-    codebook, rule = tokenizer.codebook, tokenizer.rule
+    codebook, rule, views = tokenizer.codebook, tokenizer.rule, config.image.num_views
     assert set(rule.arrays) == tokenizer.rule_arrays.keys(), "a store without them could not be read"
     size, called = config.image.size, f"the tokenizer in {config.tokenizer.path}"
     geometry = taking(size, lambda: tokenizer.geometry(size), tokenizer.downsampling, called)
     return Birth(
-        features=(DIGESTS,),
+        features=(DIGESTS,) if views is None else (DIGESTS, VIEWS),
         identity=job_identity(config),
         geometry=geometry,
         codebook=CodebookRecord(
@@ -173,6 +173,7 @@ def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
         ),
         var_input=rule.name,
         rule_digest=rule_digest(tokenizer.rule_arrays),
+        views=views,
         token_dtype=smallest_token_dtype(codebook.vocab_size),
         fields=tuple(sorted(config.source.keep)),
         codec=config.tokenize.codec,

@@ -41,8 +41,8 @@ class Change:
 
 
 def configuration_of(config: Config) -> JSON:
-    """The sections that decide the weights, for `train.json`."""
-    return config.model_dump(mode="json", include=set(_SECTIONS))
+    """The sections that decide the weights, for `train.json`; the views of an image, which training has not, do not."""
+    return config.model_dump(mode="json", include=set(_SECTIONS), exclude={"image": {"views"}})
 
 
 def changed_values(config: Config, then: JSON) -> list[Change]:

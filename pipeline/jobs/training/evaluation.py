@@ -42,7 +42,7 @@ def load_held_out(config: Config, rank: int, world_size: int) -> HeldOut | None:
     shards = held_out_shards(config)
     if not shards:
         return None
-    selection, transform = Selection(config.source), ImageTransform(config.image)
+    selection, transform = Selection(config.source), ImageTransform(config.image.centered)
     images: list[Tensor] = []
     skipped = 0
     for sample in read_all(shards, config.source):

@@ -34,7 +34,7 @@ def training_shards(config: Config) -> list[SourceShard]:
 
 def require_usable_image(config: Config, shards: Iterable[SourceShard]) -> None:
     """Raise SourceError when no sample of all `shards` gives an image: nothing could be trained on."""
-    selection, transform = Selection(config.source), ImageTransform(config.image)
+    selection, transform = Selection(config.source), ImageTransform(config.image.centered)
     count, reason = 0, "they hold no samples"
     for sample in read_all(shards, config.source):
         try:

@@ -56,7 +56,7 @@ def training_batches(
     remote = config.train.workers and any(is_url(shard.base) for shard in collection.shards)
     with closing(encoded_batches(config, collection, place)) as encoded:
         loader = DataLoader(
-            _Decoder(config.image),
+            _Decoder(config.image.centered),
             batch_size=None,
             # Read in this process, which hands each batch to a worker in turn.
             sampler=encoded,
@@ -111,11 +111,11 @@ class _Decoder(Dataset[TrainBatch | VqtokError]):
 
 def _decode(batch: list[Drawn], transform: ImageTransform) -> TrainBatch:
     drawn = [(image, mirrored) for image, mirrored in batch if image is not None]
-    found = transform.many([image for image, _ in drawn])
+    found = transform.many([image for image, _ in drawn], [""] * len(drawn))
     images = [
-        img_3HW.flip(-1) if mirrored else img_3HW
-        for img_3HW, (_, mirrored) in zip(found, drawn, strict=True)
-        if not isinstance(img_3HW, BadImage)
+        shots[0].img_3HW.flip(-1) if mirrored else shots[0].img_3HW
+        for shots, (_, mirrored) in zip(found, drawn, strict=True)
+        if not isinstance(shots, BadImage)
     ]
     height, width = transform.size
     img_B3HW = torch.stack(images) if images else torch.empty((0, 3, height, width), dtype=torch.uint8)

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import cast
 
 import numpy as np
 from tqdm import tqdm
@@ -20,11 +21,14 @@ from pipeline.jobs.work.precision import refuse_slow_precision
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.records import JSON, SourceShard, canonical_json, differences
+from pipeline.source.batches import ImageBatch, images_of_batch, samples_of_batch
 from pipeline.source.find import find_source_shards
 from pipeline.store.arrays.parts import Part
+from pipeline.store.arrays.storage import Views
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import CommitRecord
 from pipeline.store.schema.manifest import PartRecord
+from pipeline.store.types import Array
 from pipeline.world import World, current_world
 
 
@@ -49,7 +53,9 @@ class Comparison:
         return 1 - self.tokens_that_differ / self.tokens if self.tokens else None
 
 
-def choose_batches(commits: Sequence[CommitRecord], rate: float, batch_size: int, seed: str) -> dict[str, list[range]]:
+def choose_batches(
+    commits: Sequence[CommitRecord], rate: float, batch_size: int, seed: str, views: int = 1
+) -> dict[str, list[range]]:
     """Rows of the batches to encode again, ascending, by part; the same ones for the same seed.
 
     All batches in the order of the store are cut into as many equal stretches as are to be encoded, and one is
@@ -57,8 +63,10 @@ def choose_batches(commits: Sequence[CommitRecord], rate: float, batch_size: int
 
     Args:
         batch_size: of the parts whose records do not say theirs.
+        views: images of each row.
     """
-    ends = list(accumulate(-(-commit.written // _batch_size(commit, batch_size)) for commit in commits))
+    sizes = [samples_of_batch(_batch_size(commit, batch_size), views) for commit in commits]
+    ends = list(accumulate(-(-commit.written // size) for commit, size in zip(commits, sizes, strict=True)))
     total = ends[-1] if ends else 0
     count = math.ceil(rate * total)
     draw = random.Random(seed)
@@ -66,8 +74,7 @@ def choose_batches(commits: Sequence[CommitRecord], rate: float, batch_size: int
     for number in range(count):
         batch = draw.randrange(number * total // count, (number + 1) * total // count)
         place = bisect_right(ends, batch)
-        commit = commits[place]
-        size = _batch_size(commit, batch_size)
+        commit, size = commits[place], sizes[place]
         start = (batch - (ends[place - 1] if place else 0)) * size
         chosen.setdefault(commit.part, []).append(range(start, min(start + size, commit.written)))
     return chosen
@@ -127,6 +134,7 @@ class _Reencoding:
             rate,
             config.tokenize.batch_size,
             str(result.content_digest),
+            self._birth.views or 1,
         )
 
     def run(self, show_progress: bool) -> Comparison:
@@ -160,14 +168,24 @@ class _Reencoding:
             self._config, self._store, shard, commit.attempt, chosen, size, self._machine.decoders
         )
         for rows, batch in zip(chosen, batches, strict=True):
-            again = self._machine.encode(batch.img_B3HW)[: len(rows)]
+            again = self._machine.encode(batch.img_B3HW, size)[: batch.images].reshape(-1, *self._birth.row_shape)
             differ = again != part.tokens(slice(rows.start, rows.stop))
-            yield Comparison(len(rows), int(differ.any(axis=1).sum()), differ.size, int(np.count_nonzero(differ)))
+            rows_differ = differ.reshape(len(rows), -1).any(axis=1) | self._cut_otherwise(part, rows, batch)
+            yield Comparison(len(rows), int(rows_differ.sum()), differ.size, int(np.count_nonzero(differ)))
+
+    def _cut_otherwise(self, part: Part, rows: range, batch: ImageBatch) -> Array:
+        """bool [n]: whether the views of a row are not the parts of its image that the store says."""
+        if self._birth.views is None:
+            return np.zeros(len(rows), bool)
+        here, where = Views.of(batch.views, self._birth.views), slice(rows.start, rows.stop)
+        boxes, flips = here.box != part.read("view/box", where), here.flip != part.read("view/flip", where)
+        return cast("Array", boxes.any(axis=(1, 2)) | flips.any(axis=1))
 
     def _here(self, commit: CommitRecord) -> JSON:
         """How this process encodes: in batches of the size of each part."""
         size = _batch_size(commit, self._config.tokenize.batch_size)
-        at_once = self._machine.encoder.images_at_once(self._config.image.size, size)
+        images = images_of_batch(size, self._birth.views or 1)
+        at_once = self._machine.encoder.images_at_once(self._config.image.size, images)
         return {**self._machine.execution, "batch_size": size, "images_at_once": at_once}
 
     def _report(self, shard: SourceShard, compared: Comparison) -> None:

@@ -18,6 +18,7 @@ from pipeline.models.batch_encoder import BatchEncoder
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.records import JSON
 from pipeline.shortage import memory_errors
+from pipeline.source.batches import images_of_batch
 from pipeline.store.types import Array
 from pipeline.threads import cpu_threads, one_thread
 from pipeline.world import World
@@ -63,13 +64,13 @@ class Machine:
     """Whether the device has faster instructions for bfloat16 than for what it does."""
     turns: Turns = field(default_factory=Turns)
 
-    def encode(self, img_B3HW: Tensor) -> Array:
-        """Tokens int64 [B, L_total] of uint8 images, blocks concatenated in order.
+    def encode(self, img_B3HW: Tensor, batch_size: int) -> Array:
+        """Tokens int64 [B, L_total] of uint8 images, blocks concatenated in order; at most `batch_size` at once.
 
         Raises MemoryError where the machine has too little.
         """
         with memory_errors():
-            return self.encoder.submit(img_B3HW, len(img_B3HW)).result()[0]
+            return self.encoder.submit(img_B3HW, len(img_B3HW), batch_size).result()[0]
 
 
 @contextlib.contextmanager
@@ -89,7 +90,8 @@ def this_machine(
         BatchEncoder(tokenizer, world.device, world.cores) as encoder,
         _decoders(settings, encoder, world.cores) as (decoders, decode_threads),
     ):
-        at_once = encoder.images_at_once(image_size, settings.batch_size)
+        images = images_of_batch(settings.batch_size, config.image.num_views or 1)
+        at_once = encoder.images_at_once(image_size, images)
         yield Machine(
             encoder,
             decoders,
@@ -97,7 +99,7 @@ def this_machine(
             {"read": 1, "decode": decode_threads, "encode": encoder.threads, "write": 1, "cores": world.cores},
             watch,
             # As many as occupy all threads of the encoder; a batch of small images is a piece or two for one of them.
-            max(_BATCHES_AHEAD, math.ceil(encoder.threads * at_once / settings.batch_size)),
+            max(_BATCHES_AHEAD, math.ceil(encoder.threads * at_once / images)),
             bf16_would_help(settings.precision, world.device),
         )
 

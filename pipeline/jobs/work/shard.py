@@ -28,9 +28,11 @@ from pipeline.shortage import memory_errors
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.containers.container import ShardReader
 from pipeline.source.images.transform import ImageTransform
+from pipeline.source.images.views import View
 from pipeline.source.reading import Opener
 from pipeline.source.selection import Selection
 from pipeline.source.shards.opening import refuse_changed, shard_name
+from pipeline.store.arrays.storage import Views
 from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.commits import CommitRecord, commonest_reasons
 from pipeline.store.types import Array
@@ -68,6 +70,7 @@ class _Rows:
     fields: dict[str, list[bytes | None]]
     keys: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    views: list[list[View]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
 
     @property
@@ -76,6 +79,7 @@ class _Rows:
 
     def add(self, batch: ImageBatch) -> None:
         self.rejects += batch.rejects
+        self.views += batch.views
         for row in batch.rows:
             self.keys.append(row.key)
             self.labels.append(row.label)
@@ -121,11 +125,7 @@ def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: 
     with contextlib.closing(prefetch(begun, work.machine.batches_ahead, opener.stop, work.stopped)) as batches:
         for batch, encoding in batches:
             if encoding is not None:
-                rows.tokens.append(
-                    _tokens_of(encoding, stages, rows.seen)
-                    .astype(work.birth.token_dtype)
-                    .reshape(-1, *work.birth.row_shape)
-                )
+                rows.tokens.append(_tokens_of(encoding, work.birth, stages, rows.seen))
             rows.add(batch)
             progress(shard, rows.seen, reader.bytes)
     _check_reject_rate(shard, rows, work.config.tokenize.max_reject_rate)
@@ -137,6 +137,7 @@ def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: 
         labels=rows.labels,
         fields=rows.fields,
         rejects=rows.rejects,
+        views=None if work.birth.views is None else Views.of(rows.views, work.birth.views),
         ignored=reader.ignored,
         execution=work.machine.execution,
         seconds={**stages.seconds, "wall": round(work.machine.turns.occupied(began), 3)},
@@ -150,30 +151,32 @@ def _begin_to_encode(
 ) -> Iterator[tuple[ImageBatch, Encoding | None]]:
     """Each batch, and its tokens in the making; None where it holds rejects alone. Runs in a thread of its own."""
     one_thread()
-    machine = work.machine
+    machine, batch_size = work.machine, work.config.tokenize.batch_size
     try:
         batches = image_batches(
             stages.read.over(reader),
             work.selection,
             work.transform,
-            work.config.tokenize.batch_size,
+            batch_size,
             machine.decoders,
             machine.threads["decode"],
             stages.decode.timed,
         )
         for batch in batches:
-            rows = len(batch.rows)
-            yield batch, machine.encoder.submit(batch.img_B3HW, rows) if rows else None
+            tokens = machine.encoder.submit(batch.img_B3HW, batch.images, batch_size) if batch.rows else None
+            yield batch, tokens
         refuse_changed(shard, reader.bytes)
     finally:
         when_read()
 
 
-def _tokens_of(encoding: Encoding, stages: Stages, done: int) -> Array:
+def _tokens_of(encoding: Encoding, birth: Birth, stages: Stages, done: int) -> Array:
+    """Those of the rows of a batch, as they are stored."""
     with memory_errors(), stages.encode.watched(f"the batch behind image {done}"):
         tokens, seconds = encoding.result()
-    stages.encode.add(seconds, len(tokens))
-    return tokens
+    rows = tokens.astype(birth.token_dtype).reshape(-1, *birth.row_shape)
+    stages.encode.add(seconds, len(rows))
+    return rows
 
 
 def _no_rows(work: Work) -> _Rows:

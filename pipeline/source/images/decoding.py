@@ -2,7 +2,8 @@
 
 Rules, since what changes pixels changes tokens: the first frame of an animation; EXIF orientation applied;
 grey and palette become RGB; 12- and 16-bit grey is scaled to 8 bits; transparency is laid over white; ICC
-profiles are ignored. RGB and grey JPEG files are decoded by torchvision, everything else by Pillow.
+profiles are ignored. RGB and grey JPEG files are decoded by torchvision, everything else by Pillow; with
+`image.decoder: pillow` these too, and with `image.plain` by Pillow's own rules.
 
 Decoding takes at most PEAK_BYTES_PER_PIXEL for each pixel of an image, and nothing where that is more than
 `image.max_pixels`.
@@ -11,8 +12,8 @@ Decoding takes at most PEAK_BYTES_PER_PIXEL for each pixel of an image, and noth
 import io
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -22,7 +23,7 @@ from pipeline.errors import BadImage, VqtokError
 from pipeline.source.images.headers import check_header, check_size, webp_size
 from pipeline.source.images.jpeg_header import jpeg_header
 from pipeline.source.images.memory import failure, require_memory
-from pipeline.source.images.pillow import FORMATS, decode_with_pillow
+from pipeline.source.images.pillow import FORMATS, convert_with_pillow, decode_with_pillow
 from pipeline.source.images.vision import ImageReadMode, decode_jpeg
 
 # Measured: 26 for an animated WebP, 23 for a lossless one with transparency, 18 for a progressive JPEG inside a
@@ -43,6 +44,9 @@ warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
 # The limit is ours, per image and before decoding (`image.max_pixels`); Pillow's own is a global that warns.
 Image.MAX_IMAGE_PIXELS = None
+
+
+T = TypeVar("T")
 
 
 class Picture(NamedTuple):
@@ -107,6 +111,34 @@ class TorchvisionDecoder:
         )
 
 
+class PillowDecoder:
+    """Decodes everything with Pillow.
+
+    Args:
+        plain: see `image.plain`.
+    """
+
+    device = torch.device("cpu")
+    task_bytes = 2**16
+
+    def __init__(self, max_pixels: int, plain: bool) -> None:
+        self._max_pixels = max_pixels
+        self._read = convert_with_pillow if plain else decode_with_pillow
+
+    def __call__(self, files: Sequence[bytes]) -> Iterator[Picture | BadImage]:
+        """See `Decoder`."""
+        for data in files:
+            try:
+                yield as_picture(self._decode(data))
+            except BadImage as error:
+                yield error
+
+    def _decode(self, data: bytes) -> Tensor:
+        _require_bytes(data)
+        check_header(data, self._max_pixels)
+        return _opened_with_pillow(data, self._max_pixels, self._read)
+
+
 def as_picture(found: Tensor | BadImage) -> Picture | BadImage:
     """A picture of unchanged scale."""
     return found if isinstance(found, BadImage) else Picture(found, found.shape[1], found.shape[2])
@@ -137,26 +169,38 @@ def decode_rgb(data: bytes, max_pixels: int) -> Tensor:
 
 def examine(data: bytes, max_pixels: int) -> Jpeg | Tensor:
     """What a JPEG in RGB or grey says of itself; the pixels, as `decode_rgb`, of any other image."""
-    if not data:
-        raise BadImage("the image member is empty")
+    _require_bytes(data)
     header = jpeg_header(data)
     if header is None or not header.one_scan:
         check_header(data, max_pixels)
     if header is not None:
         check_size(header.width, header.height, max_pixels)
         return Jpeg(header.width, header.height, b"", header.rgb)
-    return _examine_with_pillow(data, max_pixels)
+    return _opened_with_pillow(data, max_pixels, _jpeg_or_pixels)
 
 
-def _examine_with_pillow(data: bytes, max_pixels: int) -> Jpeg | Tensor:
+def _require_bytes(data: bytes) -> None:
+    if not data:
+        raise BadImage("the image member is empty")
+
+
+def _jpeg_or_pixels(image: Any) -> Jpeg | Tensor:
+    if image.format == "JPEG" and image.mode in ("RGB", "L"):
+        return Jpeg(image.width, image.height, image.info.get("exif", b""), _may_be_rgb(image))
+    return decode_with_pillow(image)
+
+
+def _opened_with_pillow(data: bytes, max_pixels: int, read: Callable[[Any], T]) -> T:
+    """What `read` makes of an image that Pillow has opened, and that is not too large.
+
+    Raises BadImage for whatever Pillow does not like, MemoryError where the machine, not the image, is at fault.
+    """
     width, height = webp_size(data) or (0, 0)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             check_size(width, height, max_pixels)
-            if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                return Jpeg(width, height, image.info.get("exif", b""), _may_be_rgb(image))
-            return decode_with_pillow(image)
+            return read(image)
     except (VqtokError, MemoryError):
         raise
     except UnidentifiedImageError:

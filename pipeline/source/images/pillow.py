@@ -1,4 +1,4 @@
-"""What Pillow decodes: every kind of image but plain JPEG, by the rules of `decoding`."""
+"""What Pillow decodes, by the rules of `decoding` or by its own: every kind of image but plain JPEG, or that too."""
 
 from typing import Any
 
@@ -53,11 +53,7 @@ def decode_with_pillow(image: Any) -> Tensor:
     Raises BadImage, VqtokError for an image that only a later Pillow can decode, or what Pillow raises.
     """
     _scale_transparent_shade(image)
-    try:
-        image.load()
-    except OSError:
-        _require_compression(image)
-        raise
+    _load(image)
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         raise BadImage("floating-point, signed and 32-bit pixels have no agreed range; convert them to 8 bits")
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
@@ -66,8 +62,26 @@ def decode_with_pillow(image: Any) -> Tensor:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return _rgb(image)
+
+
+def convert_with_pillow(image: Any) -> Tensor:
+    """The same without any rule but Pillow's: what `image.convert("RGB")` gives. Raises as `decode_with_pillow`."""
+    _load(image)
+    return _rgb(image)
+
+
+def _rgb(image: Any) -> Tensor:
     pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _load(image: Any) -> None:
+    try:
+        image.load()
+    except OSError:
+        _require_compression(image)
+        raise
 
 
 def _require_compression(image: Any) -> None:

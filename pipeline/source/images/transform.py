@@ -9,15 +9,15 @@ from torch import Tensor
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
 from pipeline.shortage import memory_errors
-from pipeline.source.images.decoding import Decoder, Picture, TorchvisionDecoder
-from pipeline.source.images.fitting import fit, resized_size
+from pipeline.source.images.decoding import Decoder, Picture, PillowDecoder, TorchvisionDecoder
+from pipeline.source.images.fitting import Shot, fit, resized_size
 from pipeline.source.images.nvjpeg import NvjpegDecoder, cuda_device
 from pipeline.source.images.pillow import require_codecs
 from pipeline.source.images.turbojpeg import TurboJpegDecoder
 
 
 class ImageTransform:
-    """Decodes, resizes and crops: bytes → uint8 [3, H, W] with (H, W) = `image.size`.
+    """Decodes, resizes and crops: bytes → uint8 [3, H, W] with (H, W) = `image.size`, one for each view.
 
     Raises VqtokError where Pillow lacks a codec: good images would become rejects. Raises ConfigError where
     `image.decoder` cannot be had on this machine.
@@ -34,6 +34,11 @@ class ImageTransform:
         return self._image.size
 
     @property
+    def views(self) -> int:
+        """V, the views of each image."""
+        return self._image.num_views or 1
+
+    @property
     def device(self) -> torch.device:
         """Where the result is."""
         return self._decoder.device
@@ -43,26 +48,32 @@ class ImageTransform:
         """How much of encoded images is best given to `many` at once."""
         return self._decoder.task_bytes
 
-    def __call__(self, data: bytes) -> Tensor:
-        """Pixels uint8 [3, H, W]. Raises BadImage with the reason, MemoryError where the machine has too little."""
-        (found,) = self.many([data])
+    def __call__(self, data: bytes, key: str = "") -> Tensor:
+        """Pixels uint8 [3, H, W] of the first view.
+
+        Raises BadImage with the reason, MemoryError where the machine has too little.
+        """
+        (found,) = self.many([data], [key])
         if isinstance(found, BadImage):
             raise found
-        return found.contiguous()
+        return found[0].img_3HW.contiguous()
 
-    def many(self, files: Sequence[bytes]) -> list[Tensor | BadImage]:
-        """For each file its pixels as above, in any memory layout, or why there are none.
+    def many(self, files: Sequence[bytes], keys: Sequence[str]) -> list[list[Shot] | BadImage]:
+        """For each file its views, V of them, or why there are none. An image is decoded once for all of its views.
+
+        Args:
+            keys: of the samples, which random views depend on.
 
         Raises MemoryError where the machine has too little.
         """
         with memory_errors():
-            return [self._fit(found) for found in self._decoder(files)]
+            return [self._fit(found, key) for found, key in zip(self._decoder(files), keys, strict=True)]
 
-    def _fit(self, found: Picture | BadImage) -> Tensor | BadImage:
+    def _fit(self, found: Picture | BadImage, key: str) -> list[Shot] | BadImage:
         if isinstance(found, BadImage):
             return found
         try:
-            return fit(found, self._image)
+            return fit(found, self._image, key)
         except BadImage as error:
             return error
 
@@ -72,4 +83,6 @@ def _decoder_of(image: ImageConfig) -> Decoder:
         return TurboJpegDecoder(image.max_pixels, functools.partial(resized_size, image))
     if image.decoder == "nvjpeg":
         return NvjpegDecoder(image.max_pixels, cuda_device())
+    if image.decoder == "pillow":
+        return PillowDecoder(image.max_pixels, image.plain)
     return TorchvisionDecoder(image.max_pixels)

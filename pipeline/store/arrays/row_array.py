@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from cachetools import LRUCache
@@ -95,7 +95,8 @@ class RowArray:
         self._row_bytes = self._dtype.itemsize * int(np.prod(row_shape))
         self._pieces, self._piece_shape = (row_shape[0], row_shape[1:]) if in_pieces else (1, row_shape)
         self._piece_bytes = self._row_bytes // self._pieces
-        self._piece = np.dtype((np.void, self._piece_bytes))
+        self._piece, self._row = np.dtype((np.void, self._piece_bytes)), np.dtype((np.void, self._row_bytes))
+        self._row_shape = row_shape
         self._cache_bytes = cache_bytes
         self._has_room_for_all = self._row_bytes * sum(part.rows for part in parts) <= cache_bytes
         self._check_always = check_always
@@ -113,14 +114,21 @@ class RowArray:
         self._open = _Open(len(self._part_of_chunk))
         self._decoded: LRUCache[int, _Chunk] = LRUCache(self._cache_bytes, getsizeof=lambda kept: kept.rows.nbytes)
 
-    def gather(self, located: Located, piece: int | Array = 0) -> Array:
-        """The rows, [n, *row_shape], a copy; of rows in pieces one of each, or those of int64 [n]: [n, *row_shape[1:]].
-
-        A piece must be one that rows have.
-        """
-        offsets = located.offsets if self._pieces == 1 else located.offsets + piece * self._piece_bytes
-        rows = space.gather(offsets, self._piece)
+    def gather(self, located: Located) -> Array:
+        """The rows, [n, *row_shape], a copy; of rows in pieces the first one of each, [n, *row_shape[1:]]."""
+        rows = space.gather(located.offsets, self._piece)
         return rows.view(self._dtype).reshape(len(located), *self._piece_shape)
+
+    def gather_whole(self, located: Located) -> Array:
+        """The rows with all of their pieces, [n, *row_shape], a copy."""
+        return space.gather(located.offsets, self._row).view(self._dtype).reshape(len(located), *self._row_shape)
+
+    def at_pieces(self, located: Located, pieces: int | Array) -> Located:
+        """The same rows from another piece on, or from those of int64 [n]: what `gather` then gives.
+
+        Each must be one that rows have.
+        """
+        return replace(located, offsets=located.offsets + pieces * self._piece_bytes)
 
     def locate(self, rows: Array) -> Located:
         """Map or decode the chunks of int64 [n] row numbers, all within the store.

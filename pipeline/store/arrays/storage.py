@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -37,6 +37,13 @@ class Views:
     """int32 [n, V, 4]: top, left, height and width in pixels of the resized image."""
     flip: Array
     """uint8 [n, V], 1 for one that is mirrored left to right."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[tuple[Sequence[int], bool]]], views: int) -> Self:
+        """Box and flip of each of the `views` of some rows, as arrays; of no rows, too."""
+        box = np.asarray([[box for box, _ in row] for row in rows], np.int32).reshape(len(rows), views, 4)
+        flip = np.asarray([[flip for _, flip in row] for row in rows], np.uint8).reshape(len(rows), views)
+        return cls(box, flip)
 
 
 def pack_texts(texts: Sequence[bytes]) -> Texts:

@@ -117,6 +117,6 @@ def test_a_picture_that_needs_no_resizing_is_left_as_it_is() -> None:
 
 def test_a_small_crop_does_not_hold_a_large_image() -> None:
     data = encoded(Image.new("RGB", (900, 900)), "JPEG")
-    (pixels,) = ImageTransform(ImageConfig(size=30, resize="none")).many([data])
-    assert isinstance(pixels, Tensor)
-    assert pixels.untyped_storage().nbytes() == 30 * 30 * 3
+    (shots,) = ImageTransform(ImageConfig(size=30, resize="none")).many([data], [""])
+    assert isinstance(shots, list)
+    assert shots[0].img_3HW.untyped_storage().nbytes() == 30 * 30 * 3
