@@ -20,3 +20,5 @@ class LoaderConfig(Section):
     """What becomes of samples that do not fill a batch in every process."""
     parts_at_a_time: Annotated[int, Field(ge=0)] = 0
     """Shuffle only among so many parts at a time, where a local cache does not hold the whole store; 0: among all."""
+    views: Annotated[int, Field(ge=0)] | Literal["random", "all"] = 0
+    """Which view of each image, where a store has several: a number, `random` (another every epoch) or `all`."""

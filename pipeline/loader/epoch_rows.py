@@ -12,10 +12,13 @@ from torch.utils.data import get_worker_info
 
 from pipeline.errors import StoreError
 from pipeline.loader.epochs import EpochOrder, Rows, Segment, Window
+from pipeline.loader.views import ChosenViews, Views
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.reader import TokenStore
 
 WINDOWS_AHEAD = 2
+
+_FIRST = 0
 
 
 class OrderedRows:
@@ -27,8 +30,9 @@ class OrderedRows:
         shuffle: another order every epoch; without it, the order of the store.
         seed: what the order depends on, together with the epoch and the number of ranks.
         parts_at_a_time: shuffle chunks only among those of so many parts; 0 for all of them.
+        views: which view of each row; see TokenLoader.
 
-    Raises ValueError for a negative seed, or rows that are not sorted row numbers of the store.
+    Raises ValueError for a negative seed, rows that are not sorted row numbers of the store, or views that it has not.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class OrderedRows:
         shuffle: bool,
         seed: int,
         parts_at_a_time: int,
+        views: Views = 0,
     ) -> None:
         if seed < 0:
             raise ValueError(f"seed must not be negative, but is {seed}")
@@ -48,6 +53,7 @@ class OrderedRows:
         self._shuffle = shuffle
         self._seed = seed
         self._parts_at_a_time = parts_at_a_time
+        self.views = ChosenViews.of(store, views, seed)
 
     def __len__(self) -> int:
         """Rows of an epoch, of all ranks together."""
@@ -55,31 +61,40 @@ class OrderedRows:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that the order depends on, besides the epoch and the number of ranks."""
-        return {
+        """All that order and views depend on, besides the epoch and the number of ranks."""
+        identity = {
             "content_digest": self._store.content_digest,
             "rows": self._selection,
             "shuffle": self._shuffle,
             "seed": self._seed,
             "parts_at_a_time": self._parts_at_a_time,
         }
+        # The first view is what states mean that say nothing of views.
+        return identity if self.views.which == _FIRST else {**identity, "views": self.views.which}
 
     def check(self, state: Mapping[str, Any], of: str) -> None:
         """Raises StoreError for the state `of` a loader or a mixture whose order of these rows is another."""
-        for name, ours in self.identity.items():
-            if state.get(name) != ours:
+        compared = {"views": _FIRST, **state}
+        for name, ours in {"views": _FIRST, **self.identity}.items():
+            theirs = compared.get(name)
+            if theirs != ours:
                 grown = "; has the store grown? TokenStore(path, content_digest=...) reads it as it was"
                 raise StoreError(
-                    f"{self._store.root}: the {of}'s state has {name} {state.get(name)!r}, this {of} {ours!r}"
+                    f"{self._store.root}: the {of}'s state has {name} {theirs!r}, this {of} {ours!r}"
                     f"{grown if name == 'content_digest' else ''}"
                 )
 
     def locate(self, positions: Rows) -> Located:
-        """The rows at int64 [n] positions of the unshuffled order."""
+        """The rows at int64 [n] positions of the unshuffled order, each at its first view."""
         return self._store.locate(self._numbers(positions))
 
+    def at_views(self, epoch: int, located: Located) -> Located:
+        """Rows, each at its view in an epoch."""
+        return self._store.at_views(located, self.views.at(epoch, located.rows))
+
     def windows(self, epoch: int, world_size: int, segments: Sequence[Segment]) -> Iterator[Located]:
-        """Rows of some segments of an epoch that begins with `world_size` ranks, located ahead of their use."""
+        """Rows of some segments of an epoch that begins with `world_size` ranks, each at its view, located ahead of
+        their use."""
         chunk_starts, group_starts = self._starts
         order = EpochOrder(
             chunk_starts, world_size, self._shuffle, self._seed, epoch, group_starts, self._parts_at_a_time
@@ -89,9 +104,9 @@ class OrderedRows:
         for window in self._fetched(windows):
             begun.append(self._begin(window))
             if len(begun) > WINDOWS_AHEAD:
-                yield begun.popleft()()
+                yield self.at_views(epoch, begun.popleft()())
         while begun:
-            yield begun.popleft()()
+            yield self.at_views(epoch, begun.popleft()())
 
     def _begin(self, window: Window) -> Callable[[], Located]:
         """Begin to decode a window in threads of the store; returns what waits for it."""

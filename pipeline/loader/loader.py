@@ -16,6 +16,7 @@ from pipeline.errors import StoreError, VqtokError
 from pipeline.files import is_url
 from pipeline.loader.epoch_rows import OrderedRows, in_batches, worker_of
 from pipeline.loader.epochs import Leg, Rows, cut, lanes
+from pipeline.loader.views import Views
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
@@ -58,9 +59,12 @@ class TokenLoader(IterableDataset[TokenBatch]):
             make equally many steps.
         parts_at_a_time: shuffle chunks only among those of so many parts, for parts that are fetched as a whole;
             0 for all of them.
+        views: of a store in which each image has several: a number, that view of each; `random`, another one of each
+            image every epoch, which depends on seed, epoch and row alone; `all`, tokens are then [B, V, L_total], and B
+            still counts images.
 
-    Raises ValueError for a rank outside the world, a batch size below 1, a negative seed, or rows that are not sorted
-    row numbers of the store.
+    Raises ValueError for a rank outside the world, a batch size below 1, a negative seed, rows that are not sorted
+    row numbers of the store, or a view that it does not have.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         rows: Sequence[int] | Rows | None = None,
         remainder: Remainder = "uneven",
         parts_at_a_time: int = 0,
+        views: Views = 0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -90,7 +95,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
             )
         self.store = store
         self.batch_size = batch_size
-        self.ordered = OrderedRows(store, rows, shuffle, seed, parts_at_a_time)
+        self.ordered = OrderedRows(store, rows, shuffle, seed, parts_at_a_time, views)
         self._rank = rank
         self._world_size = world_size
         self._remainder = remainder
@@ -148,7 +153,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
             self.set_epoch(self._epoch + 1)
         self._shared[_BEGUN] = _NO_EPOCH
         epoch, steps = self._epoch, self._steps(self._stages)
-        for step, batch in enumerate(self._batches(self._stages), start=1):
+        for step, batch in enumerate(self._batches(epoch, self._stages), start=1):
             self._steps_done += 1
             self._all_taken = step == steps
             yield batch
@@ -180,9 +185,10 @@ class TokenLoader(IterableDataset[TokenBatch]):
         return self._share(number, count, done)
 
     def _share(self, number: int, count: int, done: int) -> Iterator[TokenBatch]:
-        for step, rows in enumerate(self._located(self._stages, self.batch_size)):
+        epoch = self._epoch
+        for step, rows in enumerate(self._located(epoch, self._stages, self.batch_size)):
             if step % count == number and step >= done * count:
-                batch = self._filled(self.store.batch(rows))
+                batch = self._filled(epoch, self.store.batch(rows, self.ordered.views.whole))
                 self._worker = number, count, step // count + 1
                 yield batch
 
@@ -232,7 +238,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         Raises StoreError naming what differs when the state is of another store or another order.
         """
         present = self._state()
-        missing = present.keys() - state.keys() - {"worker"}
+        missing = present.keys() - state.keys() - {"worker", "views"}
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
         self.ordered.check(state, "loader")
@@ -271,19 +277,19 @@ class TokenLoader(IterableDataset[TokenBatch]):
         own, least, most = (max(length - taken, 0) for length in (lengths[self._rank], min(lengths), max(lengths)))
         return {"uneven": -(-own // size), "drop": least // size, "pad": -(-most // size)}[self._remainder]
 
-    def _batches(self, stages: list[Leg]) -> Iterator[TokenBatch]:
+    def _batches(self, epoch: int, stages: list[Leg]) -> Iterator[TokenBatch]:
         """All batches from now to the end of the epoch."""
         several = max(_GATHERED_ROWS // self.batch_size, 1)
-        for rows in self._located(stages, several * self.batch_size):
-            batches = self.store.batches_of(rows, self.batch_size)
-            yield from map(self._filled, batches) if self._remainder == "pad" else batches
+        for rows in self._located(epoch, stages, several * self.batch_size):
+            batches = self.store.batches_of(rows, self.batch_size, self.ordered.views.whole)
+            yield from (self._filled(epoch, batch) for batch in batches) if self._remainder == "pad" else batches
 
-    def _located(self, stages: list[Leg], size: int) -> Iterator[Located]:
+    def _located(self, epoch: int, stages: list[Leg], size: int) -> Iterator[Located]:
         """The rows of all batches from now to the end of the epoch, so many at a time, which are whole batches."""
         steps = self._steps(stages)
         lane = lanes(len(self.ordered), stages)[self._rank]
         segments = cut(lane, stages[-1].taken, len(self.ordered))
-        windows = self.ordered.windows(self._epoch, stages[0].world_size, segments)
+        windows = self.ordered.windows(epoch, stages[0].world_size, segments)
         for rows in in_batches(windows, size) if steps else ():
             wanted = rows[: steps * self.batch_size]
             steps -= -(-len(wanted) // self.batch_size)
@@ -293,14 +299,17 @@ class TokenLoader(IterableDataset[TokenBatch]):
         for _ in range(steps):  # with `pad`: this rank has no row for the batch that others fill
             yield self.ordered.locate(np.empty(0, np.int64))
 
-    def _filled(self, batch: TokenBatch) -> TokenBatch:
+    def _filled(self, epoch: int, batch: TokenBatch) -> TokenBatch:
         """A batch; with `pad` always of the full size."""
         if self._remainder != "pad":
             return batch
         count = len(batch)
         rows = batch.row if count else self.ordered.locate(np.zeros(1, np.int64)).rows
         places = np.arange(self.batch_size)
-        full = batch if count == self.batch_size else self.store.read(rows[places.clip(max=len(rows) - 1)])
+        full = batch
+        if count < self.batch_size:
+            filling = self.store.locate(rows[places.clip(max=len(rows) - 1)])
+            full = self.store.batch(self.ordered.at_views(epoch, filling), self.ordered.views.whole)
         return replace(full, mask=torch.from_numpy(places < count))
 
 

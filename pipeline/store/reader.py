@@ -321,7 +321,8 @@ class TokenStore:
         return self._birth.fields
 
     def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Blocks of [B, L_i] as the embedding sequence x_BLC, [B, L_rule, C] of `dtype` on their device.
+        """Blocks of [B, L_i] as the embedding sequence x_BLC, [B, L_rule, C] of `dtype` on their device; blocks of all
+        views, [B, V, L_i], as [B, V, L_rule, C].
 
         L_rule is L_total where each token is looked up in the codebook; another rule may give another length.
         Indices are compared with the vocabulary first: one pass over them, and on a GPU a wait for its result.

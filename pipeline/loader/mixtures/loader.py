@@ -25,6 +25,7 @@ from pipeline.loader.mixtures.merging import mixed_blocks
 from pipeline.loader.mixtures.passes import Progress, Stretch, share, whole_share
 from pipeline.loader.mixtures.schedule import Schedule
 from pipeline.loader.mixtures.stores import MixedBatch, MixedStores, Offsets
+from pipeline.loader.views import Views
 from pipeline.overlap import prefetch
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.reader import TokenStore
@@ -78,9 +79,12 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         rows_per_epoch: end an iteration after so many rows of all ranks together, less what fills no batch on every
             rank: 1000 in batches of 256 are 768, and the next iteration begins with row 769. Of stores of n_i rows
             the first is through after min(n_i / weight_i), all are after the maximum, for weights of sum 1.
+        views: which view of each image, as for a TokenLoader; `random` draws anew in every pass of a store. Of loaders
+            their own count, and either all or none of them give all views.
 
-    Raises ValueError for senseless numbers; StoreError where codebooks differ and there are no offsets, where block
-    lengths differ, or for a store that has a weight and no rows.
+    Raises ValueError for senseless numbers, or views that a store does not have; StoreError where codebooks differ and
+    there are no offsets, where block lengths differ, or numbers of views of which all are wanted, or for a store that
+    has a weight and no rows.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         world_size: int = 1,
         offsets: Offsets = None,
         rows_per_epoch: int | None = None,
+        views: Views = 0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -101,7 +106,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self._loaders = [
             source
             if isinstance(source, TokenLoader)
-            else TokenLoader(source, batch_size, seed=seed + number, rank=rank, world_size=world_size)
+            else TokenLoader(source, batch_size, seed=seed + number, rank=rank, world_size=world_size, views=views)
             for number, source in enumerate(sources)
         ]
         for number, loader in enumerate(self._loaders):
@@ -112,6 +117,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 )
         self.stores = MixedStores([loader.store for loader in self._loaders], offsets)
         """The stores as one, in whose numbering `batch.row` is."""
+        self._whole = _give_whole_rows(self._loaders)
         self.batch_size = batch_size
         self.weights = _normalised(weights, self._loaders)
         """Proportions of the stores, of sum 1."""
@@ -181,7 +187,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 else:
                     self._step()
                     self._all_taken = step + 1 == steps
-                yield self.stores.batch(located)
+                yield self.stores.batch(located, self._whole)
         assert steps is not None
         self._next_epoch(self._after(place, steps))
 
@@ -325,6 +331,21 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         while True:
             yield from loader.ordered.windows(own.number, own.world_size, own.segments)
             own, first = whole_share(own.number + 1, self._world_size, self._rank, first, len(loader.ordered))
+
+
+def _give_whole_rows(loaders: Sequence[TokenLoader]) -> bool:
+    """Whether batches have all views of each image. Raises ValueError, StoreError where loaders do not go together."""
+    whole = [loader.ordered.views.whole for loader in loaders]
+    if len(set(whole)) > 1:
+        raise ValueError(f"loaders {[n for n, gives in enumerate(whole) if gives]} give all views, the others do not")
+    first = loaders[0].store
+    for store in (loader.store for loader in loaders) if whole[0] else ():
+        if store.num_views != first.num_views:
+            raise StoreError(
+                f"{first.root} has {first.num_views} views of each image, {store.root} has {store.num_views}: no batch "
+                "holds all of both; take views='random', or a number"
+            )
+    return whole[0]
 
 
 def _normalised(weights: Sequence[float] | None, loaders: Sequence[TokenLoader]) -> tuple[float, ...]:

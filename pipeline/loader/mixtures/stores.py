@@ -127,12 +127,16 @@ class MixedStores:
         """int64 [n], number of the store of each row."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
-    def batch(self, located: Located) -> MixedBatch:
-        """Rows that have been located in their stores, numbered through all of them."""
+    def batch(self, located: Located, whole: bool = False) -> MixedBatch:
+        """Rows that have been located in their stores, numbered through all of them.
+
+        Args:
+            whole: all views of each row, of which all stores then have equally many; else the one that it is at.
+        """
         if not any(self.offsets):  # one vocabulary: rows of all stores have one size and one dtype
-            tokens = self.stores[0].batch(located).tokens
+            tokens = self.stores[0].batch(located, whole).tokens
         else:
-            tokens = torch.from_numpy(self._shifted(located))
+            tokens = torch.from_numpy(self._shifted(located, whole))
         return MixedBatch(tokens, located.rows, self)
 
     def keys_of(self, rows: Array) -> list[str]:
@@ -156,18 +160,19 @@ class MixedStores:
             found[places] = ask(self.stores[number], rows[places] - self.starts[number])
         return found
 
-    def _shifted(self, located: Located) -> Array:
-        """unsigned [n, L_total], the smallest dtype that holds all tokens of the mixture."""
+    def _shifted(self, located: Located, whole: bool) -> Array:
+        """unsigned [n, L_total] or [n, V, L_total], the smallest dtype that holds all tokens of the mixture."""
         dtype = self._shifts.dtype
         source = self.source_of(located.rows)
         if self._one_size:
-            tokens = self.stores[0].batch(located).tokens.numpy().astype(dtype, copy=False)
+            tokens = self.stores[0].batch(located, whole).tokens.numpy().astype(dtype, copy=False)
         else:
-            tokens = np.empty((len(located), sum(self.block_lengths)), dtype)
+            views = (self.stores[0].num_views,) if whole else ()
+            tokens = np.empty((len(located), *views, sum(self.block_lengths)), dtype)
             for number in np.unique(source).tolist():
                 places = np.flatnonzero(source == number)
-                tokens[places] = self.stores[number].batch(located[places]).tokens.numpy()
-        tokens += self._shifts[source][:, None]
+                tokens[places] = self.stores[number].batch(located[places], whole).tokens.numpy()
+        tokens += self._shifts[source].reshape(-1, *[1] * (tokens.ndim - 1))
         return tokens
 
 

@@ -1,6 +1,6 @@
 """A rule with what it needs, wherever it is asked for.
 
-Shape letters: B images, L_i tokens of block i, K codes, C their length.
+Shape letters: B images, V views, L_i tokens of block i, K codes, C their length.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,8 @@ class Embedder:
         self._placed: dict[tuple[torch.device, torch.dtype], _Tables] = {}
 
     def __call__(self, idx_Bl: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Blocks int [B, L_i] as the embedding sequence [B, L, C] of `dtype`, on their device.
+        """Blocks int [B, L_i] as the embedding sequence [B, L, C] of `dtype`, on their device; blocks [B, V, L_i] of
+        several views as [B, V, L, C].
 
         Raises TokenizerError as the rule does, and for no blocks at all.
         """
@@ -37,7 +38,12 @@ class Embedder:
             raise TokenizerError("expected a list of blocks [B, L_i], not an empty one")
         device, inner = idx_Bl[0].device, dtype if self._picks_rows else torch.float32
         tables = self._placed.get((device, inner)) or self._place(device, inner)
+        leading = idx_Bl[0].shape[:-1]
+        if len(leading) > 1:
+            idx_Bl = [block.flatten(end_dim=-2) for block in idx_Bl]
         x_BLC = self._apply(idx_Bl, *tables)
+        if len(leading) > 1:
+            x_BLC = x_BLC.unflatten(0, leading)
         return x_BLC if x_BLC.dtype == dtype else x_BLC.to(dtype)
 
     def _place(self, device: torch.device, dtype: torch.dtype) -> _Tables:

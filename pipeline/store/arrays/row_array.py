@@ -128,6 +128,8 @@ class RowArray:
 
         Each must be one that rows have.
         """
+        if isinstance(pieces, int) and pieces == 0:
+            return located
         return replace(located, offsets=located.offsets + pieces * self._piece_bytes)
 
     def locate(self, rows: Array) -> Located:
