@@ -115,6 +115,20 @@ BAD_VALUES = [
     ("image.size=0", "image.size", "0"),
     ("image.resize=longest", "image.resize: ", "'shortest', 'stretch', 'none' or 'adm'"),
     ("tokenize.max_reject_rate=2", "tokenize.max_reject_rate: ", "2"),
+    ("image.interpolation=lanczos", "image.interpolation: ", "set image.decoder=pillow"),
+    ("image.resize=adm", "image.resize: ", "set image.decoder=pillow"),
+    ("image.plain=true", "image.plain: ", "set image.decoder=pillow"),
+    ("image.resize_to=63", "image.resize_to: ", "less than the 64 of image.size"),
+    ("image.views=tencrop", "image.views: ", "'center', 'flip' or 'ten_crop' (got 'tencrop')"),
+    ("image.views=ten_crop", "image.views: ", "set image.resize_to to its side, such as 70"),
+    ("image.views={random: 0}", "image.views.random: ", "greater than or equal to 1 (got 0)"),
+    ("image.views={scale: [0.5, 1]}", "image.views.random: ", "missing"),
+    ("image.views={random: 2, scale: [0, 1]}", "image.views.scale: ", "0 < smallest <= largest <= 1 (got [0.0, 1.0])"),
+    ("image.views={random: 2, scale: [0.9, 0.8]}", "image.views.scale: ", "(got [0.9, 0.8])"),
+    ("image.views={random: 2, scale: [0.9, 1.1]}", "image.views.scale: ", "(got [0.9, 1.1])"),
+    ("image.views={random: 2, scales: [0.9, 1]}", "image.views.scales: ", "did you mean scale?"),
+    ("loader.views=some", "loader.views: ", "'random' or 'all'"),
+    ("loader.views=-1", "loader.views: ", "-1"),
     ("train.model.ema_decay=1", "train.model.ema_decay: ", "less than 1"),
     ("source.label=no", "source.label: ", "quote"),  # YAML reads false
     ("source.keep=[JPG]", "source.keep.0: ", "'JPG'"),  # keys of samples are lower case
@@ -135,6 +149,27 @@ def test_a_wrong_value_is_named_with_its_field_and_file(file: Path, override: st
     assert "write it as" in message or all(line.startswith(f"{file}: ") for line in message.splitlines())
     assert "constrained-" not in message
     assert "literal[" not in message
+    assert "either-" not in message
+
+
+# Keys of the image section that do not go together; which of them is named, and what is said of it.
+AT_ODDS = [
+    ({"decoder": "pillow", "resize": "adm", "interpolation": "box"}, "interpolation", "leave it out (got 'box')"),
+    ({"resize_to": 70, "resize": "none"}, "resize_to", "leave one of the two out (got 70)"),
+    ({"resize_to": 70, "crop": "none"}, "resize_to", "would reject every image"),
+    ({"resize_to": 64, "views": "ten_crop"}, "views", "a square larger than image.size"),
+    ({"views": "ten_crop", "crop": "none"}, "views", "set image.crop=center"),
+    ({"views": "{random: 2}", "crop": "none"}, "views", "set image.crop=center (got 'random')"),
+    ({"views": "{random: 2}", "resize": "none"}, "views", "set image.resize=shortest (got 'random')"),
+    ({"views": "{random: 2, scale: [0.5, 1], flip: 3}"}, "views.flip", "valid boolean"),
+]
+
+
+@pytest.mark.parametrize(("keys", "named", "hint"), AT_ODDS)
+def test_keys_at_odds_are_refused_by_name(file: Path, keys: dict[str, Any], named: str, hint: str) -> None:
+    message = explained(file, *(f"image.{key}={value}" for key, value in keys.items()))
+    assert message.startswith(f"{file}: image.{named}: ")
+    assert hint in message and "\n" not in message
 
 
 def test_an_unknown_key_names_the_one_that_was_meant(file: Path) -> None:
@@ -279,6 +314,9 @@ def test_the_identity_of_an_image_section_holds_all_that_decides_pixels() -> Non
     assert ImageConfig(size=(64, 32), max_pixels=5).identity() == image.identity()
     assert ImageConfig(size=(32, 64)).identity() != image.identity()
     assert ImageConfig(size=(64, 32), interpolation="bilinear").identity() != image.identity()
+    # What came later is left out where it changes nothing, so that stores of before are gone on with.
+    assert {"resize_to", "views", "plain"} & image.identity().keys() == set()
+    assert ImageConfig(size=(64, 32), views={"random": 2}).identity()["views"]["random"] == 2
 
 
 def sections() -> list[ast.ClassDef]:
