@@ -143,7 +143,10 @@ def open_loaders(store: TokenStore, settings: Settings, rank: int, world_size: i
     rows, held_out_rows = split_rows(store, min(MAX_HELD_OUT, math.ceil(HELD_OUT * len(store))))
     options: dict[str, Any] = {"batch_size": settings.batch_size, "rank": rank, "world_size": world_size}
     # With the remainder dropped, all processes make equally many steps, as they must to share gradients.
-    loader = TokenLoader(store, rows=rows, seed=settings.seed, remainder="drop", **options)
+    of_training: dict[str, Any] = {"rows": rows, "seed": settings.seed, "remainder": "drop"}
+    if store.num_views > 1:  # such as mirror images: each epoch has other ones; of images held out the first counts
+        of_training["views"] = "random"
+    loader = TokenLoader(store, **of_training, **options)
     if len(loader) == 0:
         raise ConfigError(
             f"--batch-size {settings.batch_size}: {len(rows)} images to train on ({len(held_out_rows)} are held out) "

@@ -101,6 +101,18 @@ def test_samples_are_of_the_likeliest_codes_and_repeat(random_store: Path, monke
     assert not all(map(torch.equal, idx_Bl, other_Bl))
 
 
+def test_of_several_views_training_has_another_one_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import train_ar
+
+    settings = train_ar.Settings(None, 1, 8, 16, 1, 2, 1e-3, 3, 10, True, seed=0)
+    for views, which in ((2, "random"), (None, 0)):
+        of_views = {} if views is None else {"views": views, "features": ("views",)}
+        store = TokenStore(store_of_rows(tmp_path / f"store-{views}", [40], table=TABLE, **of_views))
+        training, held_out = train_ar.open_loaders(store, settings, 0, 1)
+        assert (training.ordered.views.which, held_out.ordered.views.which) == (which, 0)
+
+
 def test_it_learns_and_draws_a_picture(finished: Job, tmp_path: Path) -> None:
     output = tmp_path / "ar"
     done = trained("--config", finished.file, "--output", output, "--steps", "60", "--every", "20", folder=tmp_path)

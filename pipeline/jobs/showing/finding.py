@@ -16,6 +16,18 @@ from pipeline.store.schema.manifest import PartRecord
 
 
 @dataclass(frozen=True)
+class FoundView:
+    """One of several views of a sample's image."""
+
+    box: list[int]
+    """Top, left, height and width in pixels of the resized image."""
+    flip: bool
+    """Whether it is mirrored left to right."""
+    blocks: list[list[int]]
+    """Tokens of each block."""
+
+
+@dataclass(frozen=True)
 class FoundRow:
     """A sample that was tokenized."""
 
@@ -30,10 +42,13 @@ class FoundRow:
     fields: dict[str, bytes | None]
     """Kept members; None for one that the sample did not have."""
     blocks: list[list[int]]
-    """Tokens of each block."""
+    """Tokens of each block, of the first view where there are several."""
+    views: list[FoundView] = field(default_factory=list)
+    """All of them, in a store with views."""
 
     def to_json(self) -> JSON:
-        return {**asdict(self), "fields": {name: _field_json(data) for name, data in self.fields.items()}}
+        tree = {**asdict(self), "fields": {name: _field_json(data) for name, data in self.fields.items()}}
+        return tree if self.views else {name: value for name, value in tree.items() if name != "views"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,7 @@ def _rows_of(
     """These rows of a part whose first row is row `start` of the store."""
     for row in rows:
         label = int(part.read("label", slice(row, row + 1))[0])
+        blocks = _blocks(part, row, birth.geometry)
         yield FoundRow(
             store_row=None if start is None else start + row,
             part=record.part,
@@ -105,7 +121,8 @@ def _rows_of(
             source_index=_source_index(row, [reject.index for reject in rejects]),
             label=None if label == NO_LABEL else label,
             fields={name: _field(part, name, row) for name in birth.fields},
-            blocks=_blocks(part, row, birth.geometry),
+            blocks=blocks[0],
+            views=[] if birth.views is None else list(_views(part, row, blocks)),
         )
 
 
@@ -122,9 +139,17 @@ def _field(part: Part, name: str, row: int) -> bytes | None:
     return part.read(f"fields/{name}/data", slice(int(first), int(last))).tobytes()
 
 
-def _blocks(part: Part, row: int, geometry: Geometry) -> list[list[int]]:
-    tokens = part.tokens(slice(row, row + 1)).reshape(-1, geometry.num_tokens)[0]  # of the first view
-    return [block.tolist() for block in np.split(tokens, np.cumsum(geometry.block_lengths)[:-1])]
+def _blocks(part: Part, row: int, geometry: Geometry) -> list[list[list[int]]]:
+    """Of each view, the tokens of each block."""
+    tokens_VL = part.tokens(slice(row, row + 1)).reshape(-1, geometry.num_tokens)
+    cuts = np.cumsum(geometry.block_lengths)[:-1]
+    return [[block.tolist() for block in np.split(tokens, cuts)] for tokens in tokens_VL]
+
+
+def _views(part: Part, row: int, blocks: list[list[list[int]]]) -> Iterator[FoundView]:
+    (boxes,), (flips,) = (part.read(path, slice(row, row + 1)) for path in ("view/box", "view/flip"))
+    for box, flip, own in zip(boxes.tolist(), flips.tolist(), blocks, strict=True):
+        yield FoundView(box, bool(flip), own)
 
 
 def _source_index(row: int, rejected: Sequence[int]) -> int:

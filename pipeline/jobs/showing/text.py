@@ -1,10 +1,10 @@
 """What `vqtok show` prints for people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.jobs.showing.finding import Found, FoundReject, FoundRow
+from pipeline.jobs.showing.finding import Found, FoundReject, FoundRow, FoundView
 from pipeline.jobs.terminal import printable
 from pipeline.models.layouts.cuts import CUTS
 from pipeline.records import Geometry
@@ -30,9 +30,23 @@ def _describe_row(row: FoundRow, geometry: Geometry) -> list[str]:
         f"  from {printable(row.source)}, sample {row.source_index}",
         f"  label {'(none)' if row.label is None else row.label}",
         *(f"  {printable(name)} {_field_text(data)}" for name, data in row.fields.items()),
-        f"  {geometry.num_tokens} tokens, layout {geometry.layout} of a grid of {h} x {w}",
-        *(line for number in range(len(row.blocks)) for line in _describe_block(number, row.blocks, geometry)),
+        f"  {geometry.num_tokens} tokens{' a view' * bool(row.views)}, layout {geometry.layout} of a grid of {h} x {w}",
+        *(_describe_views(row.views, geometry) if row.views else _describe_blocks(row.blocks, geometry)),
     ]
+
+
+def _describe_views(views: Sequence[FoundView], geometry: Geometry) -> Iterator[str]:
+    """For each view what part of the image it is, then its blocks."""
+    for number, view in enumerate(views):
+        top, left, height, width = view.box
+        mirrored = ", mirrored" if view.flip else ""
+        yield f"  view {number}, {height} x {width} pixels from row {top}, column {left} of the resized image{mirrored}"
+        yield from _describe_blocks(view.blocks, geometry)
+
+
+def _describe_blocks(blocks: Sequence[Sequence[int]], geometry: Geometry) -> Iterator[str]:
+    for number in range(len(blocks)):
+        yield from _describe_block(number, blocks, geometry)
 
 
 def _describe_reject(reject: FoundReject) -> list[str]:

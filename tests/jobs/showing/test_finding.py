@@ -10,6 +10,7 @@ from fixtures_store import COLLECTION, Job, make_birth, make_shard, store_of_key
 from pipeline.errors import StoreError
 from pipeline.files import LocalFiles
 from pipeline.jobs.showing import job as show
+from pipeline.jobs.showing.text import as_text
 from pipeline.source.find import part_name
 from pipeline.store import TokenStore
 from pipeline.store.writing.writer import commit_part
@@ -117,3 +118,29 @@ def test_a_sample_is_read_out_of_many(tmp_path: Path) -> None:
     (row,) = show.run(str(store), "part002/4321-ü").rows
     assert (row.store_row, row.part_row) == (7321, 4321)
     assert np.concatenate(row.blocks).tolist() == np.concatenate(TokenStore(store)[7321].idx_l).tolist()
+
+
+def test_every_view_of_a_row_is_found(tmp_path: Path) -> None:
+    path = store_of_rows(tmp_path / "store", [3, 4], views=2, features=("views",))
+    store = TokenStore(path)
+    key = store.keys[4]
+    (row,) = show.run(str(path), key).rows
+    tokens, recorded = store.read([4], view="all").tokens[0].tolist(), store.views_of(np.array([4]))
+    assert [view.blocks for view in row.views] == [[view[:3], view[3:]] for view in tokens]
+    assert [view.box for view in row.views] == recorded.box[0].tolist()
+    assert [view.flip for view in row.views] == recorded.flip[0].astype(bool).tolist()
+    assert row.blocks == row.views[0].blocks
+    json = show.run(str(path), key).to_json()["rows"][0]
+    assert json["views"][1] == {"box": row.views[1].box, "flip": row.views[1].flip, "blocks": row.views[1].blocks}
+    lines = as_text(show.run(str(path), key)).splitlines()
+    box, mirrored = row.views[1].box, ", mirrored" if row.views[1].flip else ""
+    assert (
+        f"  view 1, {box[2]} x {box[3]} pixels from row {box[0]}, column {box[1]} of the resized image{mirrored}"
+        in lines
+    )
+    assert "  8 tokens a view, layout invented of a grid of 1 x 8" in lines
+    assert sum("block 0" in line for line in lines) == 2
+
+
+def test_a_store_without_views_says_nothing_of_them(finished: Job) -> None:
+    assert "views" not in show.run(str(finished.store), "000101").to_json()["rows"][0]

@@ -22,7 +22,7 @@ def test_the_command_prints_json(finished: Job) -> None:
     answer = json.loads(shown(finished.store, "--json", "last"))
     (row,) = answer.pop("rows")
     assert answer == {"store": str(finished.store), "key": "last", "rejects": [], "damaged": []}
-    assert list(row) == [*FoundRow.__dataclass_fields__]
+    assert list(row) == [name for name in FoundRow.__dataclass_fields__ if name != "views"]
     assert (row["source"], row["source_index"], row["label"], row["fields"]) == ("train-0003.tar", 16, 3, {"txt": None})
     assert [len(block) for block in row["blocks"]] == [6, 6, 6, 6]
     (reject,) = json.loads(shown(finished.store, "--json", "cut"))["rejects"]
