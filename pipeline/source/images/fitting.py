@@ -1,15 +1,16 @@
 """From pixels of any size to those of `image.size`: resizing once, then cutting out each view."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from pipeline.config import ImageConfig
+from pipeline.config import ImageConfig, RandomViews
 from pipeline.errors import BadImage
 from pipeline.source.images.decoding import Picture
 from pipeline.source.images.resampling import adm_size, resize_with_adm, resize_with_pillow
-from pipeline.source.images.views import View, views_of
+from pipeline.source.images.views import Box, View, views_of
 from pipeline.source.images.vision import InterpolationMode, transforms
 
 
@@ -21,24 +22,95 @@ class Shot(NamedTuple):
     view: View
 
 
-def resized_size(image: ImageConfig, height: int, width: int) -> tuple[int, int]:
-    """(height, width) that an image of `height` and `width` pixels is scaled to before it is cropped.
+class Fitting:
+    """Resizes and crops by the keys of an image section, which are looked at once and not for every image."""
 
-    Raises BadImage where that would be more than `image.max_pixels`.
-    """
-    want_height, want_width = image.covered
-    if image.resize == "none" or (height, width) == image.covered:
-        return height, width
-    if image.resize == "adm":
-        want_height, want_width = adm_size(height, width, image.covered)
-    elif image.resize == "shortest" and image.decoder == "pillow":
-        want_height, want_width = _torchvision_size(height, width, image.covered)
-    elif image.resize == "shortest":
-        scale = max(want_height / height, want_width / width)
-        want_height, want_width = max(want_height, round(height * scale)), max(want_width, round(width * scale))
-    if want_height * want_width > image.max_pixels:
-        raise BadImage(f"{want_height}x{want_width} pixels after resizing are more than image.max_pixels")
-    return want_height, want_width
+    def __init__(self, image: ImageConfig) -> None:
+        self._image = image
+        self._size = image.size
+        self._covered = image.covered
+        self._resize = image.resize
+        self._with_pillow = image.decoder == "pillow"
+        self._filter = InterpolationMode(image.interpolation)
+        self._draws = isinstance(image.views, RandomViews)
+        # Of images of one size they are the same, unless they are drawn.
+        self._places = functools.lru_cache(maxsize=256)(functools.partial(views_of, image, ""))
+
+    def resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that an image of `height` and `width` pixels is scaled to before it is cropped.
+
+        Raises BadImage where that would be more than `image.max_pixels`.
+        """
+        want_height, want_width = self._covered
+        if self._resize == "none" or (height, width) == self._covered:
+            return height, width
+        if self._resize == "adm":
+            want_height, want_width = adm_size(height, width, self._covered)
+        elif self._resize == "shortest" and self._with_pillow:
+            want_height, want_width = _torchvision_size(height, width, self._covered)
+        elif self._resize == "shortest":
+            scale = max(want_height / height, want_width / width)
+            want_height, want_width = max(want_height, round(height * scale)), max(want_width, round(width * scale))
+        if want_height * want_width > self._image.max_pixels:
+            raise BadImage(f"{want_height}x{want_width} pixels after resizing are more than image.max_pixels")
+        return want_height, want_width
+
+    def __call__(self, picture: Picture, key: str) -> list[Shot]:
+        """The views of an image, which is resized once for all of them.
+
+        Args:
+            key: of its sample, which random views depend on.
+
+        Raises BadImage where the image has another size after resizing and cropping.
+        """
+        img_3HW = self._resized(picture)
+        height, width = img_3HW.shape[1:]
+        if (height, width) != self._size:
+            self._require_room(height, width)
+        views = views_of(self._image, key, height, width) if self._draws else self._places(height, width)
+        return self._cut(img_3HW, views)
+
+    def _require_room(self, height: int, width: int) -> None:
+        want_height, want_width = self._size
+        if self._image.crop == "none" or height < want_height or width < want_width:
+            raise BadImage(
+                f"{height}x{width} pixels after resize={self._resize}, not the {want_height}x{want_width} of image.size"
+            )
+
+    def _resized(self, picture: Picture) -> Tensor:
+        size = self.resized_size(picture.height, picture.width)
+        if self._resize == "adm" and picture.img_3HW.shape[1:] != size:
+            return resize_with_adm(picture.img_3HW, self._covered)
+        return self._scaled(picture.img_3HW, size)
+
+    def _scaled(self, img_3HW: Tensor, size: tuple[int, int]) -> Tensor:
+        if img_3HW.shape[1:] == size:
+            return img_3HW
+        if self._with_pillow:
+            return resize_with_pillow(img_3HW, size, self._filter.value)
+        resized: Tensor = transforms.resize(img_3HW, list(size), self._filter, antialias=True)
+        return resized
+
+    def _cut(self, img_3HW: Tensor, views: Sequence[View]) -> list[Shot]:
+        """What the views show."""
+        height, width = img_3HW.shape[1:]
+        # Small parts must not keep a large image in memory.
+        keeps = 2 * len(views) * self._size[0] * self._size[1] > height * width
+        shots = []
+        for view in views:
+            part = self._scaled(_part(img_3HW, view.box), self._size)
+            if view.flip:
+                part = part.flip(-1)
+            elif not keeps and part.untyped_storage().nbytes() > part.numel():
+                part = part.clone()
+            shots.append(Shot(part, view))
+        return shots
+
+
+def _part(img_3HW: Tensor, box: Box) -> Tensor:
+    if img_3HW.shape[1:] == box[2:]:
+        return img_3HW
+    return img_3HW[:, box.top : box.top + box.height, box.left : box.left + box.width]
 
 
 def _torchvision_size(height: int, width: int, covered: tuple[int, int]) -> tuple[int, int]:
@@ -47,54 +119,3 @@ def _torchvision_size(height: int, width: int, covered: tuple[int, int]) -> tupl
     if want_height * width >= want_width * height:  # the height is what has to grow the most
         return want_height, max(want_width, want_height * width // height)
     return max(want_height, want_width * height // width), want_width
-
-
-def fit(picture: Picture, image: ImageConfig, key: str) -> list[Shot]:
-    """The views of an image, which is resized once for all of them.
-
-    Args:
-        key: of its sample, which random views depend on.
-
-    Raises BadImage where the image has another size after resizing and cropping.
-    """
-    img_3HW = _resized(picture, image)
-    height, width = img_3HW.shape[1:]
-    want_height, want_width = image.size
-    fits = image.crop != "none" and height >= want_height and width >= want_width
-    if not fits and (height, width) != image.size:
-        raise BadImage(
-            f"{height}x{width} pixels after resize={image.resize}, not the {want_height}x{want_width} of image.size"
-        )
-    return _cut(img_3HW, views_of(image, key, height, width), image)
-
-
-def _resized(picture: Picture, image: ImageConfig) -> Tensor:
-    size = resized_size(image, picture.height, picture.width)
-    if image.resize == "adm" and picture.img_3HW.shape[1:] != size:
-        return resize_with_adm(picture.img_3HW, image.covered)
-    return _scaled(picture.img_3HW, size, image)
-
-
-def _scaled(img_3HW: Tensor, size: tuple[int, int], image: ImageConfig) -> Tensor:
-    if img_3HW.shape[1:] == size:
-        return img_3HW
-    if image.decoder == "pillow":
-        return resize_with_pillow(img_3HW, size, image.interpolation)
-    resized: Tensor = transforms.resize(img_3HW, list(size), InterpolationMode(image.interpolation), antialias=True)
-    return resized
-
-
-def _cut(img_3HW: Tensor, views: Sequence[View], image: ImageConfig) -> list[Shot]:
-    """What the views show."""
-    # Small parts must not keep a large image in memory.
-    keeps = 2 * len(views) * image.size[0] * image.size[1] > img_3HW[0].numel()
-    shots = []
-    for view in views:
-        top, left, height, width = view.box
-        part = _scaled(img_3HW[:, top : top + height, left : left + width], image.size, image)
-        if view.flip:
-            part = part.flip(-1)
-        elif not keeps and part.untyped_storage().nbytes() > part.numel():
-            part = part.clone()
-        shots.append(Shot(part, view))
-    return shots

@@ -1,6 +1,5 @@
 """From the bytes of an image file to the pixels that are encoded."""
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
 from pipeline.shortage import memory_errors
 from pipeline.source.images.decoding import Decoder, Picture, PillowDecoder, TorchvisionDecoder
-from pipeline.source.images.fitting import Shot, fit, resized_size
+from pipeline.source.images.fitting import Fitting, Shot
 from pipeline.source.images.nvjpeg import NvjpegDecoder, cuda_device
 from pipeline.source.images.pillow import require_codecs
 from pipeline.source.images.turbojpeg import TurboJpegDecoder
@@ -26,7 +25,8 @@ class ImageTransform:
     def __init__(self, image: ImageConfig) -> None:
         require_codecs()
         self._image = image
-        self._decoder = _decoder_of(image)
+        self._fit = Fitting(image)
+        self._decoder = _decoder_of(image, self._fit)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,20 +67,20 @@ class ImageTransform:
         Raises MemoryError where the machine has too little.
         """
         with memory_errors():
-            return [self._fit(found, key) for found, key in zip(self._decoder(files), keys, strict=True)]
+            return [self._shots(found, key) for found, key in zip(self._decoder(files), keys, strict=True)]
 
-    def _fit(self, found: Picture | BadImage, key: str) -> list[Shot] | BadImage:
+    def _shots(self, found: Picture | BadImage, key: str) -> list[Shot] | BadImage:
         if isinstance(found, BadImage):
             return found
         try:
-            return fit(found, self._image, key)
+            return self._fit(found, key)
         except BadImage as error:
             return error
 
 
-def _decoder_of(image: ImageConfig) -> Decoder:
+def _decoder_of(image: ImageConfig, fitting: Fitting) -> Decoder:
     if image.decoder == "turbojpeg":
-        return TurboJpegDecoder(image.max_pixels, functools.partial(resized_size, image))
+        return TurboJpegDecoder(image.max_pixels, fitting.resized_size)
     if image.decoder == "nvjpeg":
         return NvjpegDecoder(image.max_pixels, cuda_device())
     if image.decoder == "pillow":

@@ -14,7 +14,7 @@ from support import encoded, picture
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
 from pipeline.source.images import turbojpeg
-from pipeline.source.images.fitting import Shot, resized_size
+from pipeline.source.images.fitting import Fitting, Shot
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.images.views import Box, View, views_of
 
@@ -54,7 +54,7 @@ def test_random_crops_lie_in_the_image(
     size: tuple[int, int], scale: list[float], have: tuple[int, int], resize: Any, key: str, seed: int
 ) -> None:
     image = ImageConfig(size=size, resize=resize, views={"random": 3, "scale": scale, "seed": seed})
-    height, width = resized_size(image, *have)
+    height, width = Fitting(image).resized_size(*have)
     side = min(image.covered)
     for box, _ in views_of(image, key, height, width):
         assert 0 <= box.top <= height - box.height and 0 <= box.left <= width - box.width
@@ -88,7 +88,7 @@ def test_views_are_the_parts_of_the_resized_image_that_they_say(decoder: Any, na
     size = (16, 20)
     image = ImageConfig(size=size, decoder=decoder, resize_to=24, views=views)
     (whole,) = shots(FILES[name], size=(40, 56) if name != "grey JPEG" else (56, 40), resize="none")
-    height, width = resized_size(image, *whole.img_3HW.shape[1:])
+    height, width = Fitting(image).resized_size(*whole.img_3HW.shape[1:])
     (resized,) = shots(FILES[name], size=(height, width), resize="stretch", decoder=decoder)
     (found,) = ImageTransform(image).many([FILES[name]], ["a"])
     assert isinstance(found, list)
