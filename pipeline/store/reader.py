@@ -186,7 +186,7 @@ class TokenStore:
     def _gather(self, located: Located, whole: bool) -> Array:
         if not whole:
             return self._tokens.gather(located)
-        return self._tokens.gather_whole(located).reshape(len(located), self.num_views, -1)
+        return self._tokens.gather_whole(located).reshape(len(located), self.num_views, sum(self.block_lengths))
 
     def batches(self, batch_size: int) -> Iterator[TokenBatch]:
         """All samples in order, in batches of at most `batch_size`."""

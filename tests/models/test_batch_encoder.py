@@ -66,7 +66,9 @@ def test_images_beyond_the_rows_are_encoded_only_to_fill_a_piece() -> None:
     ours.encode = lambda img: sizes.append(len(img)) or encode(img)  # type: ignore[method-assign,func-returns-value]
     with BatchEncoder(ours, CPU, cores=1) as encoder:
         encoder.submit(images(300), 70).result()
-    assert sizes == [64, 64]
+        assert sizes == [64, 64]
+        encoder.submit(images(30), 25, at_most=8).result()
+    assert sizes[2:] == [8, 8, 8, 6]
 
 
 @pytest.mark.parametrize(("side", "at_once"), [(16, 256), (64, 16), (256, 1), (1024, 1)])

@@ -19,7 +19,7 @@ from pipeline.errors import BadImage, SourceError
 from pipeline.files import LocalFiles
 from pipeline.overlap import prefetch
 from pipeline.records import Reject
-from pipeline.source.batches import ImageBatch, Row, image_batches, prepare_samples, split_into_tasks
+from pipeline.source.batches import ImageBatch, Row, image_batches, images_of_batch, prepare_samples, split_into_tasks
 from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.images.fitting import Shot
 from pipeline.source.images.transform import ImageTransform
@@ -148,6 +148,35 @@ def test_an_error_of_the_reader_surfaces_behind_the_good_batches(pool: ThreadPoo
             seen += [row.key for row in batch.rows]
     assert seen == [f"{n:02}" for n in range(len(seen))]
     assert 2 <= len(seen) < 25
+
+
+# Samples, batch_size, and how many rows and images batches have: of three views each.
+VIEWED = [(5, 7, [2, 2, 1], 6), (4, 6, [2, 2], 6), (3, 2, [1, 1, 1], 3), (2, 3, [1, 1], 3), (2, 100, [2], 99)]
+
+
+@pytest.mark.parametrize(("count", "batch_size", "rows", "images"), VIEWED)
+def test_batches_hold_all_views_of_whole_samples(
+    pool: ThreadPoolExecutor, count: int, batch_size: int, rows: list[int], images: int
+) -> None:
+    apply = ImageTransform(ImageConfig(size=(8, 12), views={"random": 3, "scale": (0.5, 1.0)}))
+    found = list(image_batches([*map(sample, range(count)), bad(count)], selection(), apply, batch_size, pool))
+    assert sum(len(batch.rejects) for batch in found) == 1
+    found = [batch for batch in found if batch.rows]
+    assert [len(batch.rows) for batch in found] == rows
+    assert {len(batch.img_B3HW) for batch in found} == {images}
+    done = 0
+    for batch in found:
+        assert batch.images == 3 * len(batch.rows)
+        assert not batch.img_B3HW[batch.images :].any()
+        for number, views in enumerate(batch.views):
+            data = sample(done).members["png"] or b""
+            (shots,) = apply.many([data], [batch.rows[number].key])
+            assert isinstance(shots, list)
+            assert [shot.view for shot in shots] == views
+            assert torch.equal(batch.img_B3HW[3 * number : 3 * number + 3], torch.stack([s.img_3HW for s in shots]))
+            done += 1
+    assert done == count
+    assert images_of_batch(batch_size, 3) == min(images, batch_size)
 
 
 @pytest.mark.parametrize("error", [MemoryError("no memory"), RuntimeError("CUDA error"), ImportError("no codec")])

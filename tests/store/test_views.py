@@ -39,6 +39,8 @@ def test_each_view_is_read_by_itself_or_another_one_for_each_row(path: Path, sha
     batch = store.read(rows, view=views)
     assert np.array_equal(batch.tokens, tokens[rows, views])
     assert [block.shape for block in batch.idx_Bl] == [(5, 3), (5, 5)]
+    assert np.array_equal(store.read(rows, view="all").tokens, tokens[rows])
+    assert store.read([], view="all").tokens.shape == (0, VIEWS, 8)
     assert torch.equal(torch.cat(store[6].idx_l), torch.from_numpy(tokens[6, 0].astype(np.int64)))
     found = store.views_of(rows)
     assert np.array_equal(found.box, np.concatenate([shard.views.box for shard in shards if shard.views])[rows])
@@ -58,6 +60,7 @@ def test_a_loader_gives_the_first_view(path: Path, shards: list[EncodedShard]) -
         (-1, IndexError, "views -1"),
         ([0, 1], TypeError, "one for each of 3 rows"),
         (0.5, TypeError, "view must be a number"),
+        ("both", TypeError, "or 'all', not 'both'"),
     ],
 )
 def test_views_that_rows_do_not_have(path: Path, view: object, error: type[Exception], message: str) -> None:

@@ -72,6 +72,8 @@ def _check_part(config: Config, store: Files, birth: Birth, shard: SourceShard, 
     part = Part(store, birth, PartRecord.of(commit, since=0))
     rejects = read_rejects(store, commit.part, commit.attempt)
     _check_counts(birth, part, rejects, commit)
+    if birth.views is not None:
+        _check_views(birth, part, commit)
     if part.digest() != commit.content_digest:
         raise damaged(store, names.commit(commit.part), "the arrays are not those of the commit (content digest)")
     _check_keys(config, shard, part, rejects, commit)
@@ -89,6 +91,16 @@ def _check_counts(birth: Birth, part: Part, rejects: list[Reject], commit: Commi
     counts = np.bincount(tokens.reshape(-1), minlength=vocab_size)
     if not np.array_equal(counts, unpack_counts(commit.code_counts, vocab_size, path)):
         raise CorruptStore(f"{path}: the tokens are not as often as its code counts say")
+
+
+def _check_views(birth: Birth, part: Part, commit: CommitRecord) -> None:
+    """Each view is a rectangle, mirrored or not."""
+    box, flip = part.read("view/box"), part.read("view/flip")
+    shape = commit.written, birth.views
+    if (box.shape, flip.shape) != ((*shape, 4), shape):
+        raise CorruptStore(f"{commit.part}: boxes {box.shape} and flips {flip.shape} are not those of {shape} views")
+    if (box[..., :2] < 0).any() or (box[..., 2:] < 1).any() or (flip > 1).any():
+        raise CorruptStore(f"{commit.part}: a view is no part of an image, or neither mirrored nor unmirrored")
 
 
 def _check_keys(config: Config, shard: SourceShard, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:

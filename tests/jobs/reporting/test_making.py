@@ -35,6 +35,28 @@ def test_psnr_is_that_of_the_first_batch_of_every_part(made_report: report.Repor
     assert made_report.psnr == pytest.approx(10 * math.log10(255**2 / torch.stack(errors).mean().item()), abs=1e-3)
 
 
+def test_of_several_views_all_are_rebuilt_by_turns(collection: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    """Of the first image its centre, of the second the mirror image, and so on."""
+    job = make_job(tmp_path / "job", collection, tokenizer_folder, {"image.views": "flip"})
+    assert job.run().complete
+    config, store = job.config(), TokenStore(job.store)
+    transform, tokenizer = ImageTransform(config.image), load_tokenizer(config.tokenizer.path, "quadrants")
+    errors = []
+    for path, start in zip(sorted(COLLECTION, key=part_name), store.part_starts.tolist(), strict=False):
+        samples = [sample for sample in COLLECTION[path] if sample[0] not in REJECTED]
+        for offset, (key, members) in enumerate(samples[: BATCH_SIZE // 2]):
+            data = next(data for name, data in members.items() if name[-3:] in ("jpg", "png"))
+            (shots,) = transform.many([data], [key])
+            assert isinstance(shots, list)
+            tokens = store.read([start + offset], view=offset % 2).idx_Bl
+            rebuilt = to_pixels(tokenizer.decode(tokens, store.geometry.grid), tokenizer.normalization)[0]
+            errors.append((shots[offset % 2].img_3HW.double() - rebuilt.double()).square())
+    made = report.run(config)
+    assert made.images_rebuilt == len(errors)
+    assert made.psnr == pytest.approx(10 * math.log10(255**2 / torch.stack(errors).mean().item()), abs=1e-3)
+    assert made.tokens == ROWS * 2 * 24
+
+
 def test_a_layout_that_cannot_be_decoded_has_figures_and_no_picture(
     collection: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -160,7 +161,7 @@ def test_killed_and_gone_on_with_by_several_processes(viewed: Job, kind: str, tm
 @pytest.mark.parametrize("kind", ["random"], indirect=True)
 def test_verify_finds_views_of_another_part_of_the_image(viewed: Job, kind: str, tmp_path: Path) -> None:
     job = make_job(tmp_path / "job", viewed.source, viewed.tokenizer, KINDS[kind][0])
-    assert job.run().complete
+    shutil.copytree(viewed.store, job.store)
 
     def moved(shard: EncodedShard) -> EncodedShard:
         assert shard.views is not None
@@ -171,6 +172,23 @@ def test_verify_finds_views_of_another_part_of_the_image(viewed: Job, kind: str,
     commit_in_its_place(job, SHARD, moved)
     (problem,) = verified(job, rate=1).problems
     assert "1 of 10 rows differ when encoded again" in problem
+
+
+@pytest.mark.parametrize("kind", ["flip"], indirect=True)
+@pytest.mark.parametrize("place", [0, 2], ids=["above the image", "without rows"])
+def test_verify_finds_views_that_are_no_part_of_an_image(viewed: Job, kind: str, tmp_path: Path, place: int) -> None:
+    job = make_job(tmp_path / "job", viewed.source, viewed.tokenizer, KINDS[kind][0])
+    shutil.copytree(viewed.store, job.store)
+
+    def outside(shard: EncodedShard) -> EncodedShard:
+        assert shard.views is not None
+        box = shard.views.box.copy()
+        box[3, 1, place] = -1
+        return replace(shard, views=Views(box, shard.views.flip))
+
+    commit_in_its_place(job, SHARD, outside)
+    (problem,) = verified(job).problems
+    assert "a view is no part of an image" in problem
 
 
 def test_the_centre_alone_is_no_view(job: Job, finished: Job) -> None:

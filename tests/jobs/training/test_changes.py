@@ -24,6 +24,12 @@ def test_what_changes_nothing_about_the_past_may_change(override: str, halted: T
     assert find_result(halted.config(override)) is None
 
 
+def test_views_are_nothing_to_training(halted: TrainingJob) -> None:
+    """It takes the centre of each image, whatever is tokenized."""
+    assert find_result(halted.config("image.views=flip")) is None
+    assert find_result(halted.config("image.views={random: 3}")) is None
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [
@@ -37,6 +43,7 @@ def test_what_changes_nothing_about_the_past_may_change(override: str, halted: T
         ("train.model.revive_after=null", "train.model.revive_after: null here, 1 there"),
         ("image.size=[16,32]", "image.size: [16, 32] here, [16, 16] there"),
         ("image.interpolation=bilinear", "image.interpolation: bilinear here, bicubic there"),
+        ("image.resize_to=20", "image.resize_to: 20 here, null there"),
         ("source.image=jpg", "source.image: jpg here, null there"),
         ("source.exclude=train-1.tar", "source.shards[train-1.tar]: null here, "),
         ("train.holdout=[]", "train.holdout[heldout.tar]: null here, "),
