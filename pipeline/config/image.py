@@ -60,7 +60,8 @@ class ImageConfig(Section):
     """`shortest` scales until the image just covers `size`, `stretch` ignores the aspect ratio; `adm` scales as
     `shortest`, first by halves with a box filter, then bicubic, as ADM and LlamaGen do."""
     resize_to: Annotated[Side | None, Before(None)] = None
-    """The shorter side before the crop, where that is more than the shorter side of `size`."""
+    """The shorter side before the crop, at least the shorter side of `size`; the image is scaled until it just covers
+    `size` enlarged so much."""
     crop: Literal["center", "none"] = "center"
     """What is cut from the resized image; with `none` an image of another size is rejected."""
     interpolation: Literal["bilinear", "bicubic", "lanczos", "box"] = "bicubic"

@@ -18,6 +18,8 @@ class TokenDataset(Dataset[TokenSample]):
     gives a TokenBatch each time, read at once. Scattered rows are slow where chunks are compressed, for each row costs
     the decoding of a chunk: where no sampler is needed, TokenLoader is much faster, and it can be resumed.
 
+    Of images with several views it gives the first.
+
     Args:
         store: an open store.
         rows: int64, sorted, without repeats: only these rows of the store, item i being row `rows[i]`.

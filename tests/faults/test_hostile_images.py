@@ -11,6 +11,7 @@ import resource
 import tarfile
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from pipeline.errors import BadImage
 from pipeline.jobs.training.collection import count_samples
 from pipeline.jobs.training.shards import training_shards
 from pipeline.jobs.training.stream import Place, training_batches
-from pipeline.source.images.decoding import PEAK_BYTES_PER_PIXEL, decode_rgb
+from pipeline.source.images.decoding import PEAK_BYTES_PER_PIXEL, PillowDecoder, decode_rgb
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store import TokenStore
 
@@ -62,10 +63,10 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def outcome(case: Case) -> Outcome:
+def outcome(case: Case, decode: Callable[[bytes, int], torch.Tensor] = decode_rgb) -> Outcome:
     started = time.monotonic()
     try:
-        pixels = decode_rgb(case.data, MAX_PIXELS)
+        pixels = decode(case.data, MAX_PIXELS)
     except Exception as error:
         return Outcome(type(error).__name__, str(error), None, time.monotonic() - started)
     assert pixels.dtype == torch.uint8
@@ -161,6 +162,19 @@ def test_a_wrong_outcome_is_noticed() -> None:
     assert complaint(case, Outcome("BadImage", "because <X object at 0x7fb1aa15dd3a>", None, 0)).startswith("a bad")
     assert complaint(case, Outcome("BadImage", "because", None, SECONDS + 1)).startswith("took")
     assert complaint(case, Outcome("BadImage", "because", None, 0)) == ""
+
+
+def decode_with_pillow_alone(data: bytes, max_pixels: int) -> torch.Tensor:
+    (found,) = PillowDecoder(max_pixels, plain=False)([data])
+    if isinstance(found, BadImage):
+        raise found
+    return found.img_3HW
+
+
+@pytest.mark.slow
+def test_pillow_alone_makes_the_same_of_them() -> None:
+    complaints = {name: complaint(case, outcome(case, decode_with_pillow_alone)) for name, case in all_cases().items()}
+    assert {name: what for name, what in complaints.items() if what} == {}
 
 
 def peak(data: bytes, size: int) -> int:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from image_files import FILES
 from PIL import Image
-from support import encoded, picture
+from support import ROOT, encoded, picture
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize, TenCrop
 
-from pipeline.config import ImageConfig
+from pipeline.config import ImageConfig, load_config
 from pipeline.errors import BadImage
 from pipeline.source.images.fitting import Shot
 from pipeline.source.images.transform import ImageTransform
@@ -25,7 +25,11 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def shots(data: bytes, **options: Any) -> list[np.ndarray]:
-    (found,) = ImageTransform(ImageConfig(decoder="pillow", **options)).many([data], ["a key"])
+    return shots_of(ImageConfig(decoder="pillow", **options), data)
+
+
+def shots_of(image: ImageConfig, data: bytes) -> list[np.ndarray]:
+    (found,) = ImageTransform(image).many([data], ["a key"])
     assert isinstance(found, list), found
     return [hwc(shot) for shot in found]
 
@@ -109,3 +113,18 @@ def test_limits_hold_and_bad_files_are_rejects() -> None:
     for item, reason in zip(apply.many([*bad], [""] * len(bad)), bad.values(), strict=True):
         assert isinstance(item, BadImage)
         assert re.search(reason, str(item))
+
+
+def test_the_shipped_configurations_make_the_pixels_of_their_authors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGENET", "data")
+    var, llamagen = (load_config(ROOT / f"configs/{name}256.yaml").image for name in ("var", "llamagen"))
+    for height, width in ((375, 500), (701, 467), (1200, 1601)):
+        exif = Image.Exif()
+        exif[0x0112] = 8
+        data = encoded(Image.fromarray(picture(height, width)), "JPEG", quality=95, exif=exif)
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        (ours,) = shots_of(var, data)
+        assert np.array_equal(ours, pixels(CenterCrop(256)(Resize(288, InterpolationMode.LANCZOS)(image))))
+        ours, mirrored = shots_of(llamagen, data)
+        assert np.array_equal(ours, pixels(adm(image, 256)))
+        assert np.array_equal(mirrored, ours[:, ::-1])
