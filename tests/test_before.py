@@ -46,9 +46,8 @@ LATER = {
     "config/image.py": [
         (
             "    max_pixels: Annotated",
-            '    views: Annotated[Literal["center", "ten"], Before("center")] = "center"\n    max_pixels: Annotated',
+            '    frame: Annotated[Literal["first", "last"], Before("first")] = "first"\n    max_pixels: Annotated',
         ),
-        ("from pipeline.before import ", "from pipeline.before import Before, "),
     ],
     "config/train.py": [
         ("    steps: Annotated", "    dropout: Annotated[float, Before(0.0)] = 0.1\n    steps: Annotated"),
@@ -91,7 +90,7 @@ def said(call):
     except VqtokError as error:
         return str(error)
 
-print(json.dumps([sorted(VqtokIdentity.model_fields), look("train.dropout=0"), look("image.views=ten")]))
+print(json.dumps([sorted(VqtokIdentity.model_fields), look("train.dropout=0"), look("image.frame=last")]))
 """
 
 
@@ -121,9 +120,9 @@ def test_a_new_key_with_the_value_of_before_refuses_nothing(looks: list[Any]) ->
 
 def test_a_new_key_with_another_value_is_named_with_both(looks: list[Any]) -> None:
     *_, other = looks
-    line = 'image.views: "ten" here, "center" there'
+    line = 'image.frame: "last" here, "first" there'
     assert other["finished"] is False
     assert line in other["report"]
     assert f"identity.{line}" in other["tokenize"]
     assert not other["same bytes"]
-    assert "\n  image.views: ten here, center there\n  train.dropout: 0.1 here, 0.0 there\n" in other["train"]
+    assert "\n  image.frame: last here, first there\n  train.dropout: 0.1 here, 0.0 there\n" in other["train"]

@@ -11,8 +11,6 @@ from pipeline.config.section import BadKey, Section, Side, both_sides
 # Raised whenever the same image file and configuration would become other pixels.
 PIXEL_RULES = 2
 
-_TEN = 10
-
 # Random views are cut out of an image resized to so many times `size`, unless `resize_to` says more: where no crop is
 # smaller than `size` less will do, and a photograph seldom has more to show.
 _MOST_FOR_RANDOM = 2
@@ -83,7 +81,7 @@ class ImageConfig(Section):
         """V, the views of each image; None for the centre alone."""
         if isinstance(self.views, RandomViews):
             return self.views.random
-        return {"center": None, "flip": 2, "ten_crop": _TEN}[self.views]
+        return {"center": None, "flip": 2, "ten_crop": 10}[self.views]
 
     @property
     def covered(self) -> tuple[int, int]:
