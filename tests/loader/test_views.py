@@ -28,7 +28,7 @@ EPOCHS = 3
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order_module, "WINDOW_CHUNKS", 4)
+    monkeypatch.setattr(order_module, "WINDOW_CHUNKS", 1)
 
 
 @pytest.fixture(scope="module", params=sampled("lz4", "raw"))
