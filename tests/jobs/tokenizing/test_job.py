@@ -566,19 +566,19 @@ def test_too_many_rejects_fail_the_source_shard_with_the_commonest_reasons(job: 
 
 
 @pytest.mark.parametrize(
-    ("file_bytes", "image_size", "there", "missing"),
+    ("file_bytes", "setting", "there", "missing"),
     [
-        (700, "[16, 24]", "", "store.json"),
-        (1320, "[16, 24]", "store.json", "tokens.zarr/zarr.json"),
-        (2000, "64", "tokens.zarr/zarr.json", "commits/train-0000-*"),  # 256 tokens for each of 20 images
-        (3000, "[16, 24]", "rejects", "commits/*"),
+        (700, "source.keep=txt", "", "store.json"),
+        (1335, "source.keep=[]", "store.json", "tokens.zarr/zarr.json"),
+        (2000, "image.size=64", "tokens.zarr/zarr.json", "commits/train-0000-*"),  # 256 tokens for each of 20 images
+        (3000, "source.keep=txt", "rejects", "commits/*"),
     ],
     ids=["birth", "hierarchy", "part", "commit"],
 )
 def test_a_full_disk_ends_in_a_message_and_the_next_run_completes(
-    job: Job, file_bytes: int, image_size: str, there: str, missing: str
+    job: Job, file_bytes: int, setting: str, there: str, missing: str
 ) -> None:
-    done = job.start("--set", f"image.size={image_size}", file_bytes=file_bytes).wait()
+    done = job.start("--set", setting, file_bytes=file_bytes).wait()
     assert (done.status, done.out) == (1, "")
     assert re.fullmatch(
         rf"vqtok: {job.store}: \[Errno 27\] File too large.*; see to the disk, then run again.*\n", done.err
@@ -586,7 +586,7 @@ def test_a_full_disk_ends_in_a_message_and_the_next_run_completes(
     assert (job.store / there).exists()
     assert [path for path in job.store.glob(missing) if not path.name.startswith(".tmp-")] == []
     assert job.listing("claims") == job.listing("staging") == []
-    assert job.run(f"image.size={image_size}").complete
+    assert job.run(setting).complete
     assert len(TokenStore(job.store)) == ROWS
 
 

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from damage import rewrite
 from fixtures_replaced import OTHER_CONTENTS, PART, SHARD, replace
 from fixtures_store import COLLECTION, Halt, Job, all_files, good_samples, make_job, vqtok, write_shard
 
@@ -81,7 +82,7 @@ def test_a_record_without_a_head_is_compared_by_size(resumed: Job) -> None:
             tree = json.loads(path.read_text())
             for record in tree.get("parts", [tree]):
                 del record["sources"][0]["head"]
-            path.write_text(json.dumps(tree))
+            rewrite(path, **tree)
     replace(resumed, 700)
     assert resumed.run().complete
 
