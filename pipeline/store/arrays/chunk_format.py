@@ -33,7 +33,7 @@ class ChunkFormat:
     chunk_rows: int
     """Rows of an inner chunk; the last one reaches beyond the array."""
     chunks: int
-    """None for an array without rows."""
+    """0 for an array without rows."""
 
     @classmethod
     def of(cls, metadata: bytes, stored: StoredArray) -> "ChunkFormat":
