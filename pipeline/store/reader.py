@@ -325,10 +325,10 @@ class TokenStore:
         views, [B, V, L_i], as [B, V, L_rule, C].
 
         L_rule is L_total where each token is looked up in the codebook; another rule may give another length.
-        Indices are compared with the vocabulary first: one pass over them, and on a GPU a wait for its result.
+        Indices are compared with the vocabulary first, in one pass over them that never waits for a GPU.
 
         Raises StoreError as `rule` does, CorruptStore where what the rule needs is missing or damaged, TokenizerError
-        for an index outside the codebook, on any device.
+        for an index outside the codebook; on a GPU an assertion fails instead, which ends the process.
         """
         return self._var_input(idx_Bl, dtype)
 

@@ -2,6 +2,6 @@
 
 vqvae         SimpleVQVAE: convolutions around a quantizer
 quantizer     VectorQuantizer, with its codebook kept up by kmeans (k-means) and ranks (several processes)
-search        the nearest code of each vector, in the float32 of arithmetic
+search        the nearest code of each vector, in float32
 state         what a network holds, as the bytes of a file
 """

@@ -151,6 +151,10 @@ class VectorQuantizer(nn.Module):
         """The codes [..., C] of indices [...] of any integer dtype; see `pipeline.models.rules.lookup.lookup`."""
         return lookup(indices, self.get_codebook())
 
+    def features(self, idx_Bhw: Tensor) -> Tensor:
+        """The codes of what `search` finds as a feature map [B, C, h, w]. Raises TokenizerError as `lookup` does."""
+        return self.lookup(idx_Bhw).permute(0, 3, 1, 2)
+
     def _check(self, z_BChw: Tensor) -> None:
         if z_BChw.dim() != 4 or z_BChw.shape[1] != self.embedding_dim:
             raise TokenizerError(

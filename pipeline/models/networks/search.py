@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TokenizerError
-from pipeline.models.networks.arithmetic import float32_arithmetic
+from pipeline.models.arithmetic import float32_arithmetic
 
 # Distances held at once, and codes compared at once. On a CPU both should stay in the caches of a core: a codebook of
 # 16,384 codes of length 256, fetched anew for every few vectors, takes twice as long as in blocks. An accelerator wants

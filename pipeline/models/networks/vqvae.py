@@ -147,7 +147,7 @@ class SimpleVQVAE(nn.Module):
 
     def decode_indices(self, idx_Bhw: Tensor) -> Tensor:
         """Indices [B, h, w] of any integer dtype to images [B, 3, 4h, 4w]. Raises TokenizerError as `lookup` does."""
-        return self.decode(self.quantize.lookup(idx_Bhw).permute(0, 3, 1, 2))
+        return self.decode(self.quantize.features(idx_Bhw))
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns (h, w) of an image of so many pixels.

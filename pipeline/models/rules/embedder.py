@@ -47,6 +47,9 @@ class Embedder:
         return x_BLC if x_BLC.dtype == dtype else x_BLC.to(dtype)
 
     def _place(self, device: torch.device, dtype: torch.dtype) -> _Tables:
-        arrays = {name: array.to(device) for name, array in self._arrays.items()}
+        # Whole numbers say how to compute: on the host they can be read without waiting for the device.
+        arrays = {
+            name: array.to(device) if array.is_floating_point() else array for name, array in self._arrays.items()
+        }
         tables = self._placed[device, dtype] = self._codebook_KC.to(device, dtype), arrays
         return tables

@@ -25,22 +25,28 @@ def code_indices(indices: Tensor) -> Tensor:
 def lookup(indices: Tensor, codebook_KC: Tensor) -> Tensor:
     """The codes [..., C] of indices [...] of any integer dtype, on the codebook's device.
 
-    The range check costs one pass over the indices. On an accelerator it also waits for their values,
-    because an index out of range would end the process there, or read foreign memory; indices that come
-    from a CPU are checked before they move, without waiting.
+    The range check costs one pass over the indices, and never waits for a GPU: indices that come from a CPU are
+    checked before they move, and those on a GPU by an assertion there, which ends the process when it next waits for
+    the GPU. Without it an index out of range would read foreign memory.
 
-    Raises TokenizerError for floating and bool indices, and for one outside 0 .. K-1.
+    Raises TokenizerError for floating and bool indices, and for one outside 0 .. K-1 that is not on a GPU.
     """
     indices = code_indices(indices)
-    vocab_size = codebook_KC.shape[0]
-    if indices.numel() > 0:
+    _check_range(indices, codebook_KC.shape[0])
+    return F.embedding(indices.to(codebook_KC.device), codebook_KC)
+
+
+def _check_range(indices: Tensor, vocab_size: int) -> None:
+    if indices.is_cuda:
+        inside = ((indices >= 0) & (indices < vocab_size)).all()
+        torch._assert_async(inside, f"a code index is not in 0 .. {vocab_size - 1} (vocab_size {vocab_size})")
+    elif indices.numel() > 0:
         for index in torch.stack(torch.aminmax(indices)).tolist():
             if not 0 <= index < vocab_size:
                 raise TokenizerError(
                     f"code index {index} is not in 0 .. {vocab_size - 1} (vocab_size {vocab_size}); were these "
                     "tokens made by another tokenizer?"
                 )
-    return F.embedding(indices.to(codebook_KC.device), codebook_KC)
 
 
 @dataclass(frozen=True)

@@ -37,5 +37,8 @@ class Rule(Protocol):
     def apply(self, idx_Bl: Sequence[Tensor], codebook_KC: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
         """Blocks int [B, L_i] to the embedding sequence [B, L, C], in the dtype of the codebook and on its device.
 
+        Args:
+            arrays: those of floats on the device of the codebook, those of integers on the CPU.
+
         Raises TokenizerError for blocks that it cannot take and for an index outside the codebook.
         """

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, TokenizerError
+from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.layouts.layout import BlockLayout, Indices
-from pipeline.models.networks.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.rules.lookup import LOOKUP
 from pipeline.models.rules.rule import Rule
 from pipeline.models.tokenizers.protocol import Codebook, Precision

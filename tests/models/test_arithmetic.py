@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pipeline.models.networks.arithmetic import Arithmetic, float32_arithmetic
+from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,108 @@
+"""What encoders and decoders of this family are built of.
+
+Shape letters: B images, D channels, H and W sides, N = H*W positions.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.models.networks.vqgan.architecture import GROUPS
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """The normalisation that all of them use."""
+    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+
+
+class Residual(nn.Module):
+    """x + two 3x3 convolutions of x, each after group norm and SiLU."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(inner)
+        self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
+        self.norm2 = group_norm(outer)
+        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
+        self.shortcut = nn.Identity() if inner == outer else nn.Conv2d(inner, outer, 1)
+
+    def forward(self, x_BDHW: Tensor) -> Tensor:
+        h_BDHW = self.conv1(F.silu(self.norm1(x_BDHW)))
+        h_BDHW = self.conv2(F.silu(self.norm2(h_BDHW)))
+        out: Tensor = self.shortcut(x_BDHW) + h_BDHW
+        return out
+
+
+class Attention(nn.Module):
+    """x + attention of one head between all positions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x_BDHW: Tensor) -> Tensor:
+        q_BND, k_BND, v_BND = self.qkv(self.norm(x_BDHW)).flatten(2).transpose(1, 2).chunk(3, dim=2)
+        mixed_B1ND = F.scaled_dot_product_attention(q_BND[:, None], k_BND[:, None], v_BND[:, None])
+        out: Tensor = x_BDHW + self.out(mixed_B1ND[:, 0].transpose(1, 2).reshape(x_BDHW.shape))
+        return out
+
+
+class Downsample(nn.Conv2d):
+    """Halves both sides: the windows begin at even positions, and reach over the right and lower edge."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, stride=2)
+
+    def forward(self, x_BDHW: Tensor) -> Tensor:
+        return super().forward(F.pad(x_BDHW, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Conv2d):
+    """Doubles both sides: each value four times, and a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x_BDHW: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x_BDHW, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, each with attention behind it where the level has some."""
+
+    def __init__(self, inner: int, outer: int, depth: int, attention: bool) -> None:
+        super().__init__()
+        self.residuals = nn.ModuleList(Residual(outer if number else inner, outer) for number in range(depth))
+        self.attentions = nn.ModuleList(Attention(outer) for _ in range(depth if attention else 0))
+        self.resample: nn.Module = nn.Identity()
+        """What leads to the next level; nothing at the last one."""
+
+    def forward(self, x_BDHW: Tensor) -> Tensor:
+        for number, residual in enumerate(self.residuals):
+            x_BDHW = residual(x_BDHW)
+            if self.attentions:
+                x_BDHW = self.attentions[number](x_BDHW)
+        out: Tensor = self.resample(x_BDHW)
+        return out
+
+
+class Middle(nn.Module):
+    """Two residual blocks at the lowest resolution, with attention between them."""
+
+    def __init__(self, channels: int, attention: bool) -> None:
+        super().__init__()
+        self.before = Residual(channels, channels)
+        self.attention = Attention(channels) if attention else nn.Identity()
+        self.after = Residual(channels, channels)
+
+    def forward(self, x_BDHW: Tensor) -> Tensor:
+        out: Tensor = self.after(self.attention(self.before(x_BDHW)))
+        return out
+
+
+@torch.no_grad()
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The dtype that a module computes in."""
+    return next(module.parameters()).dtype
