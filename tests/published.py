@@ -8,7 +8,7 @@ references that go from name to name.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,14 +27,14 @@ class Family:
     """LlamaGen's names of levels and of the middle."""
     kernel: int = 1
     """Side of quant_conv."""
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    multipliers: tuple[int, ...] = (1, 1, 1, 1, 2)
     attention: tuple[int, ...] = (4,)
     """Levels with attention."""
     channels: int = 32
     latent: int = 16
     K: int = 64
     C: int = 8
-    depth: int = 2
+    depth: int = 1
 
     def level(self, side: str, level: int) -> str:
         if self.llamagen:
@@ -165,8 +165,13 @@ class Family:
 
 
 TAMING = Family(K=128, C=16)
-LLAMAGEN = Family(llamagen=True, multipliers=(1, 1, 2, 2, 4))
+LLAMAGEN = Family(llamagen=True)
 VAR = Family(fused=True, kernel=3)
+
+
+def as_deep(family: Family) -> Family:
+    """With levels and blocks as they are published."""
+    return replace(family, multipliers=(1, 1, 2, 2, 4), depth=2)
 
 
 def _conv(name: str, inner: int, outer: int, kernel: int) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -47,7 +47,7 @@ def test_the_smallest_file_has_defaults_for_everything_else(file: Path) -> None:
     config = load(file)
     assert config.source.shards == ("data/train-{0000..0003}.tar",)
     assert config.image.size == (64, 64)
-    assert (config.source.label, config.tokenize.layout, config.train.model.vocab_size) == ("cls", "quadrants", 16)
+    assert (config.source.label, config.tokenize.layout, config.train.model.vocab_size) == ("cls", None, 16)
 
 
 def test_a_configuration_cannot_be_changed(file: Path) -> None:

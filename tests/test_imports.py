@@ -13,7 +13,7 @@ from support import ROOT, sampled
 
 pytest_plugins = ["fixtures_store"]
 
-HEAVY = ("torch", "torchvision", "accelerate", "zarr", "webdataset")
+HEAVY = ("torch", "torchvision", "accelerate", "zarr", "webdataset", "diffusers", "transformers")
 
 RUN = """
 import json, sys
@@ -47,6 +47,7 @@ def reported(finished: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
 LIGHT = {
     "help": ["--help"],
     "help of a command": ["verify", "--help"],
+    "kinds of tokenizers": ["import", "--help"],
     "status": ["status", "--config"],
     "status for programs": ["status", "--json", "--config"],
     "quick verification": ["verify", "--quick", "--config"],

@@ -12,8 +12,8 @@ class TokenizeConfig(Section):
 
     store: PathText
     """Folder or URL of the token store; by default `runs/<name of the configuration file>/store`."""
-    layout: str = "quadrants"
-    """Block layout: raster, quadrants or diagonal."""
+    layout: str | None = None
+    """Block layout, one that the tokenizer can give, such as raster, quadrants or diagonal; null for its own."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Images encoded at once. Batches never cross source shards; the last one is padded."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"

@@ -7,7 +7,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, IdentityMismatch
 from pipeline.files import Files, LocalFiles, files_at
 from pipeline.files.places import why_unreadable, why_unwritable
-from pipeline.models.tokenizers.registry import tokenizer_identity
+from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.store.schema.birth import Birth, is_born, read_birth, refuse_unknown_features
@@ -81,11 +81,14 @@ def refuse_unwritable(store: Files) -> None:
 
 
 def job_identity(config: Config) -> JSON:
-    """All that decides which tokens a configuration makes. Raises TokenizerError."""
+    """All that decides which tokens a configuration makes.
+
+    Raises TokenizerError, and ConfigError for a layout that the tokenizer cannot give.
+    """
     return {
         "tokenizer": tokenizer_identity(config.tokenizer.path),
         "image": config.image.identity(),
-        "layout": config.tokenize.layout,
+        "layout": layout_name(config.tokenizer.path, config.tokenize.layout),
         "source": config.source.identity(),
     }
 

@@ -134,7 +134,9 @@ def test_a_reader_that_does_not_know_the_rule_refuses(guest: Job, monkeypatch: p
     monkeypatch.delitem(RULES, "running-sum")
     store = TokenStore(guest.store)
     idx_Bl = store.read([0]).idx_Bl  # tokens are tokens
-    with pytest.raises(StoreError, match=r"follow the rule 'running-sum', and this version of vqtok knows lookup"):
+    with pytest.raises(
+        StoreError, match=r"follow the rule 'running-sum', and this version of vqtok knows lookup, multiscale"
+    ):
         store.idxBl_to_var_input(idx_Bl)
 
 

@@ -142,7 +142,9 @@ def test_an_index_outside_the_codebook_is_refused(store: TokenStore, index: int)
 
 def test_another_rule_than_lookup_is_refused_with_its_name(tmp_path: Path) -> None:
     store = TokenStore(store_of_rows(tmp_path, [2], TABLE, var_input="residual-sum"))
-    with pytest.raises(StoreError, match=r"the rule 'residual-sum', and .* knows lookup; .*use the tokenizer itself"):
+    with pytest.raises(
+        StoreError, match=r"the rule 'residual-sum', and .* knows lookup, multiscale; .*use the tokenizer itself"
+    ):
         store.idxBl_to_var_input(store.read([0]).idx_Bl)
 
 

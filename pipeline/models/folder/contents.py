@@ -26,7 +26,7 @@ VERSION = 1
 OURS = "vqtok"
 """The kind of the folders that name none."""
 
-REMEDY = "`vqtok train` and `save_tokenizer` write such folders"
+REMEDY = "`vqtok train` and `vqtok import` write such folders"
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 
 Count = Annotated[int, Field(ge=1)]
@@ -177,6 +177,6 @@ def _refuse_pickles(paths: list[Path]) -> None:
     for path in paths:
         if path.suffix in _PICKLES and path.is_file():
             raise TokenizerError(
-                f"{path}: a pickle can run code when it is opened, so it is never loaded; if you trust it, "
-                "torch.load(..., weights_only=True) it into a SimpleVQVAE and write a folder with save_tokenizer"
+                f"{path}: a pickle can run code when it is opened, so it is never loaded as it is; make a folder of a "
+                "published tokenizer with `vqtok import KIND FILE FOLDER`, which opens nothing but tensors"
             )

@@ -59,7 +59,8 @@ def load_state(network: Stateful, weights: bytes, path: Path) -> None:
 
     Raises TokenizerError naming a tensor that is missing, left over, or of another dtype or shape.
     """
-    wanted, found = _tensors(state_bytes(network.state_dict())), _tensors(weights)
+    wanted = {name: f"{_dtype(value)} {list(value.shape)}" for name, value in network.state_dict().items()}
+    found = {entry.name: f"{entry.dtype} {list(entry.shape)}" for entry in tensor_entries(weights)}
     if found != wanted:
         name = min(name for name in wanted.keys() | found.keys() if found.get(name) != wanted.get(name))
         raise TokenizerError(
@@ -73,6 +74,6 @@ def _portable(value: Tensor) -> Tensor:
     return (value.float() if value.is_floating_point() else value).contiguous()
 
 
-def _tensors(weights: bytes) -> dict[str, str]:
-    """Dtype and shape of each tensor in a safetensors file, as text."""
-    return {entry.name: f"{entry.dtype} {list(entry.shape)}" for entry in tensor_entries(weights)}
+def _dtype(value: Tensor) -> str:
+    """What the dtype of a tensor is called in the file that `state_bytes` makes of it."""
+    return "F32" if value.is_floating_point() else {torch.int64: "I64", torch.bool: "BOOL"}[value.dtype]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from pipeline.models.folder.contents import IdentityT, TokenizerFolder
-from pipeline.models.layouts.layout import BlockLayout
+from pipeline.models.layouts.layout import BlockLayout, layout_among
+from pipeline.models.tokenizers.importer import Importer
 from pipeline.records import JSON
 
 if TYPE_CHECKING:
@@ -28,3 +29,14 @@ class Kind(Generic[IdentityT]):
     """Builds the tokenizer with one of its layouts, on the CPU and in float32.
 
     Raises TokenizerError naming the file and the remedy."""
+    own_layout: str | None = None
+    """Name of the layout that it gives unless it is asked for another; by default the first one."""
+    importer: Importer | None = None
+    """How `vqtok import` makes a folder of this kind; None for kinds that are not imported."""
+
+    def layout(self, identity: IdentityT, name: str | None) -> BlockLayout:
+        """The layout of that name; its own for None. Raises ConfigError listing those that it can give."""
+        layouts = self.layouts(identity)
+        if name is None and self.own_layout is None:
+            return layouts[0]
+        return layout_among(layouts, name or self.own_layout or "")

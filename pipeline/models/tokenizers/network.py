@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.layouts.layout import BlockLayout, Indices
+from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.lookup import LOOKUP
 from pipeline.models.rules.rule import Rule
 from pipeline.models.tokenizers.protocol import Codebook, Precision
@@ -150,6 +151,16 @@ class NetworkTokenizer:
         """
         with float32_arithmetic("ieee"), torch.autocast(self.device.type, enabled=False):
             return self.model.decode_indices(self.layout.join(idx_Bl, grid)).float()
+
+    @torch.no_grad()
+    def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor]) -> Tensor:
+        """Block index lists to the embedding sequence x_BLC, float32 [B, L_rule, C], by the rule of the tokenizer.
+
+        A store gives the same without the model. Raises TokenizerError as the rule does.
+        """
+        codebook_KC = self.model.quantize.get_codebook().detach().float()
+        arrays = {name: torch.from_numpy(array) for name, array in self.rule_arrays.items()}
+        return Embedder(self.rule, codebook_KC, arrays)(idx_Bl)
 
     def geometry(self, image_size: tuple[int, int]) -> Geometry:
         grid = self.model.grid_of(*image_size)

@@ -28,7 +28,7 @@ from pipeline.models.folder.contents import (
     read_files,
 )
 from pipeline.models.folder.versions import Versions, versions_of
-from pipeline.models.layouts.layout import layout_among
+from pipeline.models.tokenizers.importer import Importer
 from pipeline.models.tokenizers.kind import Kind
 from pipeline.records import JSON
 
@@ -41,6 +41,9 @@ _KIND = "kind"
 
 KINDS: dict[str, str] = {
     OURS: "pipeline.models.tokenizers.vqtok",
+    "var": "pipeline.models.tokenizers.vqgan.var",
+    "llamagen": "pipeline.models.tokenizers.vqgan.llamagen",
+    "taming": "pipeline.models.tokenizers.vqgan.taming",
 }
 """The module of each kind, which has a `KIND`. Installed packages add theirs as entry points of `vqtok.tokenizers`."""
 
@@ -50,16 +53,19 @@ _compared: dict[Path, tuple[tuple[str, ...], Versions, JSON]] = {}
 
 def load_tokenizer(
     folder: str | os.PathLike[str],
-    layout: str,
+    layout: str | None = None,
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
 ) -> Tokenizer:
     """The tokenizer in a folder, ready to encode on `device`.
 
+    Args:
+        layout: name of the block layout; None for the tokenizer's own.
+
     Raises TokenizerError naming the file and the remedy, and ConfigError for a layout that it cannot give.
     """
     kind, contents = _open(Path(folder))
-    return kind.load(contents, layout_among(kind.layouts(contents.identity), layout)).to(device, precision)
+    return kind.load(contents, kind.layout(contents.identity, layout)).to(device, precision)
 
 
 def tokenizer_identity(folder: str | os.PathLike[str]) -> JSON:
@@ -71,6 +77,23 @@ def tokenizer_identity(folder: str | os.PathLike[str]) -> JSON:
     """
     identity = _known_identity(Path(folder))
     return _open(Path(folder))[1].identity_json() if identity is None else identity
+
+
+def layout_name(folder: str | os.PathLike[str], layout: str | None) -> str:
+    """Name of the block layout that the tokenizer in a folder gives where `layout` is asked for, None being its own.
+
+    Raises TokenizerError naming the file and the remedy, and ConfigError for a layout that it cannot give.
+    """
+    path = Path(folder, CONFIG)
+    config = read_config(Path(folder))
+    kind = _kind_of(config, path)
+    return kind.layout(_identity_of(kind, config, path), layout).name
+
+
+def importers() -> dict[str, Importer]:
+    """How folders are made of what is published, by kind; those of installed packages included. Imports no torch."""
+    found = {name: import_module(module).KIND.importer for name, module in _known_kinds().items()}
+    return {name: importer for name, importer in found.items() if importer is not None}
 
 
 def completed_tokenizer(identity: JSON) -> JSON:
@@ -132,13 +155,16 @@ def _kind_of(config: FolderConfig, path: Path) -> Kind[Any]:
 
 def _kind_named(name: str) -> Kind[Any]:
     """Raises LookupError naming the kinds that there are."""
-    modules = KINDS
-    if name not in KINDS:  # it takes a while to look through what is installed
-        modules = {**{entry.name: entry.value for entry in entry_points(group="vqtok.tokenizers")}, **KINDS}
+    modules = KINDS if name in KINDS else _known_kinds()
     if name not in modules:
         raise LookupError(f"unknown kind {name!r}; known: {', '.join(modules)}")
     kind: Kind[Any] = import_module(modules[name]).KIND
     return kind
+
+
+def _known_kinds() -> dict[str, str]:
+    """Modules by name, with those of installed packages: it takes a while to look through what is installed."""
+    return {**KINDS, **{e.name: e.value for e in entry_points(group="vqtok.tokenizers") if e.name not in KINDS}}
 
 
 def _identity_of(kind: Kind[Any], config: FolderConfig, path: Path) -> Any:

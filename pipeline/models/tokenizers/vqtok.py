@@ -107,4 +107,4 @@ def _load(folder: TokenizerFolder[VqtokIdentity], layout: GridCut) -> Tokenizer:
     return NetworkTokenizer(model.eval(), layout, identity.normalization, folder.identity_json())
 
 
-KIND = Kind(_identity, _layouts, _load)
+KIND = Kind(_identity, _layouts, _load, own_layout="quadrants")

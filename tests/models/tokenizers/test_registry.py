@@ -116,7 +116,7 @@ def test_a_guest_has_the_layouts_that_it_brings(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown kind": ({"kind": "var2"}, rf"config.json: unknown kind 'var2'; known: vqtok, {NAME}"),
+    "unknown kind": ({"kind": "var2"}, rf"config.json: unknown kind 'var2'; known: vqtok, .*{NAME}"),
     "kind of another type": ({"kind": 3}, r"config.json: kind: Input should be a valid string"),
     "identity of another kind": ({"kind": "vqtok"}, r"config.json: identity.architecture: Field required"),
     "no files": ({"files": []}, r"config.json: files: .*at least 1"),

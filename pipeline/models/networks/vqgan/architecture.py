@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.errors import TokenizerError
 from pipeline.models.folder.contents import Count
@@ -33,11 +33,23 @@ class Coder(Record):
     middle_attention: bool
     """Whether there is attention between the two blocks in the middle, where encoder ends and decoder begins."""
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.attention) != len(self.widths):
+            raise ValueError(f"{len(self.widths)} levels, and attention said of {len(self.attention)}")
+        return self
+
 
 class Architecture(Record):
     """Encoder, quantizer and decoder."""
 
     model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.encoder.widths) != len(self.decoder.widths):
+            raise ValueError(f"{len(self.encoder.widths)} levels of encoder and {len(self.decoder.widths)} of decoder")
+        return self
 
     encoder: Coder
     decoder: Coder
@@ -56,12 +68,20 @@ class Architecture(Record):
         return 1 << (len(self.encoder.widths) - 1)
 
 
+class MissingTensor(TokenizerError):
+    """A tensor is not there that nothing can be said without."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no {name}")
+        self.name = name
+
+
 def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
     """The architecture of a network from the names and shapes of its tensors, as `Vqgan` names them.
 
     What is not as one tensor makes expect is for a comparison with all of them to say.
 
-    Raises TokenizerError naming a tensor that cannot be done without, and for widths that cannot be.
+    Raises MissingTensor, and TokenizerError for widths that cannot be.
     """
     try:
         vocab_size, embedding_dim = shapes["quantize.embedding.weight"]
@@ -75,7 +95,7 @@ def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
             embedding_dim=embedding_dim,
         )
     except KeyError as error:
-        raise TokenizerError(f"there is no {error.args[0]}") from None
+        raise MissingTensor(error.args[0]) from None
     except (ValueError, IndexError) as error:  # pydantic's too
         raise TokenizerError(f"its shapes are those of no such network: {' '.join(str(error).split())}") from None
 

@@ -26,6 +26,8 @@ class Dialect:
     """Layers of a block that have another name there, by ours."""
     ignored: tuple[str, ...] = ()
     """Beginnings of names of what decides no token: statistics, and what only training needs."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Beginnings of names in checkpoints of models that are not taken, and what they are."""
 
     def sources(self, ours: str, levels: Mapping[str, int]) -> tuple[str, ...]:
         """Their names for a tensor of ours; the rows of several, one after the other, are those of ours.
@@ -97,7 +99,11 @@ def _parts(
         block: what residual blocks are called.
         middle: the three parts there.
     """
-    parts = {"encoder.quant_conv.": "quant_conv.", "decoder.quant_conv.": "post_quant_conv.", "quantize.": "quantize."}
+    parts = {
+        "encoder.quant_conv.": "quant_conv.",
+        "decoder.quant_conv.": "post_quant_conv.",
+        "quantize.embedding.": "quantize.embedding.",
+    }
     for side, level, way in (("encoder", down, "down"), ("decoder", up, "up")):
         ours = f"{side}.levels.{{L}}."
         parts |= {f"{side}.{name}.": f"{side}.{name}." for name in ("conv_in", "norm_out", "conv_out")}
@@ -116,6 +122,10 @@ _TRAINING = ("loss.", "discriminator.", "disc.", "perceptual_loss.")
 TAMING = Dialect(
     _parts("down.{L}", "up.{L}", "block", ("block_1", "attn_1", "block_2")),
     ignored=(*_TRAINING, "model_ema.", "quantize.embedding.cluster_size", "quantize.embedding.embed_avg"),
+    refused={
+        "quantize.embed.": "the codebook of a Gumbel quantizer, which scores codes and compares no vectors",
+        "quantize.used": "a table of renumbered codes, which the tokens of its transformer are",
+    },
 )
 """CompVis' taming-transformers and latent-diffusion."""
 
@@ -123,7 +133,7 @@ LLAMAGEN = Dialect(
     _parts("conv_blocks.{L}", "conv_blocks.{R}", "res", ("0", "1", "2")), ignored=(*_TRAINING, "quantize.codebook_used")
 )
 
-_VAR = replace(TAMING, qkv=("qkv",), ignored=(*_TRAINING, "quantize.ema_vocab_hit_SV"))
+_VAR = replace(TAMING, qkv=("qkv",), ignored=(*_TRAINING, "quantize.ema_vocab_hit_SV"), refused={})
 VAR = tuple(
     replace(_VAR, parts={**_VAR.parts, ours: f"quantize.quant_resi.{theirs}"})
     for ours, theirs in (

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from published import LLAMAGEN, TAMING, VAR, Family, State, nearest, phi_tensors
+from published import LLAMAGEN, TAMING, VAR, Family, State, as_deep, nearest, phi_tensors
 from torch import Tensor
 
 from pipeline.errors import TokenizerError
@@ -15,9 +15,9 @@ FOUR = Family(multipliers=(1, 2), attention=(0,), depth=1, C=4, latent=5)
 """4x is two levels; attention where it stands in no published one; other depths."""
 
 CASES: dict[str, tuple[Family, Dialect]] = {
-    "taming": (TAMING, dialects.TAMING),
-    "llamagen": (LLAMAGEN, dialects.LLAMAGEN),
-    "var": (VAR, dialects.VAR[0]),
+    "taming": (as_deep(TAMING), dialects.TAMING),
+    "llamagen": (as_deep(LLAMAGEN), dialects.LLAMAGEN),
+    "var": (as_deep(VAR), dialects.VAR[0]),
     "taming without attention on a level": (FOUR, dialects.TAMING),
 }
 

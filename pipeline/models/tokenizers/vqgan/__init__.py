@@ -1,0 +1,8 @@
+"""Published tokenizers of the VQ-GAN family, which run on one network of ours.
+
+grids       tokenizers of one grid: their identity, their folders
+llamagen    LlamaGen's VQ-16 and VQ-8
+taming      those of taming-transformers and latent-diffusion
+var         VAR's, of several scales
+trust       a trial at loading: what the quantizer used is what its indices stand for
+"""

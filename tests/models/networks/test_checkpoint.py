@@ -1,0 +1,88 @@
+"""Files of published weights: found where they are nested, and never run."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.errors import ConfigError, TokenizerError
+from pipeline.models.networks.checkpoint import read_checkpoint
+
+NESTINGS = (("ema",), ("trainer", "vae_local"), ())
+HERE = {"a": torch.arange(3.0)}
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        HERE,
+        {"ema": HERE, "trainer": {"vae_local": {"b": torch.zeros(1)}}},
+        {"trainer": {"vae_local": HERE}, "epoch": 3},
+        {"ema": {}, "trainer": {"vae_local": HERE}},
+    ],
+)
+def test_tensors_are_found_where_they_are_nested(tmp_path: Path, tree: Any) -> None:
+    torch.save(tree, tmp_path / "model.pth")
+    found = read_checkpoint(tmp_path / "model.pth", NESTINGS)
+    assert found.keys() == {"a"}
+    assert torch.equal(found["a"], HERE["a"])
+
+
+def test_safetensors_too(tmp_path: Path) -> None:
+    save_file(HERE, tmp_path / "model.safetensors")
+    assert torch.equal(read_checkpoint(tmp_path / "model.safetensors", NESTINGS)["a"], HERE["a"])
+
+
+class Mischief:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda tree, path: path.write_bytes(pickle.dumps(tree))])
+def test_code_in_a_pickle_is_never_run(tmp_path: Path, save: Callable[[Any, Path], Any]) -> None:
+    path = tmp_path / "model.ckpt"
+    save({"state_dict": HERE, "callbacks": Mischief(tmp_path / "owned")}, path)
+    with pytest.raises(TokenizerError, match=r"model\.ckpt: .*so it is not opened|cannot be read") as caught:
+        read_checkpoint(path, NESTINGS)
+    assert not (tmp_path / "owned").exists()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_pickle_would_run_is_named(tmp_path: Path) -> None:
+    torch.save({"callbacks": Mischief(tmp_path / "owned"), **HERE}, tmp_path / "model.pt")
+    with pytest.raises(TokenizerError, match=r"holds more than tensors \(posix\.mkdir\).* torch\.save\("):
+        read_checkpoint(tmp_path / "model.pt", NESTINGS)
+
+
+def damaged(data: bytes) -> list[bytes]:
+    return [data[: len(data) // 2], b"", b"<html>not found</html>", data[:-40]]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("which", range(4))
+def test_damaged_files_say_so_on_one_line(tmp_path: Path, suffix: str, which: int) -> None:
+    path = tmp_path / f"model{suffix}"
+    (torch.save if suffix == ".pt" else save_file)(HERE, path)
+    path.write_bytes(damaged(path.read_bytes())[which])
+    with pytest.raises(TokenizerError, match=rf"model\{suffix}: .*get it anew") as caught:
+        read_checkpoint(path, NESTINGS)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_without_tensors_and_no_files_say_so(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": 1}}, tmp_path / "model.pt")
+    with pytest.raises(TokenizerError, match=r"no tensors where .* \(ema, trainer/vae_local, the file itself\)"):
+        read_checkpoint(tmp_path / "model.pt", NESTINGS)
+    for path in (tmp_path, tmp_path / "nowhere.pt"):
+        with pytest.raises(ConfigError, match=r"no such file; name a checkpoint"):
+            read_checkpoint(path, NESTINGS)
