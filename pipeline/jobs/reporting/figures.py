@@ -59,7 +59,7 @@ class Report(Record):
     def _why_none(self) -> str:
         if not self.written:
             return "there are no rows"
-        return "what was to be rebuilt is damaged" if self.damaged else "the layout does not cover the image"
+        return "what was to be rebuilt is damaged" if self.damaged else "the tokens cannot be decoded"
 
     @property
     def usage(self) -> str:

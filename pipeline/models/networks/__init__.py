@@ -3,5 +3,9 @@
 vqvae         SimpleVQVAE: convolutions around a quantizer
 quantizer     VectorQuantizer, with its codebook kept up by kmeans (k-means) and ranks (several processes)
 search        the nearest code of each vector, in float32
+vqgan         networks of the VQ-GAN family, and the names they are published under
+multiscale    MultiscaleQuantizer: scales that add up
+checkpoint    published files, opened without running what is in them; accounting: every tensor has its place
+images        which images a network takes
 state         what a network holds, as the bytes of a file
 """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import TokenizerError
 from pipeline.models.layouts.cuts import cut_named
+from pipeline.models.networks.images import check_images, whole_grid
 from pipeline.models.networks.quantizer import VectorQuantizer
 from pipeline.models.rules.lookup import code_indices
 
@@ -154,19 +155,10 @@ class SimpleVQVAE(nn.Module):
 
         Raises TokenizerError when a side is not a positive multiple of the downsampling factor.
         """
-        factor = self.downsampling
-        if min(height, width) < factor or height % factor or width % factor:
-            raise TokenizerError(
-                f"an image of {height} x {width} pixels has no whole token grid: "
-                f"both sides must be multiples of {factor}"
-            )
-        return height // factor, width // factor
+        return whole_grid(height, width, self.downsampling)
 
     def _check(self, img_B3HW: Tensor) -> None:
-        if img_B3HW.dim() != 4 or img_B3HW.shape[1] != 3:
-            raise TokenizerError(f"images must be [B, 3, H, W], not {list(img_B3HW.shape)}")
-        if not img_B3HW.is_floating_point():
-            raise TokenizerError(f"images must be normalised floats, not {img_B3HW.dtype}: see normalize_pixels")
+        check_images(img_B3HW)
         self.grid_of(*img_B3HW.shape[2:])
 
 

@@ -72,6 +72,7 @@ class NetworkTokenizer:
     Args:
         identity: what the tokenizer says of itself, `TokenizerFolder.identity_json`.
         rule_arrays: those that the rule names.
+        decodes: whether the network can make images of indices.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class NetworkTokenizer:
         identity: JSON,
         rule: Rule = LOOKUP,
         rule_arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        decodes: bool = True,
     ) -> None:
         self.model = model
         self.layout = layout
@@ -89,6 +91,7 @@ class NetworkTokenizer:
         self.downsampling = model.downsampling
         self.rule = rule
         self.rule_arrays = rule_arrays or {}
+        self._decodes = decodes
         self._identity = identity
         self._precision: Precision = "fp32"
         self._encodes = model
@@ -118,7 +121,7 @@ class NetworkTokenizer:
             raise ConfigError(f"tokenize.precision: tf32 is for CUDA, and this device is {kind}: set it to fp32")
         self._precision = precision
         # channels_last is what convolutions want, on CPUs and on GPUs with tensor cores.
-        self.model.to(device).to(memory_format=torch.channels_last)
+        _channels_last(self.model.to(device))
         self._encodes = self.model
         if _DTYPES[precision] != torch.float32:
             self._encodes = copy.deepcopy(self.model)
@@ -169,8 +172,15 @@ class NetworkTokenizer:
             grid=grid,
             layout=self.layout.name,
             block_lengths=self.layout.block_lengths(grid),
-            decodable=self.layout.decodable,
+            decodable=self.layout.decodable and self._decodes,
         )
 
     def identity(self) -> JSON:
         return copy.deepcopy(self._identity)
+
+
+def _channels_last(model: nn.Module) -> None:
+    """As `Module.to` does it, which cannot where there are tensors of five dimensions."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -44,6 +44,8 @@ KINDS: dict[str, str] = {
     "var": "pipeline.models.tokenizers.vqgan.var",
     "llamagen": "pipeline.models.tokenizers.vqgan.llamagen",
     "taming": "pipeline.models.tokenizers.vqgan.taming",
+    "diffusers": "pipeline.models.tokenizers.guests.diffusers",
+    "transformers": "pipeline.models.tokenizers.guests.transformers",
 }
 """The module of each kind, which has a `KIND`. Installed packages add theirs as entry points of `vqtok.tokenizers`."""
 

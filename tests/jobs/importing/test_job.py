@@ -74,7 +74,7 @@ def test_a_folder_is_as_every_other(tmp_path: Path) -> None:
 def test_a_folder_comes_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = str(save_taming(tmp_path / "last.ckpt")), tmp_path / "places/tokenizer"
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.models.tokenizers.vqgan.trust.compare", _refuse)
+        patch.setattr("pipeline.models.tokenizers.vqgan.trial.compare", _refuse)
         with pytest.raises(TokenizerError, match="untrusted"):
             job.run("taming", source, out)
     assert list(out.parent.iterdir()) == []

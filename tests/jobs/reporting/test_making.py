@@ -64,7 +64,7 @@ def test_a_layout_that_cannot_be_decoded_has_figures_and_no_picture(
     assert job.run().complete
     made = report.run(job.config())
     assert (made.psnr, made.picture, made.images_rebuilt, made.written) == (None, None, 0, ROWS)
-    assert "none: the layout does not cover the image" in str(made)
+    assert "none: the tokens cannot be decoded" in str(made)
     assert "<img" not in Path(made.html).read_text()
 
 

@@ -133,6 +133,9 @@ LLAMAGEN = Dialect(
     _parts("conv_blocks.{L}", "conv_blocks.{R}", "res", ("0", "1", "2")), ignored=(*_TRAINING, "quantize.codebook_used")
 )
 
+JANUS = Dialect(_parts("down.{L}", "up.{R}", "block", ("block_1", "attn_1", "block_2")), ignored=_TRAINING)
+"""What transformers calls the tensors of Janus' tokenizer, which is LlamaGen's."""
+
 _VAR = replace(TAMING, qkv=("qkv",), ignored=(*_TRAINING, "quantize.ema_vocab_hit_SV"), refused={})
 VAR = tuple(
     replace(_VAR, parts={**_VAR.parts, ours: f"quantize.quant_resi.{theirs}"})

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import TokenizerError
 from pipeline.models.layouts.layout import Indices
+from pipeline.models.networks.images import check_images, whole_grid
 from pipeline.models.networks.multiscale import MultiscaleQuantizer
 from pipeline.models.networks.quantizer import VectorQuantizer
 from pipeline.models.networks.vqgan.architecture import Architecture
@@ -57,10 +57,7 @@ class Vqgan(nn.Module):
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
         """Images to the vectors that are quantized, [B, C, h, w]. Raises TokenizerError as `forward` does."""
-        if img_B3HW.dim() != 4 or img_B3HW.shape[1] != 3:
-            raise TokenizerError(f"images must be [B, 3, H, W], not {list(img_B3HW.shape)}")
-        if not img_B3HW.is_floating_point():
-            raise TokenizerError(f"images must be normalised floats, not {img_B3HW.dtype}: see normalize_pixels")
+        check_images(img_B3HW)
         self.grid_of(*img_B3HW.shape[2:])
         z_BChw: Tensor = self.encoder(img_B3HW.to(dtype_of(self.encoder)))
         return z_BChw
@@ -87,13 +84,7 @@ class Vqgan(nn.Module):
 
         Raises TokenizerError when a side is not a positive multiple of the downsampling factor.
         """
-        factor = self.downsampling
-        if min(height, width) < factor or height % factor or width % factor:
-            raise TokenizerError(
-                f"an image of {height} x {width} pixels has no whole token grid: "
-                f"both sides must be multiples of {factor}"
-            )
-        return height // factor, width // factor
+        return whole_grid(height, width, self.downsampling)
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TokenizerError
+from pipeline.models.networks.accounting import Shape, account_for, shape_of
 from pipeline.models.networks.checkpoint import floats
-from pipeline.models.networks.vqgan.architecture import Architecture, MissingTensor, Shape, architecture_of
+from pipeline.models.networks.vqgan.architecture import Architecture, MissingTensor, architecture_of
 from pipeline.models.networks.vqgan.dialects import Dialect
 from pipeline.models.networks.vqgan.model import Vqgan
-
-_LISTED = 20
-"""Names that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +45,21 @@ def read_network(tensors: Mapping[str, Any], dialects: Sequence[Dialect], path: 
                 raise TokenizerError(f"{path}: {name} is {what}; such tokenizers are not taken")
     ours = dialect.translated(name for name in tensors if not name.startswith(dialect.ignored))
     left_over = sorted(name for name in tensors if name not in ours and not name.startswith(dialect.ignored))
-    shapes = {name: _shape(tensors[name]) for name in ours}
+    shapes = {name: shape_of(tensors[name]) for name in ours}
     levels = dialect.levels(ours)
     try:
         architecture = architecture_of({ours[name]: shape for name, shape in shapes.items()})
     except MissingTensor as error:
-        raise TokenizerError(_listed(path, list(dialect.sources(error.name, levels)), left_over, [])) from None
+        needed = dict.fromkeys(dialect.sources(error.name, levels), ())
+        account_for({}, needed, path, left_over)
+        raise
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from None
     phis = len({name for name in ours.values() if name.startswith("quantize.phi.") and name.endswith(".weight")})
     wanted = _wanted_shapes(architecture, max(phis, 1) if scales else 0, scales)
     sources = {name: dialect.sources(name, levels) for name in wanted}
     theirs = {part: _part(wanted[name], len(parts)) for name, parts in sources.items() for part in parts}
-    missing = sorted(theirs.keys() - shapes.keys())
-    left_over = sorted({*left_over, *(shapes.keys() - theirs.keys())})
-    misshapen = [
-        f"{name} {_text(shapes[name])} where {_text(theirs[name])} fits"
-        for name in sorted(theirs.keys() & shapes.keys())
-        if shapes[name] != theirs[name]
-    ]
-    if missing or left_over or misshapen:
-        raise TokenizerError(_listed(path, missing, left_over, misshapen))
+    account_for(shapes, theirs, path, left_over)
     state = floats({name: tensors[name] for name in theirs}, path)
     joined = {name: torch.cat([state[part] for part in parts]) for name, parts in sources.items()}
     return Published(architecture, phis, joined)
@@ -78,24 +70,5 @@ def _wanted_shapes(architecture: Architecture, phis: int, scales: int) -> dict[s
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def _shape(value: Any) -> Shape:
-    return tuple(value.shape) if isinstance(value, Tensor) else ()
-
-
 def _part(shape: Shape, parts: int) -> Shape:
     return shape[0] // parts, *shape[1:]
-
-
-def _text(shape: Shape) -> str:
-    return "x".join(map(str, shape)) or "scalar"
-
-
-def _listed(path: Path, missing: list[str], left_over: list[str], misshapen: list[str]) -> str:
-    groups = {"missing": missing, "left over": left_over, "of another shape": misshapen}
-    lines = [f"  {what}: {_some(names)}" for what, names in groups.items() if names]
-    return "\n".join([f"{path}: not the tensors of such a tokenizer:", *lines])
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

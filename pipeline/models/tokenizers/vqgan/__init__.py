@@ -4,5 +4,5 @@ grids       tokenizers of one grid: their identity, their folders
 llamagen    LlamaGen's VQ-16 and VQ-8
 taming      those of taming-transformers and latent-diffusion
 var         VAR's, of several scales
-trust       a trial at loading: what the quantizer used is what its indices stand for
+trial       at loading: what the quantizer uses is what its indices stand for
 """

@@ -59,7 +59,7 @@ def _load(folder: TokenizerFolder[GridIdentity], layout: GridCut) -> Tokenizer:
     from pipeline.models.networks.state import load_state
     from pipeline.models.networks.vqgan.model import Vqgan
     from pipeline.models.tokenizers.network import NetworkTokenizer
-    from pipeline.models.tokenizers.vqgan.trust import try_out
+    from pipeline.models.tokenizers.vqgan.trial import try_out
 
     identity = folder.identity
     model = Vqgan(identity.architecture, cosine=identity.cosine)

@@ -63,7 +63,7 @@ def _load(folder: TokenizerFolder[ScalesIdentity], layout: Scales) -> Tokenizer:
     from pipeline.models.networks.vqgan.model import Vqgan
     from pipeline.models.rules.multiscale import MULTISCALE
     from pipeline.models.tokenizers.network import NetworkTokenizer
-    from pipeline.models.tokenizers.vqgan.trust import try_out
+    from pipeline.models.tokenizers.vqgan.trial import try_out
 
     identity = folder.identity
     model = Vqgan(identity.architecture, cosine=identity.cosine, patch_nums=identity.patch_nums, phis=identity.phis)

@@ -1,0 +1,54 @@
+"""`VQModel` of diffusers, such as the tokenizers of aMUSEd and of the first latent diffusion models."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from pipeline.errors import TokenizerError
+from pipeline.models.tokenizers.guests.library import (
+    PIXELS,
+    LibraryIdentity,
+    imported,
+    layouts,
+    library,
+    load_from,
+    normalization_between,
+    pixels_option,
+)
+from pipeline.models.tokenizers.guests.sources import published_folder, read_json, read_tensors
+from pipeline.models.tokenizers.importer import Imported, Importer, Options
+from pipeline.models.tokenizers.kind import Kind
+
+_NAME = "diffusers"
+_CLASS = "VQModel"
+
+
+def _read(source: str, options: Options) -> Imported:
+    folder = published_folder(source)
+    if (folder / "model_index.json").is_file() and (folder / "vqvae").is_dir():
+        folder /= "vqvae"  # a whole pipeline
+    settings = read_json(folder / "config.json")
+    if settings.get("_class_name") != _CLASS:
+        raise TokenizerError(
+            f"{folder / 'config.json'}: _class_name is {settings.get('_class_name')!r}, not {_CLASS!r}"
+        )
+    # As the library completes them, so that another default in a later version changes nothing.
+    whole: dict[str, Any] = library(_NAME).VQModel.from_config(settings).config
+    config = {name: value for name, value in whole.items() if not name.startswith("_")}
+    pixels = normalization_between(*options.get(PIXELS, (-1.0, 1.0)))
+    return imported(_NAME, _CLASS, config, read_tensors(folder), pixels, folder)
+
+
+KIND = Kind(
+    LibraryIdentity.model_validate,
+    layouts,
+    partial(load_from, _NAME),
+    own_layout="raster",
+    importer=Importer(
+        "A VQModel of diffusers, as a folder or a repository of the Hub.",
+        "FOLDER",
+        _read,
+        (pixels_option("-1,1, for their configuration cannot say it (aMUSEd wants 0,1)"),),
+    ),
+)
