@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models.tokenizers.pixels import normalize_pixels
-from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.protocol import NO_TOKEN, Tokenizer, not_finite
 from pipeline.threads import one_thread
 
 # Measured with 2 cores at 256 px: one image at a time is 1.5 times as fast as 16, whose activations leave the cache.
@@ -133,6 +133,8 @@ class BatchEncoder:
     def _tokens(self, img_B3HW: Tensor) -> Tokens:
         blocks = self._tokenizer.encode(normalize_pixels(img_B3HW, self._tokenizer.normalization))
         tokens: Tokens = torch.cat(blocks, dim=1).cpu().numpy()
+        if tokens.size and tokens.min() <= NO_TOKEN:
+            raise not_finite("this precision")
         return tokens
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.errors import TokenizerError
 from pipeline.models import SimpleVQVAE
 from pipeline.models.batch_encoder import BatchEncoder
 from pipeline.models.layouts.cuts import cut_named
 from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.pixels import normalize_pixels
-from pipeline.models.tokenizers.protocol import Precision
+from pipeline.models.tokenizers.protocol import NO_TOKEN, Precision
 from pipeline.records import Normalization
 
 CPU = torch.device("cpu")
@@ -94,3 +95,12 @@ def test_leaving_ends_the_threads() -> None:
         for _ in range(20):
             encoder.submit(images(150), 150)
     assert threading.active_count() == before
+
+
+def test_images_without_tokens_are_an_error_where_they_reach_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator marks them, so that nothing waits for it."""
+    ours = tokenizer()
+    encode = ours.encode
+    monkeypatch.setattr(ours, "encode", lambda img: [block.where(block > 3, NO_TOKEN) for block in encode(img)])
+    with BatchEncoder(ours, CPU, cores=1) as encoder, pytest.raises(TokenizerError, match="values that are not finite"):
+        encoder.submit(images(3), 3).result()

@@ -86,7 +86,7 @@ class Multiscale:
         Raises TokenizerError for blocks of other scales, and as `lookup` does.
         """
         sides = sides_of([block.shape[-1] for block in idx_Bl])
-        patch_nums = tuple(arrays[PATCH_NUMS].tolist())
+        patch_nums = _numbers(arrays[PATCH_NUMS])
         if sides != patch_nums:
             raise TokenizerError(f"blocks of the scales {sides}, where the tokenizer has {patch_nums}")
         phi = Phi(arrays[PHI_WEIGHT].float(), arrays[PHI_BIAS].float())
@@ -97,6 +97,11 @@ class Multiscale:
                 for sum_BCPP, p in zip(sums, sides[1:], strict=True)
             ]
         return torch.cat(inputs, dim=1) if inputs else codebook_KC.new_empty(len(idx_Bl[0]), 0, codebook_KC.shape[1])
+
+
+def _numbers(array: Tensor) -> tuple[int, ...]:
+    """Those in an array on the CPU, which nothing waits for."""
+    return tuple(array.tolist())
 
 
 MULTISCALE = Multiscale()

@@ -17,7 +17,7 @@ from pipeline.models.layouts.layout import BlockLayout, Indices
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.lookup import LOOKUP
 from pipeline.models.rules.rule import Rule
-from pipeline.models.tokenizers.protocol import Codebook, Precision
+from pipeline.models.tokenizers.protocol import NO_TOKEN, Codebook, Precision, not_finite
 from pipeline.records import JSON, Geometry, Normalization
 
 _DTYPES: dict[Precision, torch.dtype] = {
@@ -132,19 +132,19 @@ class NetworkTokenizer:
     def encode(self, img_B3HW: Tensor) -> list[Tensor]:
         """Normalised images [B, 3, H, W] on any device to idx_Bl: int64 [B, L_i] per block.
 
-        Raises TokenizerError for images that the model cannot take, and where its vectors are not finite:
-        the search would give those some code all the same.
+        Raises TokenizerError for images that the model cannot take, and where its vectors are not finite: the search
+        would give those some code all the same. On an accelerator, where to look would be to wait for it, all tokens of
+        such an image are NO_TOKEN instead.
         """
         arithmetic: Arithmetic = "tf32" if self._precision == "tf32" else "ieee"
         pixels = img_B3HW.to(self.device).contiguous(memory_format=torch.channels_last)
         with float32_arithmetic(arithmetic), torch.autocast(self.device.type, enabled=False):
             z_BChw = self._encodes.encode(pixels)
-        if not z_BChw.isfinite().all():
-            raise TokenizerError(
-                f"the encoder gave values that are not finite in {self._precision}; "
-                "use precision bf16 or fp32, and if it persists train the tokenizer again"
-            )
-        return self.layout.split(self.model.quantize.search(z_BChw))
+        finite_B = z_BChw.isfinite().flatten(1).all(dim=1)
+        if z_BChw.is_cpu and not finite_B.all():
+            raise not_finite(self._precision)
+        blocks = self.layout.split(self.model.quantize.search(z_BChw))
+        return blocks if z_BChw.is_cpu else [block.where(finite_B[:, None], NO_TOKEN) for block in blocks]
 
     @torch.no_grad()
     def decode(self, idx_Bl: Sequence[Tensor], grid: tuple[int, int] | None = None) -> Tensor:

@@ -12,10 +12,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.errors import TokenizerError
 from pipeline.models.rules.rule import Rule
 from pipeline.records import JSON, Geometry, Normalization
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+NO_TOKEN = -1
+"""In place of every token of an image that has none, where an encoder cannot say so at once."""
+
+
+def not_finite(precision: str) -> TokenizerError:
+    """What is said of an encoder that overflows."""
+    return TokenizerError(
+        f"the encoder gave values that are not finite in {precision}; "
+        "use precision bf16 or fp32, and if it persists train the tokenizer again"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +73,11 @@ class Tokenizer(Protocol):
         """Move to a device and choose the precision of the encoder. The code search is always float32."""
 
     def encode(self, img_B3HW: Tensor) -> list[Tensor]:
-        """Normalised float32 images to idx_Bl: int64 [B, L_i] per block, on the tokenizer's device."""
+        """Normalised float32 images to idx_Bl: int64 [B, L_i] per block, on the tokenizer's device.
+
+        Raises TokenizerError for images without tokens; on an accelerator theirs may be NO_TOKEN instead, so that
+        nothing waits for it.
+        """
 
     def decode(self, idx_Bl: Sequence[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
         """idx_Bl to normalised float32 images [B, 3, H, W]. Without a grid it is taken to be square.
