@@ -4,22 +4,31 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.before import Before
 from pipeline.config.section import Patterns, Section
 
 
 class ModelConfig(Section):
-    """Arguments of `SimpleVQVAE`; the defaults are the plain published model."""
+    """The network and its quantizer; the defaults are the plain published VQ-VAE."""
 
+    network: Annotated[Literal["simple", "vqgan"], Before("simple")] = "simple"
+    """`simple` is `SimpleVQVAE`; `vqgan` has residual blocks at every resolution, and attention at the lowest."""
+    downsampling: Annotated[Literal[4, 8, 16], Before(4)] = 4
+    """Pixels per token along each side; `simple` has 4."""
+    quantizer: Annotated[Literal["plain", "multiscale"], Before("plain")] = "plain"
+    """`multiscale` codes an image at several scales that add up, as VAR wants it; for `vqgan`."""
+    patch_nums: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, Before(None)] = None
+    """Tokens along the side of each scale of `multiscale`; the last one is that of the token grid."""
     vocab_size: Annotated[int, Field(ge=2)] = 16
     """K, the number of codes."""
     embedding_dim: Annotated[int, Field(ge=1)] = 64
     """C, the length of a code."""
     hidden_dim: Annotated[int, Field(ge=1)] = 128
-    """Channels inside encoder and decoder."""
+    """Channels inside encoder and decoder; of `vqgan` at the finest resolution, a multiple of 32."""
     beta: Annotated[float, Field(ge=0)] = 0.25
     """Weight of the commitment loss."""
     residual_blocks: Annotated[int, Field(ge=0)] = 0
-    """Residual blocks at the lowest resolution of encoder and decoder."""
+    """Residual blocks at the lowest resolution of encoder and decoder; of `vqgan` at each, 0 meaning 2."""
     final_relu: bool = True
     """Whether the encoder ends in a ReLU, which leaves codes only the positive orthant."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -10,9 +10,9 @@ from pipeline.config import Config
 from pipeline.errors import BadSample, SourceError
 from pipeline.jobs.pictures import PICTURED, comparison_png, evenly_spaced
 from pipeline.jobs.tally import MeanImage, Tally
+from pipeline.jobs.training.network import TrainedNetwork
 from pipeline.jobs.training.shards import read_all
 from pipeline.jobs.training.source_files import held_out_shards
-from pipeline.models import SimpleVQVAE
 from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
 from pipeline.records import JSON, Normalization
 from pipeline.source.images.transform import ImageTransform
@@ -74,7 +74,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     accelerator: Accelerator,
-    model: SimpleVQVAE,
+    model: TrainedNetwork,
     held_out: HeldOut,
     normalization: Normalization,
     batch_size: int,

@@ -26,14 +26,13 @@ from pipeline.jobs.training.divergence import Verdict
 from pipeline.jobs.training.evaluation import evaluate, load_held_out, mean_image_psnr
 from pipeline.jobs.training.index_cache import IndexCache
 from pipeline.jobs.training.lock import only_training
+from pipeline.jobs.training.network import network_to_train
 from pipeline.jobs.training.position import Position
 from pipeline.jobs.training.schedule import WarmupThenCosine
 from pipeline.jobs.training.shards import require_usable_image, training_shards
 from pipeline.jobs.training.stepper import Interval, Stepper
 from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
-from pipeline.jobs.work.image_size import taking
 from pipeline.jobs.work.precision import refuse_slow_training
-from pipeline.models import SimpleVQVAE
 from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization
 from pipeline.signals import StopRequest, exit_status
@@ -57,9 +56,7 @@ class Training:
         require_usable_image(config, self._shards)
         self._normalization = Normalization()
         set_seed(config.train.seed)
-        self._model = model = SimpleVQVAE(**config.train.model.model_dump())
-        size = config.image.size
-        taking(size, lambda: model.grid_of(*size), model.downsampling, "the tokenizer to train")
+        self._model = model = network_to_train(config.train.model, config.image)
         if not allow_slow:
             refuse_slow_training(config, model, self._accelerator)
         self._optimizer = AdamW(

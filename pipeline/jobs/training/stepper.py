@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from pipeline.config import TrainConfig
 from pipeline.jobs.tally import Tally
+from pipeline.jobs.training.network import TrainedNetwork
 from pipeline.jobs.training.stream import TrainBatch
-from pipeline.models import SimpleVQVAE
 from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
 from pipeline.records import JSON, Normalization
 
@@ -63,7 +63,7 @@ class Stepper:
         self._model = model
         self._optimizer = optimizer
         self._scheduler = scheduler
-        self._unwrapped: SimpleVQVAE = accelerator.unwrap_model(model)
+        self._unwrapped: TrainedNetwork = accelerator.unwrap_model(model)
         self._quantizer = self._unwrapped.quantize
         self._normalization = normalization
         self._train = train

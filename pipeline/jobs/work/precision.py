@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.config import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.jobs.work.instructions import cpu_has_bf16
 from pipeline.jobs.work.siblings import current_siblings
+from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.models.tokenizers.pixels import normalize_pixels
 from pipeline.models.tokenizers.protocol import Tokenizer
@@ -45,11 +46,11 @@ def refuse_slow_precision(config: Config, tokenizer: Tokenizer, device: torch.de
 
     low_ms, full_ms = json.loads(siblings.once("precision", measure) if siblings else measure())
     if low_ms > _CLEARLY * full_ms:
-        size = _probe_size(config.image.size, tokenizer.downsampling)
+        size = _probe_size(config.image.size, tokenizer.downsampling, tokenizer.geometry)
         raise _too_slow("tokenize.precision", precision, low_ms, full_ms, size)
 
 
-def refuse_slow_training(config: Config, model: SimpleVQVAE, accelerator: "Accelerator") -> None:
+def refuse_slow_training(config: Config, model: SimpleVQVAE | Vqgan, accelerator: "Accelerator") -> None:
     """Raise ConfigError where the device trains much more slowly in `train.precision` than in float32.
 
     All ranks call this together; the first of them measures, as above.
@@ -57,7 +58,7 @@ def refuse_slow_training(config: Config, model: SimpleVQVAE, accelerator: "Accel
     precision = config.train.precision
     if accelerator.device.type != "cpu" or precision == "fp32":
         return
-    size = _probe_size(config.image.size, model.downsampling)
+    size = _probe_size(config.image.size, model.downsampling, lambda size: model.grid_of(*size))
     from accelerate.utils import broadcast_object_list  # there already, where a model is trained
 
     measured = [_training_milliseconds(model, size) if accelerator.is_main_process else (0.0, 0.0)]
@@ -84,23 +85,32 @@ def bf16_would_help(precision: str, device: torch.device) -> bool:
     return device.type == "cpu" and cpu_has_bf16()
 
 
-def _probe_size(size: tuple[int, int], downsampling: int) -> tuple[int, int]:
-    """Height and width of the images to measure with: small, for a large model takes seconds for a whole one."""
+def _probe_size(size: tuple[int, int], downsampling: int, take: Callable[[tuple[int, int]], object]) -> tuple[int, int]:
+    """Height and width of the images to measure with: small, for a large model takes seconds for a whole one.
+
+    Args:
+        take: raises TokenizerError for a size that the model cannot take, as where its scales end in one grid.
+    """
     side = -(-_SIDE // downsampling) * downsampling
-    return min(size[0], side), min(size[1], side)
+    small = min(size[0], side), min(size[1], side)
+    try:
+        take(small)
+    except TokenizerError:
+        return size
+    return small
 
 
 def _milliseconds_per_image(config: Config, tokenizer: Tokenizer) -> tuple[float, float]:
     """CPU time of one thread to encode in the precision of `tokenizer`, and in float32."""
     full = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu")
-    size = _probe_size(config.image.size, tokenizer.downsampling)
+    size = _probe_size(config.image.size, tokenizer.downsampling, tokenizer.geometry)
     batch = min(config.tokenize.batch_size, _probe_batch(size))
     pixels = normalize_pixels(torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8), tokenizer.normalization)
     with torch.inference_mode():
         return _best_ms(lambda: tokenizer.encode(pixels), lambda: full.encode(pixels), batch)
 
 
-def _training_milliseconds(model: SimpleVQVAE, size: tuple[int, int]) -> tuple[float, float]:
+def _training_milliseconds(model: SimpleVQVAE | Vqgan, size: tuple[int, int]) -> tuple[float, float]:
     """CPU time of one thread to go through a model forwards and backwards in bfloat16, and in float32."""
     probe, batch = copy.deepcopy(model).eval(), _probe_batch(size)  # in evaluation the codebook is left alone
     img_B3HW = torch.zeros(batch, 3, *size)

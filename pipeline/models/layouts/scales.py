@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pipeline.errors import TokenizerError
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "multiscale"
+
+PUBLISHED_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+"""Those of VAR for images of 256 pixels."""
+
+
+def growing(patch_nums: tuple[int, ...]) -> tuple[int, ...]:
+    """Scales as they are, one finer than the other. Raises ValueError for others."""
+    if not patch_nums or patch_nums[0] < 1 or any(a >= b for a, b in pairwise(patch_nums)):
+        raise ValueError(
+            f"{','.join(map(str, patch_nums))}: scales begin at 1 or more, and each is finer than the last"
+        )
+    return patch_nums
 
 
 @dataclass(frozen=True)

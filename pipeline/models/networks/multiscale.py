@@ -3,7 +3,10 @@
 Shape letters: B images, C embedding_dim, S scales, p tokens along the side of a scale, P of the finest, K codes.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +16,8 @@ from torch.nn import functional as F
 
 from pipeline.errors import TokenizerError
 from pipeline.models.arithmetic import float32_arithmetic
-from pipeline.models.networks.search import check_same_device, nearest_codes
+from pipeline.models.networks.quantizer import VectorQuantizer
+from pipeline.models.networks.search import nearest_codes
 from pipeline.models.rules.multiscale import (
     PATCH_NUMS,
     PHI_BIAS,
@@ -36,8 +40,22 @@ def phi_numbers(phis: int, scales: int) -> list[int]:
     return [int(np.argmin(np.abs(ticks - scale / max(scales - 1, 1)))) for scale in range(scales)]
 
 
-class MultiscaleQuantizer(nn.Module):
+@dataclass(frozen=True)
+class _Scale:
+    """What comes of one scale."""
+
+    idx_Bpp: Tensor
+    """int64 [B, p, p]."""
+    rest_NC: Tensor
+    """What it was given to code, [B * p * p, C]."""
+    sum_BCPP: Tensor
+    """The sum up to it."""
+
+
+class MultiscaleQuantizer(VectorQuantizer):
     """Codes a feature map [B, C, P, P] at several scales, each of which codes what the coarser ones have left over.
+
+    The options of training are those of `VectorQuantizer`; what the codebook follows are the rests of all scales.
 
     Args:
         patch_nums: p of each scale, the coarsest first, P the last.
@@ -54,16 +72,21 @@ class MultiscaleQuantizer(nn.Module):
         patch_nums: Sequence[int],
         phis: int = 4,
         cosine: bool = False,
+        ema_decay: float | None = None,
+        kmeans_init: bool = False,
+        revive_after: int | None = None,
     ) -> None:
-        super().__init__()
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.beta = beta
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            beta,
+            ema_decay=ema_decay,
+            kmeans_init=kmeans_init,
+            revive_after=revive_after,
+            cosine=cosine,
+        )
         self.patch_nums = tuple(patch_nums)
-        self.cosine = cosine
         self.phis = phis
-        self.embedding = nn.Embedding(num_embeddings, embedding_dim)
-        nn.init.uniform_(self.embedding.weight, -1 / num_embeddings, 1 / num_embeddings)
         self.phi = nn.ModuleList(nn.Conv2d(embedding_dim, embedding_dim, 3, padding=1) for _ in range(phis))
         self._phi_S = phi_numbers(phis, len(self.patch_nums))
 
@@ -78,41 +101,58 @@ class MultiscaleQuantizer(nn.Module):
         """
         self._check(z_BCPP)
         z = z_BCPP.float()
-        losses, blocks, sum_BCPP = [], [], z
-        with float32_arithmetic("ieee"), torch.autocast(z.device.type, enabled=False):
-            for idx_Bpp, sum_BCPP in self._scales(z.detach()):
-                losses.append(F.mse_loss(sum_BCPP, z.detach()) + self.beta * F.mse_loss(sum_BCPP.detach(), z))
-                blocks.append(idx_Bpp.flatten(1))
-            straight_BCPP = sum_BCPP.detach() + (z - z.detach())
-        return straight_BCPP.to(z_BCPP.dtype), torch.stack(losses).mean(), torch.cat(blocks, dim=1).flatten()
+        learns = self.training and torch.is_grad_enabled() and self._keeps_up
+        with _exactly(z):
+            if learns and self.codes_wait:
+                self._place_codes(self._rests(z.detach()))
+            found = list(self._scales(z.detach()))
+            losses = [
+                _mean_squared(scale.sum_BCPP, z.detach()) + self.beta * _mean_squared(scale.sum_BCPP.detach(), z)
+                for scale in found
+            ]
+            if learns:
+                self._count_use(
+                    torch.cat([scale.rest_NC for scale in found]),
+                    torch.cat([scale.idx_Bpp.flatten() for scale in found]),
+                )
+            straight_BCPP = found[-1].sum_BCPP.detach() + (z - z.detach())
+        indices = torch.cat([scale.idx_Bpp.flatten(1) for scale in found], dim=1).flatten()
+        return straight_BCPP.to(z_BCPP.dtype), torch.stack(losses).mean(), indices
 
     def get_codebook(self) -> Tensor:
         """The table [num_embeddings, embedding_dim] whose rows are added up."""
         return self.embedding.weight
 
     @torch.no_grad()
-    def search(self, z_BCPP: Tensor) -> list[Tensor]:
+    def search(self, z_BCPP: Tensor) -> list[Tensor]:  # type: ignore[override]
         """Indices of each scale, int64 [B, p, p]; float32 throughout, whatever z is.
 
         Raises TokenizerError as `forward` does.
         """
         self._check(z_BCPP)
-        with float32_arithmetic("ieee"), torch.autocast(z_BCPP.device.type, enabled=False):
-            return [idx_Bpp for idx_Bpp, _ in self._scales(z_BCPP.float())]
+        with _exactly(z_BCPP):
+            return [scale.idx_Bpp for scale in self._scales(z_BCPP.float())]
 
-    def features(self, idx: Sequence[Tensor]) -> Tensor:
+    @torch.no_grad()
+    def place_codes(self, z_BCPP: Tensor) -> None:
+        """As of `VectorQuantizer`, to rests of the scales."""
+        self._check(z_BCPP)
+        with _exactly(z_BCPP):
+            self._place_codes(self._rests(z_BCPP.float()))
+
+    def features(self, idx: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         """The sum [B, C, P, P], float32, of the first scales, int [B, p, p] each: of all of them, or of fewer.
 
         Raises TokenizerError for an index outside the codebook.
         """
         sum_BCPP = None
-        with float32_arithmetic("ieee"), torch.autocast(self.embedding.weight.device.type, enabled=False):
+        with _exactly(self.embedding.weight):
             for sum_BCPP in running_sums(idx, self.patch_nums, self.embedding.weight, self._phi()):  # noqa: B007
                 pass
         assert sum_BCPP is not None, "there is at least one scale"
         return sum_BCPP
 
-    def rule_arrays(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]:
+    def rule_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What the rule `multiscale` needs beside the codebook: the scales, and a convolution for each."""
         phi = self._phi()
         return {
@@ -125,33 +165,47 @@ class MultiscaleQuantizer(nn.Module):
         weights, biases = ([getattr(conv, name) for conv in self.phi] for name in ("weight", "bias"))
         return Phi(torch.stack([weights[n] for n in self._phi_S]), torch.stack([biases[n] for n in self._phi_S]))
 
-    def _scales(self, z_BCPP: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Indices int64 [B, p, p] of each scale, and the sum [B, C, P, P] up to it."""
+    def _scales(self, z_BCPP: Tensor) -> Iterator[_Scale]:
         phi, P = self._phi(), self.patch_nums[-1]
         rest_BCPP, sum_BCPP = z_BCPP, torch.zeros_like(z_BCPP)
         for scale, p in enumerate(self.patch_nums):
             last = scale == len(self.patch_nums) - 1
-            idx_Bpp = self._nearest(downsample(rest_BCPP, p, last))
+            rest_NC = downsample(rest_BCPP, p, last).permute(0, 2, 3, 1).reshape(-1, self.embedding_dim)
+            idx_Bpp = self._nearest(rest_NC).reshape(-1, p, p)
             codes_BCpp = self.embedding(idx_Bpp).permute(0, 3, 1, 2)
             h_BCPP = phi(scale, upsample(codes_BCpp, P, last).contiguous())
             sum_BCPP = sum_BCPP + h_BCPP
             rest_BCPP = rest_BCPP - h_BCPP.detach()
-            yield idx_Bpp, sum_BCPP
+            yield _Scale(idx_Bpp, rest_NC, sum_BCPP)
 
-    def _nearest(self, rest_BCpp: Tensor) -> Tensor:
-        B, C, p, _ = rest_BCpp.shape
-        rest_NC, codes_KC = rest_BCpp.permute(0, 2, 3, 1).reshape(-1, C), self.embedding.weight.detach()
+    @torch.no_grad()
+    def _rests(self, z_BCPP: Tensor) -> Tensor:
+        """What the scales are given to code, [N, C]."""
+        return torch.cat([scale.rest_NC for scale in self._scales(z_BCPP)])
+
+    def _nearest(self, rest_NC: Tensor) -> Tensor:
+        codes_KC = self.embedding.weight.detach()
         if self.cosine:
             rest_NC, codes_KC = F.normalize(rest_NC, dim=1), F.normalize(codes_KC, dim=1)
-        return nearest_codes(rest_NC, codes_KC).reshape(B, p, p)
+        return nearest_codes(rest_NC, codes_KC)
 
     def _check(self, z_BCPP: Tensor) -> None:
         P = self.patch_nums[-1]
-        if z_BCPP.dim() != 4 or tuple(z_BCPP.shape[1:]) != (self.embedding_dim, P, P):
+        if z_BCPP.dim() != 4 or tuple(z_BCPP.shape[2:]) != (P, P):
             raise TokenizerError(
                 f"the quantizer of scales up to {P} takes vectors [B, {self.embedding_dim}, {P}, {P}], "
                 f"not {list(z_BCPP.shape)}"
             )
-        if not z_BCPP.is_floating_point():
-            raise TokenizerError(f"the quantizer takes floating-point vectors, not {z_BCPP.dtype}")
-        check_same_device(z_BCPP, self.embedding.weight)
+        super()._check(z_BCPP)
+
+
+@contextlib.contextmanager
+def _exactly(where: Tensor) -> Iterator[None]:
+    """Float32 arithmetic on the device of a tensor: a code that is chosen otherwise changes all finer scales."""
+    with float32_arithmetic("ieee"), torch.autocast(where.device.type, enabled=False):
+        yield
+
+
+def _mean_squared(a: Tensor, b: Tensor) -> Tensor:
+    """0, with a gradient of nothing, for no images at all: other processes wait for the gradient."""
+    return F.mse_loss(a, b) if a.numel() > 0 else (a - b).square().sum()

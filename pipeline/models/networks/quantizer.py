@@ -4,7 +4,9 @@ Shape letters: B images, C embedding_dim, h and w grid sides, N = B*h*w vectors,
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -154,6 +156,10 @@ class VectorQuantizer(nn.Module):
     def features(self, idx_Bhw: Tensor) -> Tensor:
         """The codes of what `search` finds as a feature map [B, C, h, w]. Raises TokenizerError as `lookup` does."""
         return self.lookup(idx_Bhw).permute(0, 3, 1, 2)
+
+    def rule_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What the rule for embeddings needs beside the codebook: nothing, as it is `lookup`."""
+        return {}
 
     def _check(self, z_BChw: Tensor) -> None:
         if z_BChw.dim() != 4 or z_BChw.shape[1] != self.embedding_dim:

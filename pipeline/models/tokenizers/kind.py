@@ -30,13 +30,12 @@ class Kind(Generic[IdentityT]):
 
     Raises TokenizerError naming the file and the remedy."""
     own_layout: str | None = None
-    """Name of the layout that it gives unless it is asked for another; by default the first one."""
+    """Name of the layout that it gives unless it is asked for another; by default, and where it is none, the first."""
     importer: Importer | None = None
     """How `vqtok import` makes a folder of this kind; None for kinds that are not imported."""
 
     def layout(self, identity: IdentityT, name: str | None) -> BlockLayout:
         """The layout of that name; its own for None. Raises ConfigError listing those that it can give."""
         layouts = self.layouts(identity)
-        if name is None and self.own_layout is None:
-            return layouts[0]
-        return layout_among(layouts, name or self.own_layout or "")
+        own = next((layout for layout in layouts if layout.name == self.own_layout), layouts[0])
+        return own if name is None else layout_among(layouts, name)

@@ -9,20 +9,25 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from pipeline.errors import TokenizerError
 from pipeline.models.folder.contents import CONFIG, WEIGHTS, Count, FolderConfig, TokenizerFolder, write_folder
 from pipeline.models.folder.weights import files_digest
-from pipeline.models.layouts.cuts import CUTS, GridCut
+from pipeline.models.layouts.cuts import CUTS
+from pipeline.models.layouts.layout import BlockLayout
+from pipeline.models.layouts.scales import Scales, growing
+from pipeline.models.networks.vqgan.architecture import Architecture
 from pipeline.models.tokenizers.kind import Kind
 from pipeline.records import JSON, Normalization, Record
 
 if TYPE_CHECKING:
+    from pipeline.models.networks.vqgan.model import Vqgan
     from pipeline.models.networks.vqvae import SimpleVQVAE
     from pipeline.models.tokenizers.protocol import Tokenizer
 
 _NETWORK = "SimpleVQVAE"
+_VQGAN = "Vqgan"
 
 
 class Arguments(Record):
@@ -52,9 +57,33 @@ class VqtokIdentity(Record):
     """Digest of what model.safetensors holds."""
 
 
+class VqganArguments(Record):
+    """What decides the computation of a trained `Vqgan`."""
+
+    architecture: Architecture
+    cosine: Annotated[bool, Field(strict=True)]
+    patch_nums: Annotated[tuple[int, ...], AfterValidator(growing)] | None = None
+    """Tokens along the side of each scale; None for one grid."""
+    phis: Count | None = None
+    """Convolutions that the scales share."""
+
+
+class VqganIdentity(Record):
+    """The same of a network of the VQ-GAN family."""
+
+    architecture: Literal["Vqgan"]
+    arguments: VqganArguments
+    normalization: Normalization
+    downsampling: Count
+    weights: str
+
+
+Identity = VqtokIdentity | VqganIdentity
+
+
 def save_tokenizer(
     folder: str | os.PathLike[str],
-    model: SimpleVQVAE,
+    model: SimpleVQVAE | Vqgan,
     normalization: Normalization,
     train_summary: JSON | None = None,
     *,
@@ -69,42 +98,69 @@ def save_tokenizer(
     from pipeline.models.networks.state import inference_state
 
     files = {WEIGHTS: inference_state(model)}
-    identity = VqtokIdentity(
-        architecture=_NETWORK,
-        arguments=Arguments.model_validate(model.arguments),
-        normalization=normalization,
-        downsampling=model.downsampling,
-        weights=files_digest(files),
+    arguments: JSON = dict(model.arguments)
+    if "architecture" in arguments:
+        arguments["architecture"] = arguments["architecture"].model_dump()
+    identity = _identity(
+        {
+            "architecture": type(model).__name__,
+            "arguments": arguments,
+            "normalization": normalization.model_dump(),
+            "downsampling": model.downsampling,
+            "weights": files_digest(files),
+        }
     )
     config = FolderConfig(identity=identity.tree(), image_size=image_size, train=train_summary)
     write_folder(folder, config, files)
 
 
-def _identity(tree: JSON) -> VqtokIdentity:
+def _identity(tree: JSON) -> Identity:
     name = tree.get("architecture", _NETWORK)
+    if name == _VQGAN:
+        return VqganIdentity.model_validate(tree)
     if name != _NETWORK:
-        raise ValueError(f"unknown architecture {name!r}; known: {_NETWORK}")
+        raise ValueError(f"unknown architecture {name!r}; known: {_NETWORK}, {_VQGAN}")
     return VqtokIdentity.model_validate(tree)
 
 
-def _layouts(identity: VqtokIdentity) -> tuple[GridCut, ...]:
+def _layouts(identity: Identity) -> tuple[BlockLayout, ...]:
+    if isinstance(identity, VqganIdentity) and identity.arguments.patch_nums is not None:
+        return (Scales(identity.arguments.patch_nums),)
     return tuple(CUTS.values())
 
 
-def _load(folder: TokenizerFolder[VqtokIdentity], layout: GridCut) -> Tokenizer:
+def _load(folder: TokenizerFolder[Identity], layout: BlockLayout) -> Tokenizer:
     from pipeline.models.networks.state import load_state
-    from pipeline.models.networks.vqvae import SimpleVQVAE
+    from pipeline.models.rules.lookup import LOOKUP
+    from pipeline.models.rules.multiscale import MULTISCALE
     from pipeline.models.tokenizers.network import NetworkTokenizer
 
     identity = folder.identity
-    model = SimpleVQVAE(**identity.arguments.model_dump())
+    model = _network(identity)
     if model.downsampling != identity.downsampling:
         raise TokenizerError(
             f"{folder.path / CONFIG}: identity.downsampling is {identity.downsampling}, "
             f"but {identity.architecture} has {model.downsampling}; correct it"
         )
     load_state(model, folder.files[WEIGHTS], folder.path / WEIGHTS)
-    return NetworkTokenizer(model.eval(), layout, identity.normalization, folder.identity_json())
+    arrays = model.quantize.rule_arrays()
+    rule = MULTISCALE if arrays else LOOKUP
+    return NetworkTokenizer(model.eval(), layout, identity.normalization, folder.identity_json(), rule, arrays)
+
+
+def _network(identity: Identity) -> SimpleVQVAE | Vqgan:
+    from pipeline.models.networks.vqgan.model import Vqgan
+    from pipeline.models.networks.vqvae import SimpleVQVAE
+
+    if isinstance(identity, VqtokIdentity):
+        return SimpleVQVAE(**identity.arguments.model_dump())
+    arguments = identity.arguments
+    return Vqgan(
+        arguments.architecture,
+        cosine=arguments.cosine,
+        patch_nums=arguments.patch_nums,
+        phis=arguments.phis or 1,
+    )
 
 
 KIND = Kind(_identity, _layouts, _load, own_layout="quadrants")

@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.jobs.work import precision
 from pipeline.jobs.work.precision import bf16_would_help, refuse_slow_precision, refuse_slow_training
 from pipeline.jobs.work.siblings import new_siblings
+from pipeline.models.layouts.scales import Scales
 from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
@@ -142,3 +143,11 @@ def test_what_cannot_be_used_here_is_a_bad_configuration(
     assert len(done.err.splitlines()) == 1
     assert re.match(f"vqtok: {message}", done.err), done.err
     assert not changed.store.exists()
+
+
+@pytest.mark.parametrize(("patch_nums", "size"), [((1, 2, 4), (64, 64)), ((1, 2, 6), (96, 96))])
+def test_it_measures_with_a_size_that_the_model_takes(patch_nums: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Scales end in one grid, and so take images of one size."""
+    take = Scales(patch_nums).block_lengths
+    assert precision._probe_size(size, 16, lambda size: take((size[0] // 16, size[1] // 16))) == size
+    assert precision._probe_size((96, 96), 16, lambda size: None) == (64, 64)

@@ -133,3 +133,36 @@ def test_the_reference_can_fail() -> None:
     found = [i[0] for i in model.search(vectors(1))]
     assert not all(map(torch.equal, found, reference(model, [3, 2, 1, 0]).encode(vectors(1)[0])))
     assert published.nearest(torch.ones(1, 2), torch.tensor([[5.0, 5.0], [1.0, 1.1]])).tolist() == [1]
+
+
+def test_the_codebook_follows_the_rests_of_all_scales() -> None:
+    torch.manual_seed(0)
+    model = MultiscaleQuantizer(K, C, patch_nums=SIDES, ema_decay=0.5, kmeans_init=True)
+    model(vectors(4))
+    assert bool(model.kmeans_done)
+    z_BCPP, paper = vectors(4, seed=1), reference(model, [0, 1, 2, 3])
+    count_K, sum_KC = model.ema_count.clone(), model.ema_sum.clone()
+    for z_CPP in z_BCPP:
+        rest = z_CPP[None]
+        for k, grid in enumerate(paper.encode(z_CPP)):
+            small = rest if k == 3 else F.interpolate(rest, grid.shape, mode="area")
+            count_K += torch.bincount(grid.flatten(), minlength=K)
+            sum_KC.index_add_(0, grid.flatten(), small[0].permute(1, 2, 0).reshape(-1, C))
+            rest = rest - paper.add(k, grid)
+    model(z_BCPP)
+    torch.testing.assert_close(model.ema_count, 0.5 * count_K)
+    torch.testing.assert_close(model.ema_sum, 0.5 * sum_KC)
+    with torch.no_grad():
+        model(vectors(4, seed=2))  # no training step
+    torch.testing.assert_close(model.ema_count, 0.5 * count_K)
+
+
+def test_dead_codes_move_to_rests() -> None:
+    torch.manual_seed(0)
+    model = MultiscaleQuantizer(K, C, patch_nums=SIDES, revive_after=1)
+    torch.nn.init.constant_(model.embedding.weight, 1000.0)  # far from everything
+    torch.nn.init.zeros_(model.embedding.weight[0].detach())
+    model(vectors(4))
+    assert model.codes_wait
+    model(vectors(4))
+    assert model.embedding.weight.abs().max() < 100

@@ -213,7 +213,7 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut in the data": (lambda f: truncate(f, 2000), r"model.safetensors: it has 2000 bytes where its header tells of"),
     "header overwritten": (lambda f: overwrite(f, 8, b"pickled!"), r"model.safetensors: its header is not that of"),
     "one bit flipped": (lambda f: overwrite(f, 3000, b"\x01"), r"model.safetensors: not the weights that config.json"),
-    "only a pickle": (only_a_pickle, r"model.pt: a pickle can run code.*save_tokenizer"),
+    "only a pickle": (only_a_pickle, r"model.pt: a pickle can run code.*vqtok import"),
 }
 BAD_PAIRS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other shape": (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.layouts.layout import Indices
+from pipeline.models.layouts.scales import Scales
 from pipeline.models.networks.images import check_images, whole_grid
 from pipeline.models.networks.multiscale import MultiscaleQuantizer
 from pipeline.models.networks.quantizer import VectorQuantizer
@@ -25,6 +26,8 @@ class Vqgan(nn.Module):
         cosine: compare vectors and codes by their angle. With one grid the codes are used normalised as well.
         patch_nums: tokens along the side of each scale; without any there is one grid.
         phis: convolutions that the scales share.
+
+    The other options are those of `VectorQuantizer`, and only steer training.
     """
 
     def __init__(
@@ -34,16 +37,21 @@ class Vqgan(nn.Module):
         cosine: bool = False,
         patch_nums: Sequence[int] | None = None,
         phis: int = 4,
+        beta: float = 0.25,
+        ema_decay: float | None = None,
+        kmeans_init: bool = False,
+        revive_after: int | None = None,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.downsampling = architecture.downsampling
         self.encoder = Encoder(architecture)
         K, C = architecture.vocab_size, architecture.embedding_dim
-        self.quantize: VectorQuantizer | MultiscaleQuantizer = (
-            VectorQuantizer(K, C, cosine=cosine)
+        upkeep: Any = {"ema_decay": ema_decay, "kmeans_init": kmeans_init, "revive_after": revive_after}
+        self.quantize: VectorQuantizer = (
+            VectorQuantizer(K, C, beta, cosine=cosine, **upkeep)
             if patch_nums is None
-            else MultiscaleQuantizer(K, C, patch_nums=patch_nums, phis=phis, cosine=cosine)
+            else MultiscaleQuantizer(K, C, beta, patch_nums=patch_nums, phis=phis, cosine=cosine, **upkeep)
         )
         self.decoder = Decoder(architecture)
 
@@ -58,7 +66,8 @@ class Vqgan(nn.Module):
     def encode(self, img_B3HW: Tensor) -> Tensor:
         """Images to the vectors that are quantized, [B, C, h, w]. Raises TokenizerError as `forward` does."""
         check_images(img_B3HW)
-        self.grid_of(*img_B3HW.shape[2:])
+        height, width = img_B3HW.shape[2:]
+        whole_grid(height, width, self.downsampling)
         z_BChw: Tensor = self.encoder(img_B3HW.to(dtype_of(self.encoder)))
         return z_BChw
 
@@ -82,15 +91,19 @@ class Vqgan(nn.Module):
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """Token rows and columns (h, w) of an image of so many pixels.
 
-        Raises TokenizerError when a side is not a positive multiple of the downsampling factor.
+        Raises TokenizerError when a side is not a positive multiple of the downsampling factor, and where scales end
+        in another grid.
         """
-        return whole_grid(height, width, self.downsampling)
+        grid = whole_grid(height, width, self.downsampling)
+        if isinstance(self.quantize, MultiscaleQuantizer):
+            Scales(self.quantize.patch_nums).block_lengths(grid)
+        return grid
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments that decide what the model computes."""
         quantize = self.quantize
         plain = {"architecture": self.architecture, "cosine": quantize.cosine}
-        if isinstance(quantize, VectorQuantizer):
+        if not isinstance(quantize, MultiscaleQuantizer):
             return plain
         return {**plain, "patch_nums": quantize.patch_nums, "phis": quantize.phis}

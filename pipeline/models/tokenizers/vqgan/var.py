@@ -5,7 +5,6 @@ Nothing here imports torch before it loads or imports weights.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from pipeline.models.folder.contents import WEIGHTS, Count, FolderConfig, TokenizerFolder
 from pipeline.models.folder.weights import files_digest
-from pipeline.models.layouts.scales import Scales
+from pipeline.models.layouts.scales import PUBLISHED_SCALES, Scales, growing
 from pipeline.models.networks.vqgan.architecture import Architecture
 from pipeline.models.networks.vqgan.dialects import VAR
 from pipeline.models.tokenizers.importer import Imported, Importer, ImportOption, Options, numbers_of
@@ -23,18 +22,7 @@ from pipeline.records import Normalization, Record
 if TYPE_CHECKING:
     from pipeline.models.tokenizers.protocol import Tokenizer
 
-PUBLISHED_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
-"""Those of images of 256 pixels."""
 _NESTINGS = (("trainer", "vae_local"), ("model",), ("state_dict",), ())
-
-
-def growing(patch_nums: tuple[int, ...]) -> tuple[int, ...]:
-    """Scales as they are, one finer than the other. Raises ValueError for others."""
-    if not patch_nums or patch_nums[0] < 1 or any(a >= b for a, b in pairwise(patch_nums)):
-        raise ValueError(
-            f"{','.join(map(str, patch_nums))}: scales begin at 1 or more, and each is finer than the last"
-        )
-    return patch_nums
 
 
 class ScalesIdentity(Record):
@@ -58,7 +46,6 @@ def _layouts(identity: ScalesIdentity) -> tuple[Scales, ...]:
 
 
 def _load(folder: TokenizerFolder[ScalesIdentity], layout: Scales) -> Tokenizer:
-    from pipeline.models.networks.multiscale import MultiscaleQuantizer
     from pipeline.models.networks.state import load_state
     from pipeline.models.networks.vqgan.model import Vqgan
     from pipeline.models.rules.multiscale import MULTISCALE
@@ -69,7 +56,6 @@ def _load(folder: TokenizerFolder[ScalesIdentity], layout: Scales) -> Tokenizer:
     model = Vqgan(identity.architecture, cosine=identity.cosine, patch_nums=identity.patch_nums, phis=identity.phis)
     load_state(model, folder.files[WEIGHTS], folder.path / WEIGHTS)
     try_out(model.eval(), side=identity.patch_nums[-1], path=folder.path)
-    assert isinstance(model.quantize, MultiscaleQuantizer)
     arrays = model.quantize.rule_arrays()
     return NetworkTokenizer(model, layout, identity.normalization, folder.identity_json(), MULTISCALE, arrays)
 
