@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from pipeline.jobs.showing.finding import Found, FoundReject, FoundRow, FoundView
 from pipeline.jobs.terminal import printable
-from pipeline.models.layouts.cuts import CUTS
+from pipeline.models.layouts.known import layout_of
 from pipeline.records import Geometry
 
-# Tokens on a line where a block is no rectangle.
+# Tokens on a line where a block has no rows.
 _TOKENS_PER_LINE = 16
 # Bytes shown of a kept member that is not text.
 _BYTES_SHOWN = 32
@@ -57,32 +55,14 @@ def _describe_reject(reject: FoundReject) -> list[str]:
 
 
 def _describe_block(number: int, blocks: Sequence[Sequence[int]], geometry: Geometry) -> list[str]:
-    """A heading, and the tokens: as rows of the grid where the block is a rectangle of it."""
+    """A heading, and the tokens: in rows where the layout says that the block has some."""
     tokens = blocks[number]
-    area = rectangle(number, geometry)
-    if area is None:
-        where, per_line = f"{len(tokens)} tokens", _TOKENS_PER_LINE
-    else:
-        rows, columns = area
-        where = f"grid rows {rows.start} to {rows.stop - 1}, columns {columns.start} to {columns.stop - 1}"
-        per_line = len(columns)
+    layout = layout_of(geometry)
+    shape = layout.shape(number, geometry.grid) if layout else None
+    where, per_line = (shape.title, shape.columns) if shape else (f"{len(tokens)} tokens", _TOKENS_PER_LINE)
     width = max(len(str(token)) for block in blocks for token in block)
     lines = [tokens[start : start + per_line] for start in range(0, len(tokens), per_line)]
     return [f"  block {number}, {where}", *("    " + " ".join(f"{token:{width}}" for token in line) for line in lines)]
-
-
-def rectangle(block: int, geometry: Geometry) -> tuple[range, range] | None:
-    """Grid rows and columns of a block that is a rectangle in row-major order; None for any other block."""
-    layout = CUTS.get(geometry.layout)
-    if layout is None or layout.block_lengths(geometry.grid) != geometry.block_lengths:
-        return None
-    h, w = geometry.grid
-    cells = layout.cells(h, w)[block]
-    if not cells.size:
-        return None
-    rows, columns = (range(int(axis.min()), int(axis.max()) + 1) for axis in np.divmod(cells, w))
-    whole = np.add.outer(np.array(rows) * w, np.array(columns)).reshape(-1)
-    return (rows, columns) if np.array_equal(cells, whole) else None
 
 
 def _field_text(data: bytes | None) -> str:

@@ -3,4 +3,5 @@
 layout      what every layout is: name, block lengths, split and join
 cuts        those that cut one grid: raster, quadrants, diagonal
 scales      a grid for each of several scales: multiscale
+known       which of them a store was made with
 """

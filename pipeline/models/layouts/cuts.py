@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import TokenizerError
-from pipeline.models.layouts.layout import layout_among
+from pipeline.models.layouts.layout import BlockShape, layout_among
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,18 @@ class GridCut:
     def block_lengths(self, grid: tuple[int, int]) -> tuple[int, ...]:
         """L_i, the number of tokens of each block, on a grid (h, w)."""
         return tuple(len(cells) for cells in self.cells(*grid))
+
+    def shape(self, block: int, grid: tuple[int, int]) -> BlockShape | None:
+        """A block that is a rectangle of the grid (h, w) in row-major order; None for any other block."""
+        h, w = grid
+        cells = self.cells(h, w)[block]
+        if not cells.size:
+            return None
+        rows, columns = (range(int(axis.min()), int(axis.max()) + 1) for axis in np.divmod(cells, w))
+        if not np.array_equal(cells, _rectangle(w, rows, columns)):
+            return None
+        title = f"grid rows {rows[0]} to {rows[-1]}, columns {columns[0]} to {columns[-1]}"
+        return BlockShape(title, len(columns))
 
     def split(self, idx_Bhw: Tensor) -> list[Tensor]:
         """Cut integer grids [B, h, w] into blocks: a list of int64 [B, L_i] on the same device."""

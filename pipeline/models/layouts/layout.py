@@ -6,6 +6,7 @@ Shape letters: B images, L_i tokens of block i.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import ConfigError
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 Indices = Any
 """The indices of B images as a code search finds them: int [B, h, w], or a list of such where there are several scales.
 """
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """A block as people see it: rows of tokens."""
+
+    title: str
+    columns: int
+    """Tokens in a row."""
 
 
 class BlockLayout(Protocol):

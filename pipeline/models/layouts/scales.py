@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pipeline.errors import TokenizerError
+from pipeline.models.layouts.layout import BlockShape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +57,11 @@ class Scales:
                 f"{grid[0]} x {grid[1]}"
             )
         return tuple(p * p for p in self.patch_nums)
+
+    def shape(self, block: int, grid: tuple[int, int]) -> BlockShape:
+        """A scale is a grid of its own."""
+        p = self.patch_nums[block]
+        return BlockShape(f"a scale of {p} x {p}", p)
 
     def split(self, idx: Sequence[Tensor], /) -> list[Tensor]:
         """Grids int [B, p, p] of all scales to blocks: a list of int64 [B, p²] on the same device."""

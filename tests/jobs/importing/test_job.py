@@ -58,6 +58,7 @@ def test_from_a_checkpoint_to_embeddings(tmp_path: Path, collection: Path, kind:
     assert page.psnr is not None
     text = as_text(show.run(str(made.store), "000001", show_progress=False))
     assert f"layout {layout} of a grid of 2 x 2" in text
+    assert ("block 1, a scale of 2 x 2" if kind == "var" else "block 0, grid rows 0 to 1, columns 0 to 1") in text
 
 
 def test_a_folder_is_as_every_other(tmp_path: Path) -> None:

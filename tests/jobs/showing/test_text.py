@@ -3,12 +3,10 @@
 import re
 from pathlib import Path
 
-import pytest
 from fixtures_store import Job, store_of_keys, store_of_rows
 
 from pipeline.jobs.showing import job as show
-from pipeline.jobs.showing.text import as_text, rectangle
-from pipeline.records import Geometry
+from pipeline.jobs.showing.text import as_text
 from pipeline.source.find import part_name
 
 pytest_plugins = ["fixtures_store"]
@@ -94,20 +92,3 @@ def test_a_layout_that_nobody_knows_is_printed_in_lines(tmp_path: Path) -> None:
     assert "\n  23 tokens, layout invented of a grid of 1 x 23\n  block 0, 3 tokens\n" in text
     lines = text.splitlines()
     assert [len(line.split()) for line in lines[lines.index("  block 1, 20 tokens") + 1 :]] == [16, 4]
-
-
-@pytest.mark.parametrize(
-    ("layout", "grid", "lengths", "rectangles"),
-    [
-        ("raster", (2, 3), (6,), [(range(2), range(3))]),
-        ("diagonal", (3, 5), (2, 6), [(range(1), range(2)), (range(1, 3), range(2, 5))]),
-        ("quadrants", (1, 3), (0, 0, 1, 2), [None, None, (range(1), range(1)), (range(1), range(1, 3))]),
-        ("quadrants", (2, 2), (4,), [None]),  # not what this version calls quadrants
-        ("spiral", (2, 2), (4,), [None]),
-    ],
-)
-def test_blocks_that_are_rectangles_of_the_grid(
-    layout: str, grid: tuple[int, int], lengths: tuple[int, ...], rectangles: list[tuple[range, range] | None]
-) -> None:
-    geometry = Geometry(image_size=(8, 8), grid=grid, layout=layout, block_lengths=lengths, decodable=False)
-    assert [rectangle(block, geometry) for block in range(len(lengths))] == rectangles
