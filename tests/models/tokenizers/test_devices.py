@@ -4,7 +4,6 @@ Tensors that only have shapes and devices raise at both.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,22 +44,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
 
 
 @pytest.fixture(autouse=True)
-def modules_that_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch exchanges such tensors in place when a module moves, which fails while anything else refers to them."""
-
-    def to(self: nn.Module, *args: Any, **named: Any) -> nn.Module:
-        for module in self.modules():
-            for name, value in module._parameters.items():
-                if value is not None:
-                    module._parameters[name] = nn.Parameter(value.detach().to(*args, **named))
-            for name, buffer in module._buffers.items():
-                module._buffers[name] = None if buffer is None else buffer.to(*args, **named)
-        return self
-
-    monkeypatch.setattr(nn.Module, "to", to)
-
-
-@pytest.fixture(autouse=True)
 def numbers_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors without values cannot be read on the CPU either, where that is no wait."""
 
@@ -71,6 +54,7 @@ def numbers_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiscale, "_numbers", read)
 
 
+@pytest.mark.usefixtures("modules_that_move")
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer")
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize(("make", "scales"), MODELS.values(), ids=MODELS)
