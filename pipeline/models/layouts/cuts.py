@@ -50,11 +50,12 @@ class GridCut:
     def shape(self, block: int, grid: tuple[int, int]) -> BlockShape | None:
         """A block that is a rectangle of the grid (h, w) in row-major order; None for any other block."""
         h, w = grid
-        cells = self.cells(h, w)[block]
-        if not cells.size:
+        cells = self.cells(h, w)[block].tolist()
+        if not cells:
             return None
-        rows, columns = (range(int(axis.min()), int(axis.max()) + 1) for axis in np.divmod(cells, w))
-        if not np.array_equal(cells, _rectangle(w, rows, columns)):
+        of_row, of_column = [cell // w for cell in cells], [cell % w for cell in cells]
+        rows, columns = (range(min(numbers), max(numbers) + 1) for numbers in (of_row, of_column))
+        if cells != [row * w + column for row in rows for column in columns]:
             return None
         title = f"grid rows {rows[0]} to {rows[-1]}, columns {columns[0]} to {columns[-1]}"
         return BlockShape(title, len(columns))
