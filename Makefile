@@ -20,7 +20,7 @@ SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock sample train tokenize status verify report ar lint test test-lowest test-slow chaos bench-costs bench-loader \
-	bench-tokenize bench-gpu bench-ar bench clean
+	bench-tokenize bench-vqgan bench-gpu bench-ar bench clean
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
@@ -125,6 +125,9 @@ $(BENCH)/installed: .venv/installed pyproject.toml
 bench-tokenize: setup ## how fast photographs become tokens, beside other ways (15 minutes): ARGS="--markdown docs/benchmarks.md"
 	@$(BIN)/python scripts/benchmarks/bench_tokenize.py $(ARGS)
 
+bench-vqgan: setup ## how fast a published tokenizer of real size makes tokens (ten minutes): ARGS="--markdown docs/benchmarks.md"
+	@$(BIN)/python scripts/benchmarks/bench_vqgan.py $(ARGS)
+
 bench-gpu: setup ## the same on a GPU, with a large tokenizer too
 	@$(BIN)/python scripts/benchmarks/bench_gpu.py $(ARGS)
 
@@ -133,7 +136,7 @@ bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with t
 	@$(BIN)/python scripts/examples/bench_ar.py --config $(CONFIG) $(ARGS)
 
 bench: ## all benchmarks but that of a GPU, with their defaults (over an hour)
-	@$(MAKE) --no-print-directory ARGS= bench-tokenize bench-costs bench-loader bench-ar
+	@$(MAKE) --no-print-directory ARGS= bench-tokenize bench-vqgan bench-costs bench-loader bench-ar
 
 clean: ## delete the environment, the sample data set and all runs
 	rm -rf .venv data runs

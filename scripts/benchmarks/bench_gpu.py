@@ -23,7 +23,7 @@ from tokenizing.gpu import Model, Setting, measure_model
 from tokenizing.gpu_report import gpu_report
 from tokenizing.job import Incomplete
 from tokenizing.photos import read_photographs, sample_patterns, write_photos
-from tokenizing.vqgan import random_vqgan, register
+from tokenizing.vqgan import random_vqgan
 
 from pipeline.errors import VqtokError
 from pipeline.models.networks.vqvae import SimpleVQVAE
@@ -77,7 +77,6 @@ def main(
         compiles=compiles,
         out=out,
     )
-    register()
     torch.manual_seed(0)
     models: dict[str, Model] = {"SimpleVQVAE": SimpleVQVAE(1024, 64, 128).eval()}
     if quick:

@@ -12,12 +12,11 @@ from support import ROOT, encoded, picture, write_tar
 from tokenizing.accelerators import PEAKS, peak_of
 from tokenizing.gpu import SearchWork, encoder_flops
 from tokenizing.stages import STAGES, milliseconds_by_stage
-from tokenizing.vqgan import VqganTokenizer, random_vqgan
+from tokenizing.vqgan import random_vqgan
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.errors import TokenizerError
 from pipeline.models.layouts.cuts import cut_named
-from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.records import Normalization
 
 pytest_plugins = ["fixtures_store"]
@@ -29,9 +28,9 @@ def bench(*arguments: str | Path) -> Done:
 
 
 @pytest.fixture
-def guest() -> VqganTokenizer:
+def guest() -> NetworkTokenizer:
     model = random_vqgan(vocab_size=64, channels=32)
-    return VqganTokenizer(model, cut_named("quadrants"), Normalization(), {"weights": "none"})
+    return NetworkTokenizer(model, cut_named("quadrants"), Normalization(), {"weights": "none"})
 
 
 @pytest.mark.slow
@@ -55,13 +54,13 @@ def test_the_script_runs_on_a_cpu(tmp_path: Path) -> None:
     rows = {line.split("|")[1].strip(): line for line in done.out.splitlines() if line[:1] == "|"}
     assert rows.keys() > {"vqtok, torchvision, images/s", "encoding alone, FLOP utilisation", *STAGES}
     assert {file.name for file in out.iterdir()} == {
-        f"{model}.{kind}" for model in ("SimpleVQVAE", "VqganEncoder") for kind in ("png", "trace.json.gz")
+        f"{model}.{kind}" for model in ("SimpleVQVAE", "Vqgan") for kind in ("png", "trace.json.gz")
     }
-    with Image.open(out / "VqganEncoder.png") as image:
+    with Image.open(out / "Vqgan.png") as image:
         assert len(image.getcolors() or []) > 1
 
 
-def test_stages_are_told_apart(guest: VqganTokenizer, tmp_path: Path) -> None:
+def test_stages_are_told_apart(guest: NetworkTokenizer, tmp_path: Path) -> None:
     batches = [torch.zeros(2, 3, 32, 32, dtype=torch.uint8)] * 3
     trace = tmp_path / "trace.json"
     spent = milliseconds_by_stage(guest, guest.model.quantize, torch.device("cpu"), batches, trace)
@@ -71,21 +70,7 @@ def test_stages_are_told_apart(guest: VqganTokenizer, tmp_path: Path) -> None:
     assert "search" not in vars(guest.model.quantize)
 
 
-def test_the_large_tokenizer_is_a_guest_like_any_other(guest: VqganTokenizer) -> None:
-    tokenizer: Tokenizer = guest.to("cpu", "bf16")
-    idx_Bl = tokenizer.encode(torch.randn(2, 3, 64, 32))
-    geometry = tokenizer.geometry((64, 32))
-    assert geometry.grid == (4, 2)
-    assert [tuple(block.shape) for block in idx_Bl] == [(2, length) for length in geometry.block_lengths]
-    assert tokenizer.codebook.vocab_size == 64
-    assert tokenizer.identity() == {"weights": "none"}
-    with pytest.raises(TokenizerError, match="multiples of 16"):
-        tokenizer.geometry((64, 40))
-    with pytest.raises(TokenizerError, match="no decoder"):
-        tokenizer.decode(idx_Bl)
-
-
-def test_flops_are_those_of_a_run(guest: VqganTokenizer) -> None:
+def test_flops_are_those_of_a_run(guest: NetworkTokenizer) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         guest.model.encoder(torch.zeros(1, 3, 32, 32))
     assert encoder_flops(guest.model.encoder, 32) == counter.get_total_flops() > 0

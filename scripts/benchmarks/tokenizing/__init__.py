@@ -10,5 +10,6 @@
     turns.py: all take turns ──▶ sides.py: all of it for one size ──▶ report.py: tables
 
 growth.py: cost as vocabulary, image and collection grow.
-On a GPU: vqgan.py, a large tokenizer as a guest; accelerators.py, what a GPU could do; stages.py, where its time goes.
+Of real size: vqgan.py, a published tokenizer with random weights.
+On a GPU: accelerators.py, what a GPU could do; stages.py, where its time goes.
 """

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.errors import ConfigError
 from pipeline.models.networks.quantizer import VectorQuantizer
 from pipeline.models.networks.search import nearest_codes
+from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.models.tokenizers.protocol import Precision, Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
@@ -26,14 +27,14 @@ from tokenizing.parts import Decode, Encode
 from tokenizing.photos import Photos
 from tokenizing.stages import draw, milliseconds_by_stage
 from tokenizing.turns import Contestant, best_of
-from tokenizing.vqgan import VqganEncoder, save_vqgan
+from tokenizing.vqgan import save_vqgan
 
 DECODERS = ("torchvision", "nvjpeg")
 DECODE, ENCODE, COMPILED = "decoding alone", "encoding alone", "encoding alone, compiled"
 _PROFILED = 5
 _SEARCHES = 20
 
-Model = SimpleVQVAE | VqganEncoder
+Model = SimpleVQVAE | Vqgan
 
 
 def decoder_name(decoder: str) -> str:
@@ -108,7 +109,7 @@ def measure_model(
     """
     say(title)
     tokenizer_folder = folder / f"tokenizer-{type(model).__name__}"
-    if isinstance(model, VqganEncoder):
+    if isinstance(model, Vqgan):
         save_vqgan(tokenizer_folder, model)
     else:
         save_tokenizer(tokenizer_folder, model, Normalization())

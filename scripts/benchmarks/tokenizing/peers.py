@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.records import Normalization
 from pipeline.threads import cpu_threads
@@ -36,7 +37,7 @@ class Peer(ABC):
 
     batch_size = BATCH
 
-    def __init__(self, photos: Photos, model: SimpleVQVAE, side: int, folder: Path) -> None:
+    def __init__(self, photos: Photos, model: SimpleVQVAE | Vqgan, side: int, folder: Path) -> None:
         self._photos = photos
         self._model = model
         self._transform = plain_transform(side, Normalization())
@@ -128,7 +129,7 @@ class DataLoaderLoop(WebDatasetLoop):
 
     workers = 2
 
-    def __init__(self, photos: Photos, model: SimpleVQVAE, side: int, folder: Path) -> None:
+    def __init__(self, photos: Photos, model: SimpleVQVAE | Vqgan, side: int, folder: Path) -> None:
         super().__init__(photos, model, side, folder)
         self._loader = DataLoader(
             self._dataset(), batch_size=self.batch_size, num_workers=self.workers, persistent_workers=True

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torchvision import transforms
 
+from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.records import Normalization
 
@@ -21,7 +22,7 @@ def plain_transform(side: int, normalization: Normalization) -> transforms.Compo
 
 
 @torch.no_grad()
-def plain_tokens(model: SimpleVQVAE, img_B3HW: Tensor) -> Tensor:
+def plain_tokens(model: SimpleVQVAE | Vqgan, img_B3HW: Tensor) -> Tensor:
     """Normalised images to int64 [B, h*w], by the whole matrix of distances |z|² + |e|² − 2 z·e."""
     z_BChw = model.encoder(img_B3HW)
     z_NC = z_BChw.permute(0, 2, 3, 1).reshape(-1, z_BChw.shape[1])
