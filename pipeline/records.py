@@ -71,6 +71,15 @@ class Normalization(Record):
         return low, high
 
 
+class Stretch(Record):
+    """Where in a file a source shard lies that is not all of it."""
+
+    file: str
+    """POSIX path relative to `source.base`."""
+    start: int
+    """Byte at which it begins."""
+
+
 class SourceShard(Record):
     """One tar, or whatever else holds samples: the unit of work."""
 
@@ -84,6 +93,18 @@ class SourceShard(Record):
     """Size in bytes when the job was planned; None for the output of a command."""
     version: str = ""
     """Another text whenever the file has been written anew: its modification time, or an object's entity tag."""
+    inside: Stretch | None = None
+    """None for a file of its own."""
+
+    @property
+    def file(self) -> str:
+        """Path of the file that it is, or lies in, relative to `base`."""
+        return self.inside.file if self.inside else self.path
+
+    @property
+    def start(self) -> int:
+        """Byte of that file at which it begins."""
+        return self.inside.start if self.inside else 0
 
 
 class SourceRecord(Record):

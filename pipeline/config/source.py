@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from pipeline.before import concise
+from pipeline.before import Before, concise
 from pipeline.config.section import Extension, Patterns, Section, one_or_many
 
 
@@ -12,7 +12,7 @@ class SourceConfig(Section):
     """Which images, and what of each sample is kept."""
 
     shards: Patterns
-    """Tar files in WebDataset form: paths, globs, brace patterns such as `train-{0000..0255}.tar`, or URLs of them."""
+    """Tars in WebDataset form, compressed or not: paths, globs, brace patterns (`train-{0000..0255}.tar`), or URLs."""
     base: str | None = None
     """Folder or URL that part names are relative to; by default the literal folder of each pattern."""
     exclude: Patterns = ()
@@ -23,6 +23,10 @@ class SourceConfig(Section):
     """Extension of the member that holds the class index as text; null for none."""
     keep: Annotated[tuple[Extension, ...], BeforeValidator(one_or_many)] = ()
     """Extensions of members to carry into the store as they are, such as `txt` or `json`."""
+    nested: Annotated[bool, Before(False)] = False
+    """The tars hold tars, each a source shard that is read where it lies: ImageNet's tar of a tar for each class."""
+    regroup: Annotated[bool, Before(False)] = False
+    """Bring together the members of samples that stand apart in local tars that are not compressed."""
     allow_unterminated: bool = False
     """Accept a tar that ends at a member boundary without its end-of-archive marker."""
     allow_pipe: bool = False

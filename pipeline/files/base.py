@@ -34,6 +34,10 @@ class Files(Readable, Protocol):
     Every method raises OSError where the place refuses or cannot be reached.
     """
 
+    def open(self, path: str, start: int = 0, length: int | None = None) -> BinaryIO:
+        """A file, or `length` bytes of it from `start` on, to be read once, forward. Raises FileNotFoundError, at the
+        latest when it is read."""
+
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly inside `folder`, sorted; empty when there is no folder."""
 

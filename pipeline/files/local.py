@@ -2,20 +2,25 @@
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.errors import StoreError
 from pipeline.files.base import Stat
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _TEMPORARY = ".tmp-"
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 # Far from what a process may have open.
 _OPEN_AT_ONCE = 64
+_BUFFER_BYTES = 1 << 20
 
 
 class LocalFiles:
@@ -58,8 +63,13 @@ class LocalFiles:
             file.seek(start)
             return file.read(-1 if length is None else length)
 
-    def open(self, path: str) -> BinaryIO:
-        return (self._root / path).open("rb", buffering=1 << 20)
+    def open(self, path: str, start: int = 0, length: int | None = None) -> BinaryIO:
+        if not start and length is None:
+            return (self._root / path).open("rb", buffering=_BUFFER_BYTES)
+        file = (self._root / path).open("rb", buffering=0)
+        size = os.fstat(file.fileno()).st_size
+        stop = size if length is None else min(start + length, size)
+        return io.BufferedReader(_Stretch(file, start, max(start, stop)), _BUFFER_BYTES)
 
     def put(self, path: str, data: bytes, durable: bool = True) -> None:
         with self._written_beside(path, data, durable) as temporary:
@@ -135,6 +145,37 @@ def _is(kind: Callable[[], bool], in_a_circle: bool) -> bool:
         return kind()
     except OSError:
         return in_a_circle
+
+
+class _Stretch(io.RawIOBase):
+    """Some bytes of an open file, as if they were all."""
+
+    def __init__(self, file: io.FileIO, start: int, stop: int) -> None:
+        self._file = file
+        self._start = start
+        self._stop = stop
+        self._at = start
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: self._start, io.SEEK_CUR: self._at, io.SEEK_END: self._stop}[whence]
+        self._at = origin + offset
+        return self._at - self._start
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer).cast("B")
+        count = os.preadv(self._file.fileno(), [view[: max(0, self._stop - self._at)]], self._at)
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _stat(path: Path) -> Stat:

@@ -108,8 +108,8 @@ class ObjectFiles:
             return b""
         return self.request(path, lambda client: bytes(obstore.get_range(client, path, start=start, end=end)))
 
-    def open(self, path: str) -> BinaryIO:
-        return cast(BinaryIO, _Stream(self, path))
+    def open(self, path: str, start: int = 0, length: int | None = None) -> BinaryIO:
+        return cast(BinaryIO, _Stream(self, path, start, length))
 
     def put(self, path: str, data: bytes, durable: bool = True) -> None:
         self.request(path, lambda client: obstore.put(client, path, data))
@@ -203,18 +203,18 @@ class ObjectFiles:
 
 
 class _Stream:
-    """One object read forward, the next block already on its way."""
+    """One object, or a stretch of it, read forward, the next block already on its way."""
 
-    def __init__(self, files: ObjectFiles, path: str) -> None:
+    def __init__(self, files: ObjectFiles, path: str, start: int, length: int | None) -> None:
         self._files = files
         self._path = path
         stat = files.stat(path)
-        self._size = stat.bytes
+        self._stop = stat.bytes if length is None else min(start + length, stat.bytes)
         # A weak entity tag never matches: https://datatracker.ietf.org/doc/html/rfc9110#section-13.1.1
         self._same = {} if not stat.etag or stat.etag.startswith("W/") else {"if_match": stat.etag}
         self._buffer = b""
         self._position = 0
-        self._requested = 0
+        self._requested = start
         self._fetcher = ThreadPoolExecutor(1, "fetch")
         self._next = self._request()
 
@@ -226,7 +226,7 @@ class _Stream:
 
     def read(self, size: int = -1) -> bytes:
         pieces = []
-        left = self._size if size < 0 else size
+        left = self._stop if size < 0 else size
         while left:
             if self._position == len(self._buffer):
                 if self._next is None:
@@ -244,9 +244,9 @@ class _Stream:
 
     def _request(self) -> Future[bytes] | None:
         start = self._requested
-        if start >= self._size:
+        if start >= self._stop:
             return None
-        self._requested = min(start + _BLOCK_BYTES, self._size)
+        self._requested = min(start + _BLOCK_BYTES, self._stop)
         return self._fetcher.submit(self._fetch, start, self._requested)
 
     def _fetch(self, start: int, end: int) -> bytes:

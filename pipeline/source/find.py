@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from pipeline.config import SourceConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SourceError
 from pipeline.files import is_url
-from pipeline.records import SourceShard
+from pipeline.records import SourceShard, Stretch
+from pipeline.source.containers.registry import shards_in
 from pipeline.source.shards.opening import PIPE, absolute, location
 from pipeline.source.shards.patterns import expand, expand_braces, literal_folder
 
@@ -73,9 +74,27 @@ def _shards_of(pattern: str, source: SourceConfig, excluded: Collection[str]) ->
         )
     for found, path in kept:
         assert found.stat is not None
-        yield SourceShard(
+        shard = SourceShard(
             path=path, base=folder, part=part_name(path), bytes=found.stat.bytes, version=found.stat.version
         )
+        yield from _inner_shards(shard, excluded) if source.nested else [shard]
+
+
+def _inner_shards(outer: SourceShard, excluded: Collection[str]) -> Iterator[SourceShard]:
+    """The source shards that lie in a file. Raises ConfigError for two of one name."""
+    names: set[str] = set()
+    try:
+        for name, start, size in shards_in(outer):
+            if name in names:
+                raise ConfigError(f"source.nested: {location(outer)}: holds two files {name}; rename one and repack")
+            names.add(name)
+            path = f"{outer.path}#{name}"
+            if not _is_excluded(f"{location(outer)}#{name}", path, excluded):
+                inside = Stretch(file=outer.path, start=start)
+                update = {"path": path, "part": part_name(path), "bytes": size, "inside": inside}
+                yield outer.model_copy(update=update)
+    except SourceError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _commands(pattern: str, allowed: bool) -> Iterator[SourceShard]:

@@ -9,7 +9,7 @@ from pipeline.source.containers.registry import container_of
 from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
 from pipeline.source.shards.command import Command
-from pipeline.source.shards.opening import changed_since_counted, source_at
+from pipeline.source.shards.opening import changed_since_counted, source_of
 
 
 class Opener:
@@ -29,7 +29,7 @@ class Opener:
                 have their keys, and the names of their members.
             digests: whether `sources` will be asked for. Without, less is read where that is possible.
         """
-        files = source_at(shard.base)
+        files = source_of(shard)
         self._command = files if isinstance(files, Command) else None
         if self._stopped and self._command is not None:  # by a thread that saw the one before
             self._command.stop()
@@ -64,7 +64,7 @@ def open_shard(shard: SourceShard, source: SourceConfig, *, contents: bool = Tru
 
 def index_shard(shard: SourceShard, source: SourceConfig) -> ShardIndex:
     """Count the samples of a source shard, and say where they are. Raises SourceError as reading it does."""
-    return container_of(shard).index(shard, source, source_at(shard.base))
+    return container_of(shard).index(shard, source, source_of(shard))
 
 
 def plan_reads(shard: SourceShard, index: ShardIndex, samples: Numbers) -> list[Read]:

@@ -15,3 +15,5 @@ class Sample:
     """Contents by extension in lower case; None for members that were not wanted."""
     start: int = field(default=0, repr=False, compare=False)
     """Byte of the source shard at which it begins."""
+    problems: list[str] = field(default_factory=list, repr=False)
+    """Why it cannot be tokenized, as far as its source shard alone tells."""

@@ -24,8 +24,11 @@ class Selection:
     def image(self, sample: Sample) -> bytes:
         """Bytes of the image member.
 
-        Raises BadSample where there is none, or more than one without `source.image` saying which.
+        Raises BadSample where there is none, or more than one without `source.image` saying which, and for a sample
+        that has a problem of its own.
         """
+        if sample.problems:
+            raise BadSample(sample.problems[0])
         if self.source.image in sample.members:
             return sample.members[self.source.image] or b""
         found = [extension for extension in sample.members if self._is_image(extension)]
@@ -38,6 +41,8 @@ class Selection:
 
     def label(self, sample: Sample) -> int:
         """The class index, NO_LABEL without a label member. Raises BadLabel where it is no integer."""
+        if sample.problems:
+            raise BadSample(sample.problems[0])  # which of two labels counts, nobody can tell
         data = sample.members.get(self.source.label) if self.source.label else None
         if data is None:
             return NO_LABEL

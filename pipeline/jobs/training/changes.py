@@ -14,6 +14,8 @@ _NEVER_COMPARED = {
     "source.base",
     "source.label",
     "source.keep",
+    "source.nested",
+    "source.regroup",
     "source.allow_unterminated",
     "source.allow_pipe",
     "train.workers",

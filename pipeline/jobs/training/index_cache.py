@@ -33,7 +33,9 @@ class IndexCache:
     def find(self, shard: SourceShard) -> ShardIndex | None:
         """The index of a source shard that has not been written anew since."""
         starts = self._starts.get(self._name(shard))
-        return None if starts is None else ShardIndex(len(starts) - 1, starts)
+        if starts is None:
+            return None
+        return ShardIndex(len(starts) - 1, starts) if starts.ndim else ShardIndex(int(starts), None)
 
     def save(self, shards: Sequence[SourceShard], indexes: Sequence[ShardIndex | None], final: bool = True) -> None:
         """Keep these, and of what was kept before what belongs to one of these source shards.
@@ -45,9 +47,10 @@ class IndexCache:
             return
         names = [self._name(shard) for shard in shards]
         starts = {name: self._starts[name] for name in names if name in self._starts}
-        for name, index in zip(names, indexes, strict=True):
-            if index is not None and index.starts is not None:
-                starts[name] = index.starts
+        for shard, name, index in zip(shards, names, indexes, strict=True):
+            if index is not None and shard.bytes is not None:
+                # A number alone where samples are read from the beginning.
+                starts[name] = np.array(index.samples, np.int64) if index.starts is None else index.starts
         self._starts = starts
         if starts.keys() != self._saved:  # a name stands for what was counted
             self._write()
@@ -65,7 +68,8 @@ class IndexCache:
     def _name(self, shard: SourceShard) -> str:
         # All that decides whether counting would come to the same, with the same strictness. Not the folder: files that
         # are copied to a disk of the node are the same.
-        return digest_of([shard.path, shard.bytes, shard.version, self._source.allow_unterminated])
+        strictness = [self._source.allow_unterminated, *(["regroup"] if self._source.regroup else [])]
+        return digest_of([shard.path, shard.bytes, shard.version, *strictness])
 
     def _load(self) -> dict[str, np.ndarray]:
         try:

@@ -54,11 +54,21 @@ class Read(NamedTuple):
     """(first, end) of the samples in it that are asked for."""
 
 
+class Inner(NamedTuple):
+    """A source shard that lies in a file beside others."""
+
+    name: str
+    """Unique in the file."""
+    start: int
+    size: int
+    """In bytes."""
+
+
 class Container(Protocol):
     """A kind of source shard: how its samples are read, from the beginning or from anywhere."""
 
-    def holds(self, path: str) -> bool:
-        """Whether the source shard at `path` is of this kind."""
+    def holds(self, shard: SourceShard) -> bool:
+        """Whether a source shard is of this kind."""
 
     def open(
         self,

@@ -2,7 +2,9 @@
 
 import functools
 import re
+import shlex
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
@@ -22,6 +24,11 @@ class Member(NamedTuple):
     data: bytes | None
     start: int
     """The byte at which what belongs to it begins: before `offset` where a long name comes first."""
+    plain: bool = True
+    """Whether it is a file with contents, and no link, sparse or special file."""
+    contents_at: int = 0
+    size: int = 0
+    """Where its contents lie, in bytes."""
 
 
 @functools.lru_cache(maxsize=16)  # asked twice of each member
@@ -36,15 +43,15 @@ def split_name(name: str) -> tuple[str, str] | None:
 def group_members(members: Iterable[Member], location: str, ignored: list[str], first: int = 0) -> Iterator[Sample]:
     """Samples of the members of a source shard, or of a stretch of it whose first sample has the index `first`.
 
-    Names of members that belong to no sample are added to `ignored`. Raises SourceError where members of a sample
-    stand apart.
+    Names of members that belong to no sample are added to `ignored`. A sample with two members of one extension has a
+    `problem`. Raises SourceError where members of a sample stand apart.
     """
     sample: Sample | None = None
     seen: set[str] = set()
-    for name, offset, data, start in members:
-        split = split_name(name)
+    for member in members:
+        split = split_name(member.name) if member.plain else None
         if split is None:
-            ignored.append(name)
+            ignored.append(member.name)
             continue
         key, extension = split
         if sample is None or key != sample.key:
@@ -52,16 +59,30 @@ def group_members(members: Iterable[Member], location: str, ignored: list[str], 
                 yield sample
             if key in seen:
                 raise SourceError(
-                    f"{location}: at byte {offset:,}: key {key!r} comes again after other samples; the "
-                    "members of a sample must stand together and keys be unique: sort the tar by name"
+                    f"{location}: at byte {member.offset:,}: key {key!r} comes again after other samples; the members "
+                    f"of a sample must stand together: {how_to_sort(location)}"
                 )
             seen.add(key)
-            sample = Sample(first + len(seen) - 1, key, {}, start)
-        if extension in sample.members:
-            raise SourceError(
-                f"{location}: at byte {offset:,}: two members {key}.{extension}; keys must be unique in a "
-                "source shard: rename one and repack"
-            )
-        sample.members[extension] = data
+            sample = Sample(first + len(seen) - 1, key, {}, member.start)
+        add_member(sample, extension, member.data)
     if sample is not None:
         yield sample
+
+
+def add_member(sample: Sample, extension: str, data: bytes | None) -> None:
+    """One more member of a sample; where there is one of that extension the first one stays, and is no better."""
+    if extension in sample.members:
+        sample.problems.append(f"duplicate: two members .{extension}")
+    else:
+        sample.members[extension] = data
+
+
+def how_to_sort(location: str) -> str:
+    """What to do about a tar whose samples lie in pieces."""
+    name = PurePosixPath(location).name
+    tar, folder, sorted_tar = (shlex.quote(text) for text in (location, f"{name}.unpacked", f"sorted-{name}"))
+    return (
+        f"set source.regroup=true, which reads a local tar that is not compressed as it is, or repack it: "
+        f"mkdir {folder} && tar -xf {tar} -C {folder} && "
+        f"tar --sort=name --transform='s|^\\./||' -cf {sorted_tar} -C {folder} ."
+    )

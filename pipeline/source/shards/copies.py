@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.files import is_url
 from pipeline.records import SourceShard
-from pipeline.source.shards.opening import PIPE, location, shard_name, source_errors
+from pipeline.source.shards.opening import PIPE, absolute, location, shard_name, source_errors
 
 _END_BYTES = 64 << 10
 _PIECE_BYTES = 8 << 20
@@ -18,13 +18,13 @@ def file_identity(shard: SourceShard) -> str:
         return location(shard)
     with source_errors(shard_name(shard)):
         found = _path(shard).stat()
-    return f"{found.st_dev}:{found.st_ino}"
+    return f"{found.st_dev}:{found.st_ino}" + (f":{shard.start}" if shard.inside else "")
 
 
 def is_copy(one: SourceShard, other: SourceShard) -> bool:
     """Whether two source shards of one size hold the same bytes; False where only a download would tell."""
     if is_url(one.base) and is_url(other.base):
-        return one.version == other.version and _tells_contents(one)
+        return (one.version, one.inside) == (other.version, other.inside) and _tells_contents(one)
     if not (_is_local(one) and _is_local(other)):
         return False
     size = one.bytes or 0
@@ -37,7 +37,7 @@ def _digest(shard: SourceShard, start: int, stop: int) -> str:
     """sha256 of some bytes of a local source shard. Raises SourceError."""
     digest = hashlib.sha256()
     with source_errors(shard_name(shard)), _path(shard).open("rb") as file:
-        file.seek(start)
+        file.seek(shard.start + start)
         while start < stop and (piece := file.read(min(_PIECE_BYTES, stop - start))):
             digest.update(piece)
             start += len(piece)
@@ -58,4 +58,4 @@ def _is_local(shard: SourceShard) -> bool:
 
 
 def _path(shard: SourceShard) -> Path:
-    return Path(location(shard))
+    return absolute(Path(shard.base, shard.file))

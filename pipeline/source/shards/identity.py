@@ -2,8 +2,8 @@
 
 import hashlib
 
-from pipeline.files import files_at
 from pipeline.records import Record, SourceShard
+from pipeline.source.shards.opening import read_bytes
 
 HEAD_BYTES = 64 << 10
 """Bytes at the beginning of a source shard by which it is known again."""
@@ -27,7 +27,7 @@ def source_file(shard: SourceShard) -> SourceFile:
 
 def head_digest(shard: SourceShard) -> str:
     """sha256 of the first 64 KiB, in hex."""
-    return hashlib.sha256(files_at(shard.base).read(shard.path, 0, HEAD_BYTES)).hexdigest()
+    return hashlib.sha256(read_bytes(shard, 0, HEAD_BYTES)).hexdigest()
 
 
 def is_same_file(shard: SourceShard, bytes: int | None, version: str, head: str) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.errors import SourceError
 from pipeline.files import Readable, files_at, is_url
@@ -13,14 +14,35 @@ from pipeline.source.shards.command import Command
 PIPE = "pipe:"
 
 
-def source_at(base: str) -> Readable:
-    """What the source shards at `base` are read through: its folder or URL, or the command of a `pipe:`."""
-    return Command(base.removeprefix(PIPE)) if base.startswith(PIPE) else files_at(base)
+def source_of(shard: SourceShard) -> Readable:
+    """What a source shard is read through: its folder or URL, the command of a `pipe:`, or the file that it lies in."""
+    if shard.base.startswith(PIPE):
+        return Command(shard.base.removeprefix(PIPE))
+    return files_at(shard.base) if shard.inside is None else InsideFile(shard)
+
+
+class InsideFile:
+    """`Readable` of a source shard that lies in a file."""
+
+    def __init__(self, shard: SourceShard) -> None:
+        self._files = files_at(shard.base)
+        self._shard = shard
+        self.root = self._files.root
+
+    def open(self, path: str) -> BinaryIO:
+        return self._files.open(self._shard.file, self._shard.start, self._shard.bytes)
 
 
 def shard_name(shard: SourceShard) -> str:
     """What a source shard is called in messages, which end in the store: without the command of a `pipe:`."""
-    return f"{source_at(shard.base).root}/{shard.path}"
+    return f"{source_of(shard).root}/{shard.path}"
+
+
+def read_bytes(shard: SourceShard, start: int, length: int) -> bytes:
+    """`length` bytes of a source shard from `start` on; fewer only where it ends. Raises OSError."""
+    assert shard.bytes is not None, "the output of a command is read from its beginning"
+    length = min(length, shard.bytes - start) if shard.inside else length
+    return files_at(shard.base).read(shard.file, shard.start + start, length)
 
 
 def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
@@ -32,12 +54,13 @@ def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
         return  # a command; nobody knows what it should print
     name = shard_name(shard)
     try:
-        now = files_at(shard.base).stat(shard.path)
+        now = files_at(shard.base).stat(shard.file)
     except OSError as error:
         raise SourceError(f"{name}: gone while it was read ({error}); restore it and run again") from error
-    if not bytes_read == now.bytes == shard.bytes:
+    bytes_now = shard.bytes if shard.inside else now.bytes
+    if not bytes_read == bytes_now == shard.bytes:
         raise SourceError(
-            f"{name}: {bytes_read:,} bytes read, {now.bytes:,} now, {shard.bytes:,} when the job began; run again "
+            f"{name}: {bytes_read:,} bytes read, {bytes_now:,} now, {shard.bytes:,} when the job began; run again "
             "when nobody writes to it"
         )
     if now.version != shard.version:

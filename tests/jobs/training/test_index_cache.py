@@ -1,5 +1,6 @@
 """What was counted once is not counted again, unless it was written anew."""
 
+import gzip
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.jobs.training.shards import training_shards
 def test_a_resumed_training_counts_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "a.tar", range(5))
     write_images(tmp_path / "b.tar", range(5, 9))
+    (tmp_path / "b.tar").write_bytes(gzip.compress((tmp_path / "b.tar").read_bytes()))  # read from its beginning
     config = configuration([f"{tmp_path}/?.tar", f"pipe:cat {tmp_path}/a.tar"])
     walked: list[str] = []
     original = collection_module.index_shard

@@ -20,7 +20,7 @@ from pipeline.source.reading import Opener
 from pipeline.source.sample import Sample
 from pipeline.source.shards import command as command_module
 from pipeline.source.shards.command import Command
-from pipeline.source.shards.opening import PIPE, source_at
+from pipeline.source.shards.opening import PIPE
 
 MEMBERS = [("a.jpg", bytes(range(256)) * 4096), ("b.jpg", b"2")]
 
@@ -33,7 +33,7 @@ def tar(tmp_path: Path) -> Path:
 
 
 def keys(command: str) -> list[str]:
-    return [sample.key for sample in TarReader(source_at(PIPE + command), "pipe/x.tar")]
+    return [sample.key for sample in TarReader(Command(command), "pipe/x.tar")]
 
 
 def is_running(number: int) -> bool:

@@ -6,8 +6,9 @@ import pytest
 from support import tar_bytes
 
 from pipeline.errors import SourceError
+from pipeline.files import files_at
 from pipeline.records import SourceShard
-from pipeline.source.shards.opening import refuse_changed, shard_name, source_at
+from pipeline.source.shards.opening import refuse_changed, shard_name
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_messages_name_files_by_their_place_and_commands_not_at_all(tar: Path) -
 
 
 def test_a_file_must_stay_what_it_was(tar: Path) -> None:
-    stat = source_at(str(tar.parent)).stat("x.tar")  # type: ignore[attr-defined]
+    stat = files_at(str(tar.parent)).stat("x.tar")
     shard = SourceShard(path="x.tar", base=str(tar.parent), part="x-0", bytes=stat.bytes, version=stat.version)
     refuse_changed(shard, stat.bytes)
     with pytest.raises(SourceError, match=rf"x\.tar: 5 bytes read, {stat.bytes:,} now, {stat.bytes:,} when the job"):

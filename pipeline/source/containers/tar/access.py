@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pipeline.files import Readable, files_at
+from pipeline.files import Readable
 from pipeline.records import SourceShard
 from pipeline.source.containers.container import Numbers, Read, ShardIndex
 from pipeline.source.containers.members import group_members, split_name
 from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.containers.tar.strict import StrictTar
 from pipeline.source.sample import Sample
-from pipeline.source.shards.opening import can_jump, changed_since_counted, shard_name, source_errors
+from pipeline.source.shards.opening import can_jump, changed_since_counted, read_bytes, shard_name, source_errors
 
 MAX_GAP_BYTES = 256 << 10
 """A gap of so many bytes between two samples is read along with them: another read would take longer."""
@@ -27,7 +27,8 @@ def index_tar(shard: SourceShard, files: Readable, allow_unterminated: bool = Fa
     """Walk through a tar. Raises SourceError as `TarReader` does."""
     reader = TarReader(files, shard.path, lambda _: False, allow_unterminated, digests=False)
     starts = [sample.start for sample in reader]
-    return ShardIndex(len(starts), np.array([*starts, reader.bytes], np.int64) if can_jump(shard) else None)
+    jumps = can_jump(shard) and not reader.is_compressed
+    return ShardIndex(len(starts), np.array([*starts, reader.bytes], np.int64) if jumps else None)
 
 
 def plan_reads(index: ShardIndex, samples: Numbers) -> list[Read]:
@@ -52,7 +53,7 @@ def read_samples_at(shard: SourceShard, index: ShardIndex, read: Read, wanted: C
     assert index.starts is not None
     name = shard_name(shard)
     with source_errors(name):
-        data = memoryview(files_at(shard.base).read(shard.path, read.start, read.stop - read.start))
+        data = memoryview(read_bytes(shard, read.start, read.stop - read.start))
     if len(data) != read.stop - read.start:
         raise changed_since_counted(shard)
     samples: list[Sample] = []
@@ -71,7 +72,7 @@ def _walk(stream: io.BytesIO, name: str, wants: Callable[[str], bool], origin: i
         split = split_name(member)
         return split is not None and wants(split[1])
 
-    tar = StrictTar(stream, name, wanted, allow_unterminated=True, digests=False, origin=origin)
+    tar = StrictTar(stream, name, wanted, allow_unterminated=True, origin=origin)
     return group_members(tar, name, [], first)
 
 

@@ -3,27 +3,35 @@
 from collections.abc import Callable
 
 from pipeline.config import SourceConfig
-from pipeline.files import Readable
+from pipeline.files import Readable, is_url
 from pipeline.records import SourceShard
 from pipeline.source.containers.container import Numbers, Read, ShardIndex
 from pipeline.source.containers.tar.access import index_tar, plan_reads, read_samples_at
+from pipeline.source.containers.tar.compression import MAGIC_BYTES, is_compressed
 from pipeline.source.containers.tar.reader import TarReader
+from pipeline.source.containers.tar.regrouped import RegroupedTar
 from pipeline.source.sample import Sample
+from pipeline.source.shards.opening import can_jump, read_bytes, shard_name, source_errors
 
 
 class Tar:
     """See `Container`."""
 
-    def holds(self, path: str) -> bool:
+    def holds(self, shard: SourceShard) -> bool:
         """Any: what is named is taken for a tar, and reading it tells."""
         return True
 
     def open(
         self, shard: SourceShard, source: SourceConfig, files: Readable, wanted: Callable[[str], bool], digests: bool
-    ) -> TarReader:
+    ) -> TarReader | RegroupedTar:
+        if source.regroup and self._can_regroup(shard):
+            return RegroupedTar(shard, wanted, source.allow_unterminated, digests)
         return TarReader(files, shard.path, wanted, source.allow_unterminated, digests, shard.version)
 
     def index(self, shard: SourceShard, source: SourceConfig, files: Readable) -> ShardIndex:
+        if source.regroup and self._can_regroup(shard):
+            samples = RegroupedTar(shard, lambda _: False, source.allow_unterminated, digests=False)
+            return ShardIndex(sum(1 for _ in samples), None)
         return index_tar(shard, files, source.allow_unterminated)
 
     def plan_reads(self, index: ShardIndex, samples: Numbers) -> list[Read]:
@@ -33,3 +41,10 @@ class Tar:
         self, shard: SourceShard, source: SourceConfig, index: ShardIndex, read: Read, wanted: Callable[[str], bool]
     ) -> list[Sample]:
         return read_samples_at(shard, index, read, wanted)
+
+    def _can_regroup(self, shard: SourceShard) -> bool:
+        """Whether one can jump in it at no cost; what one cannot is read as it stands, strictly."""
+        if is_url(shard.base) or not can_jump(shard):
+            return False
+        with source_errors(shard_name(shard)):
+            return not is_compressed(read_bytes(shard, 0, MAGIC_BYTES))

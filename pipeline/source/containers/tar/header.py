@@ -47,6 +47,14 @@ def parse_header(block: bytes) -> Header:
     return Header(info.name, info.size, info.type)
 
 
+def sparse_goes_on(block: bytes, first: bool) -> bool:
+    """Whether another block of a sparse file's map follows: the header itself, or one that came behind it, says so.
+
+    https://www.gnu.org/software/tar/manual/html_node/Standard.html
+    """
+    return block[482 if first else 504] != 0
+
+
 def _checksum(block: bytes) -> int:
     """Sum of the bytes of a common header, its own field taken as 8 spaces.
 

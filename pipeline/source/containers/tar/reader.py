@@ -2,13 +2,17 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from io import BufferedReader
+from typing import BinaryIO
 
 from pipeline.files import Readable
 from pipeline.records import SourceRecord
 from pipeline.source.containers.members import Member, group_members, split_name
+from pipeline.source.containers.tar.compression import decompressed
 from pipeline.source.containers.tar.strict import StrictTar
 from pipeline.source.sample import Sample
 from pipeline.source.shards.opening import source_errors
+from pipeline.source.shards.raw import RawStream
 
 
 class TarReader:
@@ -45,16 +49,27 @@ class TarReader:
         self.digest = ""
         self.head = ""
         self.bytes = 0
+        self.is_compressed = False
+        """Known after the first member."""
         self.ignored: list[str] = []
 
     def __iter__(self) -> Iterator[Sample]:
         location = f"{self._files.root}/{self._path}"
         with source_errors(location), self._files.open(self._path) as stream:
-            tar = StrictTar(stream, location, self._wants, self._allow_unterminated, self._digests)
-            yield from group_members(self._counted(tar), location, self.ignored)
-            self.bytes = tar.bytes
-            if self._digests:
-                self.digest, self.head = tar.digest, tar.head
+            raw = self._raw(stream)
+            content = decompressed(raw, location)
+            self.is_compressed = content is not None
+            tar = StrictTar(content or raw, location, self._wants, self._allow_unterminated)
+            yield from group_members(self._counted(tar, raw), location, self.ignored)
+            self._count(tar, raw)
+            if self._digests and isinstance(raw, RawStream):
+                self.digest, self.head = raw.digest, raw.head
+
+    def _raw(self, stream: BinaryIO) -> BufferedReader | RawStream:
+        """The file as it lies there."""
+        if not self._digests and isinstance(stream, BufferedReader):
+            return stream  # one can jump in it
+        return RawStream(stream, self._digests)
 
     def sources(self) -> tuple[SourceRecord, ...]:
         """The tar, as it was read."""
@@ -66,7 +81,14 @@ class TarReader:
         split = split_name(name)
         return split is not None and self._wanted(split[1])
 
-    def _counted(self, tar: StrictTar) -> Iterator[Member]:
+    def _counted(self, tar: StrictTar, raw: BufferedReader | RawStream) -> Iterator[Member]:
         for member in tar:
-            self.bytes = tar.bytes
+            self._count(tar, raw)
             yield member
+
+    def _count(self, tar: StrictTar, raw: BufferedReader | RawStream) -> None:
+        """`bytes` is of the file as it lies there."""
+        if not self.is_compressed:
+            self.bytes = tar.bytes
+        elif isinstance(raw, RawStream):
+            self.bytes = raw.bytes

@@ -6,73 +6,64 @@ are walked here. The format is that of POSIX pax and GNU tar:
 https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
 """
 
-import hashlib
 import io
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 from pipeline.errors import SourceError
 from pipeline.source.containers.members import Member
-from pipeline.source.containers.tar.header import Header, parse_header
-from pipeline.source.shards.identity import HEAD_BYTES
+from pipeline.source.containers.tar.header import Header, parse_header, sparse_goes_on
+from pipeline.source.shards.raw import PIECE_BYTES
 
 BLOCK_BYTES = 512
-# Read and hashed at once: hashing little pieces takes longer, and lets go of the interpreter lock for each.
-_PIECE_BYTES = 1 << 18
-# Reading on costs less than a seek, after which a disk or a network file system starts anew.
-_SEEK_BYTES = 1 << 20
 _REPACK = "copy the source shard again or repack it"
+_PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+# Nothing follows their headers, whatever size these claim.
+_WITHOUT_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
+
+
+class Stream(Protocol):
+    """What a tar is read from, forward."""
+
+    def read(self, size: int, /) -> bytes | None: ...
 
 
 class StrictTar:
-    """Iterates over the plain files of one tar, once, from front to back.
+    """Iterates over the files of one tar, once, from front to back; of those that are not plain, over the names alone.
 
-    After the last member `digest` is the sha256 (hex) and `bytes` the size of the whole file, and `head` the
-    sha256 of its first 64 KiB. Before, the digests may be those of more than was walked: the file is read ahead.
+    After the last member `bytes` is the size of the whole tar.
 
-    Iterating raises SourceError for a tar that is cut off, damaged, compressed, followed by other data, or
-    that holds links or sparse files, naming the tar, the offset in bytes and the remedy.
+    Iterating raises SourceError for a tar that is cut off, damaged, or followed by other data, naming the tar, the
+    offset in bytes and the remedy.
 
     Args:
+        stream: large members that are not wanted are skipped where it can seek.
         wanted: names of the members whose contents are read.
-        digests: without them, large members that are not wanted are skipped where the stream can seek.
         origin: where in the tar the stream begins, at a member; offsets are those in the tar.
+        piece_bytes: read at once.
     """
 
     def __init__(
         self,
-        stream: BinaryIO,
+        stream: Stream,
         name: str,
         wanted: Callable[[str], bool] = lambda _: True,
         allow_unterminated: bool = False,
-        digests: bool = True,
         origin: int = 0,
+        piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self._stream = stream
         self._name = name
         self._wanted = wanted
         self._allow_unterminated = allow_unterminated
-        self._digests = digests
-        self._seeks = not digests and isinstance(stream, io.IOBase) and stream.seekable()
+        self._seekable = stream if isinstance(stream, io.IOBase) and stream.seekable() else None
         self._origin = origin
-        self._sha256 = hashlib.sha256()
-        self._head = hashlib.sha256()
-        self._bytes_hashed = 0
+        self._piece_bytes = piece_bytes
         self._piece = b""
         self._at = 0
         self.bytes = 0
-
-    @property
-    def digest(self) -> str:
-        """sha256 in hex of all that has been read."""
-        return self._sha256.hexdigest()
-
-    @property
-    def head(self) -> str:
-        """sha256 in hex of the first HEAD_BYTES, as far as they have been read."""
-        return self._head.hexdigest()
 
     def __iter__(self) -> Iterator[Member]:
         long_name: str | None = None
@@ -95,16 +86,13 @@ class StrictTar:
                 if header.type == tarfile.DIRTYPE:
                     start = self._origin + self.bytes
                     continue
-                if sparse or header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
-                    raise self._error(
-                        offset, f"{name!r} is a link, a sparse or a special file; repack it as a plain file"
-                    )
-                data = None
-                if self._wanted(name):
+                plain = header.type in _PLAIN and not sparse
+                data, contents_at = None, self._origin + self.bytes
+                if plain and self._wanted(name):
                     data = self._data(size)
-                else:
+                elif header.type not in _WITHOUT_DATA:
                     self._skip(size)
-                yield Member(name, self._origin + offset, data, start)
+                yield Member(name, self._origin + offset, data, start, plain, contents_at, size)
                 start = self._origin + self.bytes
         if long_name is not None or pax:
             raise self._error(self.bytes, f"cut off between the long name of a member and the member; {_REPACK}")
@@ -123,8 +111,8 @@ class StrictTar:
                 "it ends without the end-of-archive marker: it was cut off; "
                 f"{_REPACK}, or set source.allow_unterminated to accept it",
             )
-        if offset == 0 and block.startswith(b"\x1f\x8b"):
-            raise self._error(offset, "it is gzip-compressed; decompress it (images do not shrink)")
+        if offset == self._origin == 0 and block.startswith(b"PAR1"):
+            raise self._error(offset, "it is a Parquet file; give it a name that ends in .parquet")
         if len(block) < BLOCK_BYTES:
             raise self._error(offset, f"cut off inside a header; {_REPACK}")
         if not any(block):
@@ -136,10 +124,20 @@ class StrictTar:
             raise self._error(offset, f"damaged header ({error}) or not a tar at all; {_REPACK}") from None
         if header.size < 0:
             raise self._error(offset, f"damaged header (size {header.size}); {_REPACK}")
+        self._skip_sparse_map(block, header)
         return header
 
+    def _skip_sparse_map(self, block: bytes, header: Header) -> None:
+        """The further blocks of the header of a sparse file in GNU tar's old format."""
+        first = True
+        while header.type == tarfile.GNUTYPE_SPARSE and sparse_goes_on(block, first):
+            offset, first = self.bytes, False
+            block = self._read(BLOCK_BYTES)
+            if len(block) < BLOCK_BYTES:
+                raise self._error(offset, f"cut off inside a header; {_REPACK}")
+
     def _expect_only_zeros(self) -> None:
-        while block := self._read(_PIECE_BYTES):
+        while block := self._read(self._piece_bytes):
             if block.count(0) != len(block):
                 raise self._error(
                     self.bytes - len(block),
@@ -157,20 +155,21 @@ class StrictTar:
         return b"".join(self._pieces(size))
 
     def _skip(self, size: int) -> None:
-        if self._seeks and self._at + size - len(self._piece) >= _SEEK_BYTES:
-            self._seek(size)
+        if self._seekable is not None and self._at + size - len(self._piece) >= 4 * self._piece_bytes:
+            # Below that, reading on costs less than a seek, after which a disk or a network file system starts anew.
+            self._seek(self._seekable, size)
             return
         for _ in self._pieces(size):
             pass
 
-    def _seek(self, size: int) -> None:
+    def _seek(self, stream: io.IOBase, size: int) -> None:
         """Skip a member of which most has not been read."""
         padding = -size % BLOCK_BYTES
         beyond = self._at + size + padding - len(self._piece)
         # The last byte is read: a seek behind the end of a file raises nothing.
-        last = self._stream.seek(beyond - 1, io.SEEK_CUR)
+        last = stream.seek(beyond - 1, io.SEEK_CUR)
         if not self._stream.read(1):
-            end = self._stream.seek(0, io.SEEK_END)
+            end = stream.seek(0, io.SEEK_END)
             raise self._cut_off(self.bytes, max(0, last + 1 - padding - end))
         self._piece, self._at = b"", 0
         self.bytes += size + padding
@@ -180,7 +179,7 @@ class StrictTar:
         offset = self.bytes
         padding = -size % BLOCK_BYTES
         while size:
-            data = self._read(min(size, _PIECE_BYTES))
+            data = self._read(min(size, self._piece_bytes))
             if not data:
                 break
             yield data
@@ -216,14 +215,8 @@ class StrictTar:
 
     def _next_piece(self) -> bool:
         """Read on, once all of a piece has been walked; False at the end of the file."""
-        self._piece = self._stream.read(_PIECE_BYTES)
+        self._piece = self._stream.read(self._piece_bytes) or b""
         self._at = 0
-        if not self._digests:
-            return bool(self._piece)
-        self._sha256.update(self._piece)
-        if self._bytes_hashed < HEAD_BYTES:
-            self._head.update(self._piece[: HEAD_BYTES - self._bytes_hashed])
-        self._bytes_hashed += len(self._piece)
         return bool(self._piece)
 
     def _cut_off(self, offset: int, missing: int) -> SourceError:
