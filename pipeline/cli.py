@@ -97,6 +97,9 @@ def _allowances(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         _allow_slow,
         click.option(
+            "--check-files", is_flag=True, help="Compare size and time of each file of a folder that is tokenized."
+        ),
+        click.option(
             "--allow-other-sources", is_flag=True, help="Go on in a store that only holds parts of other source shards."
         ),
         click.option(
@@ -243,7 +246,9 @@ def run(config: Config, allow_change: bool, processes: int, **options: bool) -> 
     from pipeline.jobs.tokenizing.command import tokenize_as_asked
     from pipeline.jobs.training import job as train_job
 
-    plan = checked_plan(config, options["allow_other_sources"])  # hours of training should not end in a refusal
+    plan = checked_plan(
+        config, options["allow_other_sources"], options["check_files"]
+    )  # hours of training should not end in a refusal
     trained = train_job.ensure(config, allow_change=allow_change, allow_slow=options["allow_slow"])
     click.echo(trained or f"{config.tokenizer.path}: a tokenizer is there")
     options |= {"no_wait": False, "no_progress": False}

@@ -5,9 +5,11 @@ Everything here is plain data: no torch, no Zarr, no I/O.
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from pipeline.before import concise
 
@@ -80,6 +82,25 @@ class Stretch(Record):
     """Byte at which it begins."""
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder that make a source shard."""
+
+    folder: str
+    """POSIX path of the folder, relative to `source.base`."""
+    files: Mapping[str, Sequence[str]]
+    """Their names, by the folder below that one in which they lie. Those that are not UTF-8 hold surrogates."""
+    missing: Sequence[str] = ()
+    """Paths, relative to the folder, of those that are no longer there."""
+    is_kept: bool = True
+    """Whether it is written down, so that it stays as it is."""
+
+    @property
+    def digest(self) -> str:
+        """Of the names alone, in hex."""
+        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+
+
 class SourceShard(Record):
     """One tar, or whatever else holds samples: the unit of work."""
 
@@ -95,6 +116,8 @@ class SourceShard(Record):
     """Another text whenever the file has been written anew: its modification time, or an object's entity tag."""
     inside: Stretch | None = None
     """None for a file of its own."""
+    listing: SkipValidation[Listing] | None = None
+    """Its files, where it has several."""
 
     @property
     def file(self) -> str:

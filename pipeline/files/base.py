@@ -62,6 +62,9 @@ class Files(Readable, Protocol):
         Raises FileNotFoundError.
         """
 
+    def fetch(self, path: str) -> tuple[bytes, Stat]:
+        """All of a file, and what is known of just these contents. Raises FileNotFoundError."""
+
     def put(self, path: str, data: bytes, durable: bool = True) -> None:
         """Write or replace a file: readers see the old bytes or the new ones, and the new ones last.
 

@@ -71,6 +71,14 @@ class LocalFiles:
         stop = size if length is None else min(start + length, size)
         return io.BufferedReader(_Stretch(file, start, max(start, stop)), _BUFFER_BYTES)
 
+    def fetch(self, path: str) -> tuple[bytes, Stat]:
+        with (self._root / path).open("rb", buffering=0) as file:
+            before = _stat_of(os.fstat(file.fileno()))
+            data = file.readall()
+            if len(data) != before.bytes or _stat_of(os.fstat(file.fileno())) != before:
+                raise OSError(errno.EBUSY, "it was written while it was read", str(self._root / path))
+        return data, before
+
     def put(self, path: str, data: bytes, durable: bool = True) -> None:
         with self._written_beside(path, data, durable) as temporary:
             temporary.replace(self._root / path)
@@ -180,11 +188,14 @@ class _Stretch(io.RawIOBase):
 
 def _stat(path: Path) -> Stat:
     try:
-        found = path.stat()
+        return _stat_of(path.stat())
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        found = path.lstat()  # links in a circle: of the first one
+        return _stat_of(path.lstat())  # links in a circle: of the first one
+
+
+def _stat_of(found: os.stat_result) -> Stat:
     return Stat(found.st_size, str(found.st_mtime_ns))
 
 

@@ -108,6 +108,13 @@ class ObjectFiles:
             return b""
         return self.request(path, lambda client: bytes(obstore.get_range(client, path, start=start, end=end)))
 
+    def fetch(self, path: str) -> tuple[bytes, Stat]:
+        def fetched(client: ObjectStore) -> tuple[bytes, Stat]:
+            answer = obstore.get(client, path)
+            return bytes(answer.bytes()), _stat(answer.meta)
+
+        return self.request(path, fetched)
+
     def open(self, path: str, start: int = 0, length: int | None = None) -> BinaryIO:
         return cast(BinaryIO, _Stream(self, path, start, length))
 

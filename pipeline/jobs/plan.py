@@ -10,6 +10,8 @@ from pipeline.files.places import why_unreadable, why_unwritable
 from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.find import find_source_shards
+from pipeline.source.folders.listings import Listings, Mode
+from pipeline.source.shards.identity import is_gone
 from pipeline.store.schema.birth import Birth, is_born, read_birth, refuse_unknown_features
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.identity import identity_differences
@@ -24,6 +26,8 @@ class Plan:
     shards: list[SourceShard]
     committed: set[str]
     """All committed parts, planned or not."""
+    remarks: tuple[str, ...] = ()
+    """What a user should hear of the source."""
 
     @property
     def pending(self) -> list[SourceShard]:
@@ -59,11 +63,36 @@ class Plan:
 def make_plan(config: Config) -> Plan:
     """Expand the source patterns and list the commits.
 
+    Files of folders that are in no listing of the store are planned as they would be listed.
+
     Raises ConfigError, and StoreError for a store with features that this version does not know.
     """
     store = store_of(config)
     refuse_unknown_features(store)
-    return Plan(store, find_source_shards(config.source), committed_parts(store))
+    return _planned(store, config, Mode.LOOK)
+
+
+def with_listings(plan: Plan, config: Config) -> Plan:
+    """The same plan, with the files of each planned source shard written down in the store. Raises as `make_plan`."""
+    if all(shard.listing is None or shard.listing.is_kept for shard in plan.shards):
+        return plan
+    return _planned(plan.store, config, Mode.KEEP)
+
+
+def source_shards_of(store: Files, config: Config) -> list[SourceShard]:
+    """The source shards of a configuration, as a store has them listed. Raises ConfigError."""
+    return _planned(store, config, Mode.LOOK).shards
+
+
+def _planned(store: Files, config: Config, mode: Mode) -> Plan:
+    listings, committed = Listings(store, mode), committed_parts(store)
+    shards = [
+        shard
+        for shard in find_source_shards(config.source, listings)
+        # Originals may be deleted once they are tokenized, as whole tars may.
+        if not (shard.part in committed and is_gone(shard))
+    ]
+    return Plan(store, shards, committed, tuple(listings.remarks))
 
 
 def store_of(config: Config) -> Files:

@@ -2,37 +2,46 @@
 
 import fnmatch
 import hashlib
+import os
 import re
-from collections.abc import Collection, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError, SourceError
 from pipeline.files import is_url
 from pipeline.records import SourceShard, Stretch
 from pipeline.source.containers.registry import shards_in
+from pipeline.source.folders.listings import Listings
+from pipeline.source.folders.planning import folder_shards
+from pipeline.source.selection import Selection
+from pipeline.source.shards.naming import part_name
 from pipeline.source.shards.opening import PIPE, absolute, location
 from pipeline.source.shards.patterns import expand, expand_braces, literal_folder
 
 
-def find_source_shards(source: SourceConfig) -> list[SourceShard]:
+def find_source_shards(source: SourceConfig, listings: Listings | None = None) -> list[SourceShard]:
     """Expand the patterns of a configuration into source shards, sorted by part name.
 
     The order and the number of patterns make no difference to the result: a part is named after the path
     of its source shard relative to the base, and after nothing else. An excluded file may be missing.
 
+    Args:
+        listings: where it is written down which files of a folder make which source shard.
+
     Raises ConfigError for a pattern that matches nothing, a missing file, a URL that cannot be opened, a
     command without `source.allow_pipe`, a file outside `source.base`, two files with one path relative to
-    their bases, and one file with two.
+    their bases, one file with two, and a folder that lies in another; CorruptStore for damaged listings.
     """
     if not source.shards:
         raise ConfigError("source.shards: names no file; give at least one tar")
     excluded = [name for pattern in source.exclude for name in expand_braces(pattern, "source.exclude")]
+    listings = listings or Listings()
     shards: dict[str, SourceShard] = {}
     paths: dict[str, str] = {}
     try:
         for pattern in source.shards:
-            for shard in _shards_of(pattern, source, excluded):
+            for shard in _shards_of(pattern, source, excluded, listings):
                 other = shards.setdefault(shard.path, shard)
                 if other is not shard and location(other) != location(shard):
                     raise ConfigError(
@@ -47,32 +56,64 @@ def find_source_shards(source: SourceConfig) -> list[SourceShard]:
                     )
     except OSError as error:
         raise ConfigError(f"source.shards: {error}; see to the file or correct the pattern") from error
+    refuse_overlap(shards.values())
     if not shards:
         raise ConfigError(f"source.shards: no source shards left: source.exclude matches all of {source.shards}")
     return sorted(shards.values(), key=lambda shard: shard.part)
 
 
-def part_name(path: str) -> str:
-    """Name of the part that the source shard at `path` (relative to its base) becomes."""
-    stem = re.sub(r"[^A-Za-z0-9_-]", "_", PurePosixPath(path).name.removesuffix(".tar"))[:100]
-    return f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
+def refuse_overlap(shards: Iterable[SourceShard], field: str = "source.shards") -> None:
+    """Raise ConfigError where files of one folder are those of another, which it lies in, or are called the same."""
+    places: dict[str, str] = {}
+    for shard in shards:
+        if shard.listing is not None:
+            place = _place(shard.base, shard.listing.folder)
+            called = places.setdefault(place, shard.listing.folder)
+            if called != shard.listing.folder:
+                raise ConfigError(
+                    f"{field}: {place} is named twice, as {called} and as {shard.listing.folder} relative to its base; "
+                    "leave one out"
+                )
+    for outer in places:
+        for inner in places:
+            if inner.startswith(f"{outer.rstrip('/')}/") and inner != outer:
+                raise ConfigError(
+                    f"{field}: {inner} lies in {outer}, so that its images would be taken twice; leave one of them out"
+                )
+    if len(set(places.values())) < len(places):
+        raise ConfigError(
+            f"{field}: {' and '.join(sorted(places))} have one path relative to their patterns' folders; set "
+            "source.base to a folder above them"
+        )
 
 
-def _shards_of(pattern: str, source: SourceConfig, excluded: Collection[str]) -> Iterator[SourceShard]:
-    """What the files of one pattern are as source shards."""
+def _place(base: str, folder: str) -> str:
+    """A folder, the same text however it is named."""
+    return f"{base}/{folder}".rstrip("/") if is_url(base) else os.path.realpath(Path(base, folder))
+
+
+def _shards_of(
+    pattern: str, source: SourceConfig, excluded: Collection[str], listings: Listings
+) -> Iterator[SourceShard]:
+    """What the files and folders of one pattern are as source shards."""
     if pattern.startswith(PIPE):
         yield from _commands(pattern, source.allow_pipe)
         return
     folder = _folder(source.base or literal_folder(pattern))
     named = [(found, _relative(found.file, folder)) for found in expand(pattern)]
     kept = [(found, path) for found, path in named if not _is_excluded(found.file, path, excluded)]
-    missing = [found.file for found, _ in kept if found.stat is None]
+    missing = [found.file for found, _ in kept if found.stat is None and not found.is_folder]
     if missing:
         raise ConfigError(
             f"source.shards: {pattern!r}: {len(missing)} of {len(kept)} source shards are missing, "
             f"first {missing[0]}; correct the pattern or the folder, or name them in source.exclude"
         )
     for found, path in kept:
+        if found.is_folder:
+            is_image = Selection(source).is_image
+            of_folder = folder_shards(folder, "" if path == "." else path, is_image, excluded, listings)
+            yield from (shard for shard in of_folder if not _is_excluded(location(shard), shard.path, excluded))
+            continue
         assert found.stat is not None
         shard = SourceShard(
             path=path, base=folder, part=part_name(path), bytes=found.stat.bytes, version=found.stat.version

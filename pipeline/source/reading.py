@@ -3,7 +3,7 @@
 from collections.abc import Generator
 
 from pipeline.config import SourceConfig
-from pipeline.records import SourceShard
+from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.containers.container import Numbers, Read, ShardIndex, ShardReader
 from pipeline.source.containers.registry import container_of
 from pipeline.source.sample import Sample
@@ -78,6 +78,11 @@ def read_samples_at(shard: SourceShard, source: SourceConfig, index: ShardIndex,
     Raises SourceError, also where the source shard is no longer what was indexed.
     """
     return container_of(shard).read_at(shard, source, index, read, Selection(source).wants)
+
+
+def difference(shard: SourceShard, source: SourceConfig, record: SourceRecord, check_files: bool = False) -> str | None:
+    """How a source shard differs from what a commit says of it; see `Container.difference`."""
+    return container_of(shard).difference(shard, source, record, check_files)
 
 
 def _nothing(extension: str) -> bool:

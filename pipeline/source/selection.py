@@ -19,7 +19,7 @@ class Selection:
 
     def wants(self, extension: str) -> bool:
         """Whether a member with this extension is needed at all."""
-        return extension in self.source.keep or extension == self.source.label or self._is_image(extension)
+        return extension in self.source.keep or extension == self.source.label or self.is_image(extension)
 
     def image(self, sample: Sample) -> bytes:
         """Bytes of the image member.
@@ -31,7 +31,7 @@ class Selection:
             raise BadSample(sample.problems[0])
         if self.source.image in sample.members:
             return sample.members[self.source.image] or b""
-        found = [extension for extension in sample.members if self._is_image(extension)]
+        found = [extension for extension in sample.members if self.is_image(extension)]
         if not found:
             wanted = f".{self.source.image}" if self.source.image else "image"
             raise BadSample(f"no {wanted} member among {_listed(sample)}")
@@ -58,7 +58,8 @@ class Selection:
         """Kept members by extension; None where the sample has no such member."""
         return {name: sample.members.get(name) for name in self.source.keep}
 
-    def _is_image(self, extension: str) -> bool:
+    def is_image(self, extension: str) -> bool:
+        """Whether a member with this extension may be the image."""
         last = extension.rpartition(".")[2]
         if self.source.image is not None:
             return self.source.image in (extension, last)

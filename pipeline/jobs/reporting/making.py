@@ -14,6 +14,7 @@ from pipeline.files import LocalFiles, files_at
 from pipeline.files.each import read_sound
 from pipeline.jobs.originals import images_of_rows
 from pipeline.jobs.pictures import PICTURED, comparison_png, evenly_spaced
+from pipeline.jobs.plan import source_shards_of
 from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.reporting.figures import Report
 from pipeline.jobs.reporting.page import report_page
@@ -22,7 +23,6 @@ from pipeline.models.tokenizers.pixels import to_pixels
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.source.batches import samples_of_batch
-from pipeline.source.find import find_source_shards
 from pipeline.store.reader import TokenStore
 from pipeline.store.schema import names
 from pipeline.store.schema.counts import unpack_counts
@@ -87,7 +87,7 @@ def _rebuild(config: Config, store: TokenStore, damage: list[str]) -> tuple[Tens
         return None
     world = current_world()
     tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, str(world.device))
-    shards = {shard.part: shard for shard in find_source_shards(config.source)}
+    shards = {shard.part: shard for shard in source_shards_of(files_at(config.tokenize.store), config)}
     parts = [(number, part) for number, part in enumerate(store.manifest.parts) if part.part in shards and part.written]
     if not parts:
         raise ConfigError(f"source.shards: no image of these source shards is in {config.tokenize.store}")

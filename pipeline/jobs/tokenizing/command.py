@@ -30,7 +30,7 @@ def tokenize_as_asked(
 
     Args:
         config_arguments: what makes the command line load `config`, for other processes.
-        options: `no_wait`, `no_progress`, and every `allow_...` of `tokenize.run`.
+        options: `no_wait`, `no_progress`, `check_files`, and every `allow_...` of `tokenize.run`.
         plan: `checked_plan` of this configuration, where it is known.
 
     Raises VqtokError as `tokenize.run` does.
@@ -40,8 +40,10 @@ def tokenize_as_asked(
         if not siblings.leave_result(result) and not result.complete:
             print(result, file=sys.stderr)  # nobody else can say so
         return 0 if result.complete else 1
-    plan = plan or checked_plan(config, options["allow_other_sources"])
+    plan = plan or checked_plan(config, options["allow_other_sources"], options["check_files"])
     others = describe_other_parts(plan)
+    for remark in plan.remarks:
+        _say(remark)
     if is_finished(plan, config):
         _say(f"{plan}; nothing to do", sys.stdout)
         _say(others)
@@ -81,6 +83,7 @@ def _tokenize_here(config: Config, options: Mapping[str, bool], plan: Plan | Non
         allow_execution_change=options["allow_execution_change"],
         allow_other_sources=options["allow_other_sources"],
         allow_slow=options["allow_slow"],
+        check_files=options["check_files"],
         show_progress=not options["no_progress"],
     )
 

@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, StoreError, VqtokError
 from pipeline.files import Files, is_url
 from pipeline.jobs.bounds import in_all
-from pipeline.jobs.plan import Plan, is_finished, job_identity, refuse_unwritable
+from pipeline.jobs.plan import Plan, is_finished, job_identity, refuse_unwritable, with_listings
 from pipeline.jobs.tokenizing.checked import checked_plan
 from pipeline.jobs.work.claim_queue import ClaimQueue
 from pipeline.jobs.work.cores import IdleCores
@@ -59,6 +59,7 @@ def run(
     allow_execution_change: bool = False,
     allow_other_sources: bool = False,
     allow_slow: bool = False,
+    check_files: bool = False,
     show_progress: bool = True,
 ) -> TokenizeResult:
     """Commit every pending source shard that nobody else is working on; finish with the manifest.
@@ -71,12 +72,13 @@ def run(
             the store's parts were made with.
         allow_other_sources: go on where all that is committed is of other source shards.
         allow_slow: go on with a precision that the processor has no instructions for.
+        check_files: compare size and time of each file of a folder with those of its commit.
 
     Raises VqtokError for what concerns the whole job; a source shard that cannot be tokenized is recorded,
     left pending and named in the result.
     """
     if plan is None:
-        plan = checked_plan(config, allow_other_sources)
+        plan = checked_plan(config, allow_other_sources, check_files)
         if is_finished(plan, config):
             return TokenizeResult(store=plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
     try:
@@ -108,6 +110,7 @@ def _work_on(
     if not allow_slow:
         refuse_slow_precision(config, tokenizer, world.device)
     birth = _bear(plan.store, birth)
+    plan = with_listings(plan, config)
     if world.is_main:
         _warn_of_another_size(config)
     with (

@@ -2,10 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.config import SourceConfig
 from pipeline.errors import SourceError
 from pipeline.jobs.plan import Plan
 from pipeline.records import SourceRecord, SourceShard
-from pipeline.source.shards.identity import is_same_file
+from pipeline.source.reading import difference
+from pipeline.source.shards.opening import shard_name
 from pipeline.store.schema import names
 from pipeline.store.schema.commits import read_commits
 
@@ -13,20 +15,24 @@ _READS = 16
 _NAMED = 3
 
 
-def refuse_replaced_sources(plan: Plan) -> None:
+def refuse_replaced_sources(plan: Plan, source: SourceConfig, check_files: bool = False) -> None:
     """Raise SourceError naming source shards whose size or beginning is not that of their commit.
 
     A file of the same size and version (modification time or entity tag) is taken for the same, and of one
     whose version alone differs the first 64 KiB are read: copied collections pass. Whole digests are
-    compared by `vqtok verify`.
+    compared by `vqtok verify`. Of a folder's files names are compared; with `check_files`, size and version of each.
     """
     recorded = _recorded(plan)
-    present = [shard for shard in plan.shards if shard.part in recorded and shard.bytes is not None]
+    present = [shard for shard in plan.shards if shard.part in recorded]
+
+    def reason_of(shard: SourceShard) -> str | None:
+        return difference(shard, source, recorded[shard.part], check_files)
+
     with ThreadPoolExecutor(_READS) as reads:
-        reasons = list(reads.map(lambda shard: _difference(shard, recorded[shard.part]), present))
+        reasons = list(reads.map(reason_of, present))
     replaced = [(shard, reason) for shard, reason in zip(present, reasons, strict=True) if reason]
     if replaced:
-        first = "; ".join(f"{shard.base}/{shard.path}: {reason}" for shard, reason in replaced[:_NAMED])
+        first = "; ".join(f"{shard_name(shard)}: {reason}" for shard, reason in replaced[:_NAMED])
         raise SourceError(
             f"{len(replaced)} source shards were replaced after they were committed: {first}. Restore them or give "
             f"the new files new names; to tokenize one anew, delete its record in {plan.store.root}/{names.COMMITS} "
@@ -40,10 +46,3 @@ def _recorded(plan: Plan) -> dict[str, SourceRecord]:
     wanted = plan.committed & plan.planned
     others = read_commits(plan.store, sorted(wanted - recorded.keys()))
     return {part: recorded[part] for part in wanted & recorded.keys()} | {c.part: c.sources[0] for c in others}
-
-
-def _difference(shard: SourceShard, record: SourceRecord) -> str | None:
-    if shard.bytes != record.bytes:
-        return f"{shard.bytes:,} bytes, {record.bytes:,} then"
-    same = is_same_file(shard, record.bytes, record.version, record.head)
-    return None if same else "of the same size, with other contents"

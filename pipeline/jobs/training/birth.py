@@ -16,6 +16,7 @@ from pipeline.jobs.training.changes import FROM_NOW_ON, PATTERNS, Change, change
 from pipeline.jobs.training.checkpoint_names import checkpointed_steps
 from pipeline.jobs.training.source_files import Sources, changed_holdout, changed_shards, read_holdout, read_sources
 from pipeline.records import JSON, Record
+from pipeline.source.folders.listings import Mode
 
 FILE = "train.json"
 _MARKER = "config.json"
@@ -97,7 +98,7 @@ def begin(config: Config, step: int) -> None:
     born = _rewritten(birth, changes, step).model_copy(
         update={
             "configuration": configuration_of(config),
-            "sources": read_sources(config, birth.sources if birth else None),
+            "sources": read_sources(config, birth.sources if birth else None, Mode.KEEP),
             "result": None,
         }
     )

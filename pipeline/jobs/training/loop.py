@@ -36,6 +36,7 @@ from pipeline.jobs.work.precision import refuse_slow_training
 from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization
 from pipeline.signals import StopRequest, exit_status
+from pipeline.source.folders.listings import Mode
 
 
 class Training:
@@ -90,6 +91,10 @@ class Training:
         _set_rates(self._optimizer, self._schedule, train)
         if self._accelerator.is_main_process:
             begin(self._config, done)
+        if any(shard.listing is not None for shard in self._shards):
+            # All processes take the files that the main one has listed, whatever has come since they looked.
+            self._accelerator.wait_for_everyone()
+            self._shards = training_shards(self._config, Mode.LISTED)
         with (
             closing(Display(self._accelerator, self._folder, train, resumed_from=done)) as reporter,
             closing(self._batches(train.steps - done)) as batches,

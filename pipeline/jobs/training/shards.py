@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.config import Config, SourceConfig
 from pipeline.errors import BadSample, ConfigError, SourceError
-from pipeline.jobs.training.source_files import held_out_shards
+from pipeline.jobs.training.source_files import found_shards, held_out_shards
 from pipeline.records import SourceShard
-from pipeline.source.find import find_source_shards
+from pipeline.source.find import refuse_overlap
+from pipeline.source.folders.listings import Mode
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.reading import open_shard
 from pipeline.source.sample import Sample
@@ -15,15 +16,16 @@ from pipeline.source.shards.copies import file_identity, is_copy
 from pipeline.source.shards.opening import location
 
 
-def training_shards(config: Config) -> list[SourceShard]:
+def training_shards(config: Config, mode: Mode = Mode.LOOK) -> list[SourceShard]:
     """The source shards to train on: those of `source.shards` that `train.holdout` does not name.
 
     A link to a held-out file is that file. Raises ConfigError for patterns without files, when nothing is left, and
     for a copy of a held-out source shard.
     """
-    held_out = held_out_shards(config)
+    held_out = held_out_shards(config, mode)
     files = {file_identity(shard) for shard in held_out}
-    shards = find_source_shards(config.source)
+    shards = found_shards(config, mode)
+    refuse_overlap([*shards, *held_out], "train.holdout")
     if held_out:
         shards = [shard for shard in shards if file_identity(shard) not in files]
     if not shards:

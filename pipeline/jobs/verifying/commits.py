@@ -4,12 +4,13 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
-from pipeline.config import Config
+from pipeline.config import Config, SourceConfig
 from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.files.damage import damaged
 from pipeline.jobs.plan import make_plan, refuse_other_identity
 from pipeline.records import JSON, SourceShard
+from pipeline.source.reading import difference
 from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, read_birth
@@ -108,7 +109,7 @@ def check_commits(config: Config) -> Verification:
         if shard.part in plan.committed:
             with result.collecting():
                 commit = read_commit(plan.store, shard.part)
-                _check_commit(plan.store, shard, commit, result)
+                _check_commit(plan.store, shard, config.source, commit, result)
                 _check_records(plan.store, birth, commit, known.get(shard.part))
     return result
 
@@ -122,7 +123,9 @@ def _check_records(store: Files, birth: Birth, commit: CommitRecord, known: Part
         raise damaged(store, names.MANIFEST, f"not as {path} says; delete it and run vqtok tokenize again")
 
 
-def _check_commit(store: Files, shard: SourceShard, commit: CommitRecord, result: Verification) -> None:
+def _check_commit(
+    store: Files, shard: SourceShard, source: SourceConfig, commit: CommitRecord, result: Verification
+) -> None:
     result.commits[shard.part] = commit
     result.samples += commit.written
     result.rejected += commit.rejected
@@ -130,10 +133,12 @@ def _check_commit(store: Files, shard: SourceShard, commit: CommitRecord, result
         result.problems.append(
             f"{names.commit(shard.part)}: {commit.seen} seen, {commit.written} written, {commit.rejected} rejected"
         )
-    if shard.bytes is not None and commit.sources[0].bytes != shard.bytes:
+    if shard.listing is None and shard.bytes is not None and commit.sources[0].bytes != shard.bytes:
         result.problems.append(
             f"{shard.path}: {shard.bytes:,} bytes, {commit.sources[0].bytes:,} when it was committed: it was replaced"
         )
+    if shard.listing is not None and (reason := difference(shard, source, commit.sources[0], check_files=True)):
+        result.problems.append(f"{shard.path}: {reason}")
     folder = f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"
     check_sizes(f"{store.root}/{folder}", store.stats(folder), commit.files)
     check_file(store, names.REJECTS, commit.rejects)

@@ -10,10 +10,10 @@ from pipeline.config import Config
 from pipeline.errors import CorruptStore
 from pipeline.files import Files, files_at
 from pipeline.files.damage import damaged
+from pipeline.jobs.plan import source_shards_of
 from pipeline.jobs.rejects import read_rejects
 from pipeline.jobs.verifying.commits import Verification
 from pipeline.records import NO_LABEL, Reject, SourceShard
-from pipeline.source.find import find_source_shards
 from pipeline.source.reading import open_shard
 from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.arrays.parts import Part
@@ -40,7 +40,7 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
         check_root(store, birth)
     with result.collecting():
         check_rule(store, birth)
-    shards = [shard for shard in find_source_shards(config.source) if shard.part in result.commits]
+    shards = [shard for shard in source_shards_of(store, config) if shard.part in result.commits]
     for shard in tqdm(shards, "verify", unit=" source shards", disable=not show_progress):
         with result.collecting():
             _check_part(config, store, birth, shard, result.commits[shard.part])

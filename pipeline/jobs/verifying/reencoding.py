@@ -15,6 +15,7 @@ from tqdm import tqdm
 from pipeline.config import Config
 from pipeline.files import files_at
 from pipeline.jobs.originals import batches_of_rows
+from pipeline.jobs.plan import source_shards_of
 from pipeline.jobs.verifying.commits import Verification, percent
 from pipeline.jobs.work.machine import Machine, this_machine
 from pipeline.jobs.work.precision import refuse_slow_precision
@@ -22,7 +23,6 @@ from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.records import JSON, SourceShard, canonical_json, differences
 from pipeline.source.batches import ImageBatch, images_of_batch, samples_of_batch
-from pipeline.source.find import find_source_shards
 from pipeline.store.arrays.parts import Part
 from pipeline.store.arrays.storage import Views
 from pipeline.store.schema.birth import read_birth
@@ -128,7 +128,7 @@ class _Reencoding:
         self._result = result
         self._store = files_at(config.tokenize.store)
         self._birth = read_birth(self._store)
-        self._shards = {shard.part: shard for shard in find_source_shards(config.source)}
+        self._shards = {shard.part: shard for shard in source_shards_of(self._store, config)}
         self._chosen = choose_batches(
             [result.commits[part] for part in sorted(self._shards)],
             rate,

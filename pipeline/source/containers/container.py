@@ -102,3 +102,14 @@ class Container(Protocol):
 
         Raises SourceError, also where the source shard is no longer what was indexed.
         """
+
+    def difference(
+        self, shard: SourceShard, source: SourceConfig, record: SourceRecord, check_files: bool
+    ) -> str | None:
+        """How a source shard differs from what a commit says of it; None if it does not, as far as can be told quickly.
+
+        Args:
+            check_files: look at each file, where it consists of many. Else only names are compared.
+
+        Raises SourceError, OSError.
+        """

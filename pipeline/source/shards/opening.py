@@ -52,6 +52,8 @@ def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
     """
     if shard.bytes is None:
         return  # a command; nobody knows what it should print
+    if shard.listing is not None:
+        return  # each file was looked at when it was read
     name = shard_name(shard)
     try:
         now = files_at(shard.base).stat(shard.file)

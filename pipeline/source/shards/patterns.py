@@ -11,6 +11,7 @@ from braceexpand import braceexpand
 
 from pipeline.errors import ConfigError
 from pipeline.files import Files, LocalFiles, Stat, files_at, is_url
+from pipeline.source.shards.opening import absolute
 
 _WILDCARD = re.compile(r"[*?\[{]")
 # `?` alone is a wildcard.
@@ -19,12 +20,14 @@ _REQUESTS = 32
 
 
 class NamedFile(NamedTuple):
-    """A file that a pattern stands for."""
+    """A file or folder that a pattern stands for."""
 
     file: str
     """Its path or URL."""
     stat: Stat | None
-    """None for a file that a pattern names outright, but that is not there."""
+    """None for a folder, and for a file that a pattern names outright, but that is not there."""
+    is_folder: bool = False
+    """Whether it is a folder, which stands for all files in it."""
 
 
 def expand(pattern: str) -> list[NamedFile]:
@@ -34,7 +37,10 @@ def expand(pattern: str) -> list[NamedFile]:
     """
     found = _expand_url(pattern) if is_url(pattern) else _expand_local(_local(pattern))
     if not found:
-        raise ConfigError(f"source.shards: {pattern!r} matches no file; correct the pattern or the folder")
+        raise ConfigError(
+            f"source.shards: {pattern!r} matches no file; correct the pattern or the folder (of images in folders, "
+            "name the folder above them, without wildcards)"
+        )
     return found
 
 
@@ -42,8 +48,12 @@ def literal_folder(pattern: str) -> str:
     """The folder or URL named before the first wildcard of a pattern."""
     if is_url(pattern):
         wildcard = _WILDCARD.search(pattern)
-        return (pattern[: wildcard.start()] if wildcard else pattern).rpartition("/")[0]
+        literal = pattern[: wildcard.start()] if wildcard else pattern.rstrip("/")
+        folder = literal.rpartition("/")[0]
+        return literal if folder.endswith(":/") else folder  # a whole bucket
     local = _local(pattern)
+    if Path(local).is_dir():
+        return str((Path(local) if Path(local).name not in ("", "..") else absolute(local)).parent)
     wildcard = None if Path(local).is_file() else _WILDCARD.search(local)
     return str(Path(local[: wildcard.start()] + "x" if wildcard else local).parent)
 
@@ -62,18 +72,20 @@ def _local(pattern: str) -> str:
 
 def _expand_local(pattern: str) -> list[NamedFile]:
     # A name with braces or brackets in it is still a name.
-    names = [pattern] if Path(pattern).is_file() else expand_braces(pattern, "source.shards")
+    names = [pattern] if Path(pattern).exists() else expand_braces(pattern, "source.shards")
     return [_found(file) for name in names for file in _expand_glob(name)]
 
 
 def _expand_glob(name: str) -> list[str]:
-    if Path(name).is_file() or not glob.has_magic(name):
+    if Path(name).exists() or not glob.has_magic(name):
         return [name]
     return [file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()]
 
 
 def _found(file: str) -> NamedFile:
     path = Path(file)
+    if path.is_dir():
+        return NamedFile(file, None, is_folder=True)
     return NamedFile(file, LocalFiles(path.parent).stat(path.name) if path.is_file() else None)
 
 
@@ -86,8 +98,8 @@ def _expand_url(pattern: str) -> list[NamedFile]:
     names = expand_braces(pattern, "source.shards")
     if pattern.startswith("http"):
         return _heads(names)
-    found = []
-    for folder, below in _by_folder(names).items():
+    found = [NamedFile(name.rstrip("/"), None, is_folder=True) for name in names if name.endswith("/")]
+    for folder, below in _by_folder(name for name in names if not name.endswith("/")).items():
         root, path = _split_root(folder)
         stats = {f"{folder}/{name}": stat for name, stat in files_at(root).stats(path).items()}
         for name in below:

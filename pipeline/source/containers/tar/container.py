@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 from pipeline.config import SourceConfig
 from pipeline.files import Readable, is_url
-from pipeline.records import SourceShard
+from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.containers.container import Numbers, Read, ShardIndex
 from pipeline.source.containers.tar.access import index_tar, plan_reads, read_samples_at
 from pipeline.source.containers.tar.compression import MAGIC_BYTES, is_compressed
 from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.containers.tar.regrouped import RegroupedTar
 from pipeline.source.sample import Sample
+from pipeline.source.shards.identity import file_difference
 from pipeline.source.shards.opening import can_jump, read_bytes, shard_name, source_errors
 
 
@@ -41,6 +42,11 @@ class Tar:
         self, shard: SourceShard, source: SourceConfig, index: ShardIndex, read: Read, wanted: Callable[[str], bool]
     ) -> list[Sample]:
         return read_samples_at(shard, index, read, wanted)
+
+    def difference(
+        self, shard: SourceShard, source: SourceConfig, record: SourceRecord, check_files: bool
+    ) -> str | None:
+        return file_difference(shard, record)
 
     def _can_regroup(self, shard: SourceShard) -> bool:
         """Whether one can jump in it at no cost; what one cannot is read as it stands, strictly."""

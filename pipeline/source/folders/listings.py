@@ -1,0 +1,97 @@
+"""Which files of a folder make which source shard: decided once, at first sight, by whichever process comes first.
+
+A log of numbered files for each folder, `listings/<folder>.<number>.json`. Each is created exclusively, by a process
+that has read all before it, and speaks of no file that these speak of. So processes that see different files, because
+somebody is adding some, agree on what was decided all the same, and no file is ever in two source shards.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from pipeline.errors import CorruptStore
+from pipeline.files import Files
+from pipeline.files.each import read_each
+from pipeline.source.shards.naming import part_name
+
+FOLDER = "listings"
+
+
+class Mode(Enum):
+    """What becomes of files that are in no listing yet."""
+
+    LOOK = "look"
+    """Say which source shards they would make."""
+    KEEP = "keep"
+    """Make them source shards, for good."""
+    LISTED = "listed"
+    """Leave them alone, where anything of their folder is listed."""
+
+
+class ListedPart(NamedTuple):
+    """The files of one source shard."""
+
+    path: str
+    """Of the source shard, `<folder>/#<first key>`."""
+    bytes: int
+    """When they were listed."""
+    files: dict[str, list[str]]
+    """Names by folder, relative to the top one."""
+
+
+class Listings:
+    """The log of each folder of a collection.
+
+    Args:
+        files: of a store or a tokenizer folder; None where there is none yet.
+    """
+
+    def __init__(self, files: Files | None = None, mode: Mode = Mode.LOOK) -> None:
+        self._files = files
+        self.mode = mode
+        self.remarks: list[str] = []
+        """What a user should hear of folders, but no reason to stop."""
+
+    def read(self, folder: str) -> list[list[ListedPart]]:
+        """All that was decided of a folder, in order. Raises CorruptStore, OSError."""
+        if self._files is None:
+            return []
+        stem = f"{part_name(folder)}."
+        names = [name for name in self._files.list(FOLDER) if name.startswith(stem)]
+        expected = [_name(folder, number) for number in range(len(names))]
+        if names != expected:
+            missing = sorted({*expected} - {*names})
+            raise CorruptStore(f"{self._files.root}/{FOLDER}: {', '.join(missing)} missing; restore it from a copy")
+        return [self._parse(name, data) for name, data in zip(names, read_each(self._read, names), strict=True)]
+
+    def add(self, folder: str, number: int, parts: Sequence[ListedPart]) -> bool:
+        """Decide on some more files of a folder. False where another process has decided something else."""
+        assert self._files is not None
+        body = {"folder": folder, "parts": [part._asdict() for part in parts]}
+        data = json.dumps({"listing": body, "sha256": _digest(body)}, separators=(",", ":")) + "\n"
+        return self._files.put_if_absent(f"{FOLDER}/{_name(folder, number)}", data.encode())
+
+    def _read(self, name: str) -> bytes:
+        assert self._files is not None
+        return self._files.read(f"{FOLDER}/{name}")
+
+    def _parse(self, name: str, data: bytes) -> list[ListedPart]:
+        try:
+            tree = json.loads(data)
+            body: dict[str, Any] = tree["listing"]
+            if tree["sha256"] == _digest(body):
+                return [ListedPart(**part) for part in body["parts"]]
+        except (ValueError, KeyError, TypeError):
+            pass
+        root = self._files.root if self._files else ""
+        raise CorruptStore(f"{root}/{FOLDER}/{name}: not a listing, or a damaged one; restore it from a copy")
+
+
+def _name(folder: str, number: int) -> str:
+    return f"{part_name(folder)}.{number:05d}.json"
+
+
+def _digest(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

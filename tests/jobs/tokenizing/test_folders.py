@@ -1,0 +1,209 @@
+"""Folders of images: the rows of tars, and what is promised of tars when files come, go or change."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fixtures_store import MIXED, Done, Job, all_files, good_samples, jpeg, make_job, vqtok, write_shard
+
+from pipeline.store import TokenStore
+
+pytest_plugins = ["fixtures_store"]
+
+SAMPLES = {
+    "a": good_samples(0, 19),
+    "b": [(key, members) for key, (members, _) in MIXED.items() if key not in ("with", "no-image")],
+    # one has a dot in its key, and the other is no sample here
+}
+
+
+def unpack(folder: Path, name: str) -> None:
+    for key, members in SAMPLES[name]:
+        for extension, data in members.items():
+            path = folder / name / f"{key}.{extension}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Job:
+    """A finished job over two folders. Read only: use `folders` to change it."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    for name in SAMPLES:
+        unpack(folder / "source", name)
+    job = make_job(folder / "job", folder / "source", tokenizer_folder, patterns(folder))
+    assert job.run().complete
+    return job
+
+
+def patterns(folder: Path) -> dict[str, Any]:
+    return {"source.shards": [f"{folder}/source/a", f"{folder}/source/b/"], "source.base": f"{folder}/source"}
+
+
+@pytest.fixture
+def folders(unpacked: Job, tmp_path: Path) -> Job:
+    """The same with a source and a store that a test may change."""
+    shutil.copytree(unpacked.source, tmp_path / "source")
+    job = make_job(tmp_path / "job", tmp_path / "source", unpacked.tokenizer, patterns(tmp_path))
+    shutil.copytree(unpacked.store, job.store)
+    return job
+
+
+def contents(job: Job) -> dict[str, tuple[Any, ...]]:
+    """Label, caption and tokens of each row by key."""
+    store = TokenStore(job.store)
+    rows = store.read(np.arange(len(store)))
+    tokens = np.concatenate([block.numpy() for block in rows.idx_Bl], axis=1)
+    fields = store.field_of("txt", np.arange(len(store)))
+    return {
+        key: (int(label), field, row.tolist())
+        for key, label, field, row in zip(store.keys, rows.label, fields, tokens, strict=True)
+    }
+
+
+def verified(job: Job, *options: str) -> Done:
+    return vqtok("verify", "--config", job.file, *options, folder=job.output).wait()
+
+
+def test_the_rows_and_rejects_are_those_of_tars(unpacked: Job, tmp_path: Path) -> None:
+    for name, samples in SAMPLES.items():
+        write_shard(tmp_path / f"source/{name}.tar", sorted(samples))
+    changes = {"source.shards": f"{tmp_path}/source/*.tar", "source.base": f"{tmp_path}/source"}
+    tars = make_job(tmp_path / "job", tmp_path / "source", unpacked.tokenizer, changes)
+    assert tars.run().complete
+    assert contents(tars) == contents(unpacked)
+    assert unpacked.commits.keys() == {"a/#000000", "b/#alpha"}
+    for part, commit in unpacked.commits.items():
+        other = tars.commits[f"{part[0]}.tar"]
+        assert [commit[name] for name in ("seen", "written", "rejected", "unlabelled")] == [
+            other[name] for name in ("seen", "written", "rejected", "unlabelled")
+        ]
+    rejects = [
+        [json.loads(line) for path in sorted((job.store / "rejects").iterdir()) for line in path.open()]
+        for job in (unpacked, tars)
+    ]
+    assert sorted(rejects[0], key=str) == sorted(rejects[1], key=str)
+
+
+def test_a_second_run_has_nothing_to_do_and_it_verifies(unpacked: Job) -> None:
+    before = all_files(unpacked.store)
+    assert unpacked.run().complete
+    assert unpacked.start("--check-files").wait().status == 0
+    assert all_files(unpacked.store) == before
+    assert verified(unpacked, "--rate", "1").out.endswith("ok (full check)\n")
+
+
+def test_any_number_of_processes_makes_the_same_store(unpacked: Job, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "job", unpacked.source, unpacked.tokenizer, patterns(unpacked.source.parent))
+    children = [job.start() for _ in range(2)]
+    assert [child.wait().status for child in children] == [0, 0]
+    assert job.digest == unpacked.digest
+
+
+def test_new_files_are_new_source_shards(folders: Job, unpacked: Job) -> None:
+    before = folders.commits
+    (folders.source / "a/000000-new.jpg").write_bytes(jpeg(77))
+    (folders.source / "a/000001.json").write_bytes(b"{}")  # too late
+    done = folders.start().wait()
+    assert done.status == 0
+    assert "1 files came after their samples were listed, and are left out, such as '000001.json'" in done.err
+    assert folders.commits.keys() - before.keys() == {"a/#000000-new"}
+    assert {path: folders.commits[path] for path in before} == before
+    assert contents(folders).items() >= contents(unpacked).items()
+    assert TokenStore(folders.store, content_digest=unpacked.digest).keys[0] == TokenStore(unpacked.store).keys[0]
+    assert verified(folders).status == 0
+
+
+def test_a_file_that_is_gone_is_a_replaced_source_shard(folders: Job) -> None:
+    (folders.source / "a/000003.jpg").unlink()
+    done = folders.start().wait()
+    assert done.status == 1
+    assert "1 source shards were replaced after they were committed" in done.err
+    assert "a/#000000: 1 files are gone, such as '000003.jpg'. Restore them" in done.err
+    assert "1 files are gone, such as '000003.jpg'" in verified(folders, "--quick").out
+
+
+def test_originals_may_all_be_deleted(folders: Job) -> None:
+    shutil.rmtree(folders.source / "a")
+    (folders.source / "a").mkdir()
+    done = folders.start().wait()
+    assert (done.status, "1 committed part is of a source shard that" in done.err) == (0, True), done.err
+
+
+@pytest.mark.parametrize("unwanted", [False, True])
+def test_a_file_that_has_changed_is_noticed_by_those_who_look_at_files(folders: Job, unwanted: bool) -> None:
+    path = folders.source / ("a/000002.cls" if unwanted else "a/000002.jpg")
+    path.write_bytes(b"1" if unwanted else jpeg(4711))
+    os.utime(path, (1, 1))
+    assert folders.start().wait().status == 0  # names are compared
+    done = folders.start("--check-files").wait()
+    assert done.status == 1
+    count = len([path for path in (folders.source / "a").iterdir() if path.is_file()])
+    assert re.search(rf"a/#000000: 1 of {count} files changed, such as '000002\.(jpg|cls)'", done.err)
+    for option in ("--quick", "--rate=1"):
+        assert "files changed, such as '000002" in verified(folders, option).out
+
+
+def test_a_copied_collection_of_other_times_passes(folders: Job, unpacked: Job) -> None:
+    for number, path in enumerate(folders.source.rglob("*.*")):
+        os.utime(path, (number, number))
+    assert folders.start("--check-files").wait().status == 0
+    assert verified(folders).status == 0
+    assert folders.digest == unpacked.digest
+
+
+def fresh(folders: Job) -> Job:
+    """A job over the same folders whose files are listed and nothing is committed."""
+    for path in folders.store.iterdir():
+        if path.is_file():
+            path.unlink()
+        elif path.name != "listings":
+            shutil.rmtree(path)
+    return folders
+
+
+def test_a_listed_file_that_cannot_be_read_fails_its_source_shard_unless_it_is_excluded(folders: Job) -> None:
+    job = fresh(folders)
+    (job.source / "a/000003.jpg").unlink()
+    (job.source / "a/000003.jpg").symlink_to("nowhere")
+    (job.source / "a/000005.txt").unlink()
+    done = job.start().wait()
+    assert done.status == 1
+    assert re.search(
+        r"a/#000000 stays pending: '.*a/00000[35].(jpg|txt)': No such file or directory; restore the file", done.err
+    )
+    assert job.commits.keys() == {"b/#alpha"}
+    done = job.start("--set", "source.exclude=a/00000[35].*").wait()
+    assert done.status == 0, done.err
+    assert job.commits["a/#000000"]["rejected"] == 2
+    commit = job.commits["a/#000000"]
+    lines = (job.store / f"rejects/{commit['part']}.{commit['attempt']}.jsonl").read_text().splitlines()
+    assert (
+        json.loads(lines[0])["reason"] == ".jpg cannot be read (No such file or directory), and source.exclude names it"
+    )
+    again = ("--set", "source.exclude=a/00000[35].*")
+    assert verified(job, *again).status == 0
+    assert job.start(*again, "--check-files").wait().status == 0
+
+
+def test_a_file_that_is_written_while_it_is_read_fails_its_source_shard(
+    folders: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.source.containers.folder import reader
+
+    job, original = fresh(folders), reader.FolderReader._expect_unchanged
+
+    def write_first(self: Any) -> None:
+        (job.source / "a/000001.jpg").write_bytes(jpeg(1))
+        original(self)
+
+    monkeypatch.setattr(reader.FolderReader, "_expect_unchanged", write_first)
+    result = job.run()
+    assert "written while its source shard was read" in result.failures["a/#000000"]
+    monkeypatch.undo()
+    assert job.run().complete
