@@ -95,6 +95,9 @@ class Listing:
     is_kept: bool = True
     """Whether it is written down, so that it stays as it is."""
 
+    def __hash__(self) -> int:
+        return hash((self.folder, len(self.files), *sorted(self.files)[:1]))
+
     @property
     def digest(self) -> str:
         """Of the names alone, in hex."""

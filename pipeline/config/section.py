@@ -44,4 +44,5 @@ def both_sides(value: Any) -> Any:
 Patterns = Annotated[tuple[str, ...], BeforeValidator(one_or_many)]
 Side = Annotated[int, Field(ge=1, le=16384)]
 PathText = Annotated[str, Field(min_length=1)]
-Extension = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Member = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+"""An extension, or a column."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from pipeline.before import Before, concise
-from pipeline.config.section import Extension, Patterns, Section, one_or_many
+from pipeline.config.section import Member, Patterns, Section, one_or_many
 
 
 class SourceConfig(Section):
@@ -17,12 +17,14 @@ class SourceConfig(Section):
     """Folder or URL that part names are relative to; by default the literal folder of each pattern."""
     exclude: Patterns = ()
     """Patterns of source shards to leave out."""
-    image: Extension | None = None
-    """Extension of the member that holds the image; by default the one whose last extension is an image's."""
-    label: Extension | None = "cls"
-    """Extension of the member that holds the class index as text; null for none."""
-    keep: Annotated[tuple[Extension, ...], BeforeValidator(one_or_many)] = ()
-    """Extensions of members to carry into the store as they are, such as `txt` or `json`."""
+    image: Member | None = None
+    """Extension of the member, or column, that holds the image; by default the one that can be an image."""
+    label: Member | None = "cls"
+    """Extension of the member, or column, with the class index; null for none. `cls` also finds a column `label`."""
+    key: Annotated[Member | None, Before(None)] = None
+    """Column of a Parquet file with the keys; by default the paths of the images, or else the numbers of the rows."""
+    keep: Annotated[tuple[Member, ...], BeforeValidator(one_or_many)] = ()
+    """Extensions of members, or columns, to carry into the store as they are, such as `txt` or `json`."""
     nested: Annotated[bool, Before(False)] = False
     """The tars hold tars, each a source shard that is read where it lies: ImageNet's tar of a tar for each class."""
     regroup: Annotated[bool, Before(False)] = False
@@ -34,5 +36,5 @@ class SourceConfig(Section):
 
     def identity(self) -> dict[str, Any]:
         """All that decides what a row holds beside its tokens."""
-        tree = self.model_dump(mode="json", include={"image", "label", "keep"})
+        tree = self.model_dump(mode="json", include={"image", "label", "key", "keep"})
         return {**concise(SourceConfig, tree), "keep": sorted(self.keep)}

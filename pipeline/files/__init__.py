@@ -35,6 +35,12 @@ def files_at(place: str) -> Files:
 @lru_cache(maxsize=64)
 def _objects_at(url: str) -> Files:
     """One client for each URL: it holds the connections."""
+    if url.lower().startswith("hf://"):
+        try:
+            from pipeline.files.hub import HubFiles
+        except ImportError:
+            raise ConfigError(f"{url}: hf:// needs the package huggingface_hub: pip install huggingface_hub") from None
+        return HubFiles(url)
     try:
         from pipeline.files.objects import ObjectFiles  # tens of milliseconds that local jobs need not wait
     except ImportError:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pipeline.records import SourceShard
 from pipeline.source.containers.container import Container, Inner
 from pipeline.source.containers.folder.container import Folder
+from pipeline.source.containers.parquet.container import Parquet
 from pipeline.source.containers.tar.container import Tar
 from pipeline.source.containers.tar.nested import inner_tars
 
-_CONTAINERS: tuple[Container, ...] = (Folder(), Tar())
+_CONTAINERS: tuple[Container, ...] = (Folder(), Parquet(), Tar())
 
 
 def container_of(shard: SourceShard) -> Container:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
@@ -24,6 +25,7 @@ from pipeline.source.shards.opening import shard_name
 # store after tens of them.
 _LOCAL = (4, 8, 64)
 _REMOTE = (32, 1, 64)
+_LISTINGS = 128
 
 
 class FileSeen(NamedTuple):
@@ -58,7 +60,7 @@ class FolderFiles:
 
     def samples(self) -> list[FileSample]:
         """All that there are, in order."""
-        return samples_of(self.listing.files)
+        return _samples(self.listing)
 
     def read(self, index: int, sample: FileSample) -> FileRead:
         """One of them. Raises SourceError for a file that cannot be read."""
@@ -95,6 +97,12 @@ class FolderFiles:
         relative = joined(self.listing.folder, path)
         names = (relative, joined(self.shard.base, relative))
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.excluded for name in names)
+
+
+@lru_cache(_LISTINGS)
+def _samples(listing: Listing) -> list[FileSample]:
+    """Kept, for training reads some of them again and again."""
+    return samples_of(listing.files)
 
 
 class FolderReader:
