@@ -97,6 +97,10 @@ def _shards_of(
 ) -> Iterator[SourceShard]:
     """What the files and folders of one pattern are as source shards."""
     if pattern.startswith(PIPE):
+        if source.nested:
+            raise ConfigError(
+                "source.nested: a tar in the output of a command cannot be read where it lies; give a file"
+            )
         yield from _commands(pattern, source.allow_pipe)
         return
     folder = _folder(source.base or literal_folder(pattern))

@@ -40,15 +40,15 @@ def folder_shards(
 
     Raises ConfigError for a folder without images, OSError for one that cannot be read, CorruptStore.
     """
-    scan = scan_folder(files_at(base), folder)
     leaves_out = _matcher(base, folder, excluded)
-    log = listings.read(folder)
     while True:
+        # In this order: what others list meanwhile, of files that come meanwhile, does not seem to be gone.
+        log = listings.read(folder)
+        scan = scan_folder(files_at(base), folder)
         state = _State(scan, [part for parts in log for part in parts], leaves_out)
         new = [] if log and listings.mode is Mode.LISTED else list(_new_parts(folder, state, is_image))
         if listings.mode is not Mode.KEEP or _decide(folder, listings, log, new):
             break
-        log = listings.read(folder)  # another process was first, and may have seen other files
     if not state.parts and not new:
         raise ConfigError(
             f"source.shards: {joined(base, folder)}: no image in it: {scan.extensions()}; name a folder of images, or "

@@ -45,7 +45,7 @@ class Scan:
 def scan_folder(files: Files, folder: str) -> Scan:
     """Name the files below a folder, relative to the root of `files`.
 
-    Links are followed; folders whose names begin with a dot are passed over.
+    Links are followed; folders whose names begin with a dot, stores and tokenizers are passed over.
 
     Raises OSError for a folder that cannot be read, ConfigError for a link that leads into itself.
     """
@@ -70,17 +70,24 @@ def _walk(top: str) -> Iterator[tuple[str, set[str]]]:
     ahead: list[tuple[str, frozenset[Device]]] = [("", frozenset([_device(top)]))]
     while ahead:
         inside, above = ahead.pop()
-        names: set[str] = set()
+        names, folders = set[str](), list[os.DirEntry[str]]()
         with os.scandir(os.path.join(top, inside)) as entries:  # noqa: PTH118
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     names.add(entry.name)
                 elif _leads_to_folder(entry):
                     if not entry.name.startswith("."):
-                        ahead.append((joined(inside, entry.name), above | {_entered(entry, above)}))
+                        folders.append(entry)
                 elif entry.is_symlink():  # one that leads nowhere is a file that is missing, and no nothing
                     names.add(entry.name)
-        yield inside, names
+        if not _is_output(names):
+            ahead += [(joined(inside, entry.name), above | {_entered(entry, above)}) for entry in folders]
+            yield inside, names
+
+
+def _is_output(names: set[str]) -> bool:
+    """Whether a folder with these files is a store or a tokenizer, whose pictures belong to no collection."""
+    return {"store.json", "manifest.json"} <= names or {"config.json", "model.safetensors"} <= names
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:

@@ -162,6 +162,18 @@ def test_processes_that_see_different_files_agree(
         assert {shard.path: files_of(shard) for shard in earlier}.items() <= last.items()
 
 
+def test_what_others_list_meanwhile_does_not_seem_to_be_gone(tmp_path: Path) -> None:
+    class Racing(Listings):
+        def read(self, folder: str) -> Any:
+            make(tmp_path / "x", "later.jpg")
+            find(tmp_path / "x", tmp_path / "store", Mode.KEEP)
+            return super().read(folder)
+
+    make(tmp_path / "x", "a.jpg")
+    shards = find_source_shards(SourceConfig(shards=(f"{tmp_path}/x",)), Racing(LocalFiles(tmp_path / "store")))
+    assert [list(shard.listing.missing) for shard in shards if shard.listing] == [[]]
+
+
 def test_a_damaged_listing_is_named(tmp_path: Path) -> None:
     make(tmp_path / "x", *(f"{key}.jpg" for key in "abcdefghijklmnopqrst"))
     find(tmp_path / "x", tmp_path / "store", Mode.KEEP)

@@ -66,6 +66,13 @@ def test_a_link_into_itself_is_an_error_and_not_a_hang(tmp_path: Path, target: s
         scanned(tmp_path / "x")
 
 
+def test_stores_and_tokenizers_in_it_are_passed_over(tmp_path: Path) -> None:
+    make(tmp_path / "x", "a.jpg", "runs/b.png")
+    make(tmp_path / "x/runs/tokenizer", "config.json", "model.safetensors", "reconstructions.png", "deep/c.png")
+    make(tmp_path / "x/runs/store", "store.json", "manifest.json", "reconstructions.png")
+    assert paths(scanned(tmp_path / "x")) == {"a.jpg", "runs/b.png"}
+
+
 def test_what_there_is_instead_of_images_is_told(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     assert scanned(tmp_path / "x").extensions() == "it is empty"
