@@ -1,6 +1,7 @@
 """Files of a folder as source shards."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Folder:
 def _content(shard: SourceShard, source: SourceConfig, wanted: Callable[[str], bool], digests: bool) -> FolderFiles:
     assert shard.listing is not None
     excluded = [name for pattern in source.exclude for name in expand_braces(pattern, "source.exclude")]
-    return FolderFiles(shard, shard.listing, excluded, wanted, digests)
+    return FolderFiles(shard, shard.listing, excluded, lru_cache(wanted), digests)
 
 
 def _nothing(extension: str) -> bool:

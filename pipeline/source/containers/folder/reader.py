@@ -4,12 +4,11 @@ import base64
 import contextlib
 import fnmatch
 import hashlib
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
@@ -23,7 +22,7 @@ from pipeline.source.shards.opening import shard_name
 
 # Samples that one task reads, and that are in flight: a file system answers at once or after milliseconds, an object
 # store after tens of them.
-_LOCAL = (4, 8, 64)
+_LOCAL = (2, 8, 64)
 _REMOTE = (32, 1, 64)
 _LISTINGS = 128
 
@@ -54,8 +53,9 @@ class FolderFiles:
     wanted: Callable[[str], bool]
     digests: bool
 
-    @property
+    @cached_property
     def files(self) -> Files:
+        """What the files are read through."""
         return files_at(self.shard.base)
 
     def samples(self) -> list[FileSample]:
@@ -149,7 +149,7 @@ class FolderReader:
             self.bytes += file.stat.bytes if file.stat else 0
             if self._content.digests:
                 size = file.stat.bytes if file.stat else None
-                self._sha256.update(json.dumps([file.path, size, file.sha256]).encode() + b"\n")
+                self._sha256.update(f"{file.path!a} {size} {file.sha256}\n".encode())
                 self._tags += tag(file.stat)
                 self._local.append(file)
 
