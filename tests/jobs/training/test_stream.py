@@ -1,10 +1,14 @@
 """The stream of training images, on real tars and in real worker processes."""
 
+import gzip
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from fixtures_stream import BATCH, SIDE, Images, configuration, counted, drawn, numbers, write_images
+from fixtures_stream import BATCH, SIDE, Images, configuration, counted, drawn, numbers, picture, write_images
+from support import write_tar
 
 from pipeline.jobs.training.stream import Place, training_batches
 
@@ -102,3 +106,26 @@ def test_the_generator_of_a_checkpoint_is_not_drawn_from(collections: dict[str, 
     before = torch.get_rng_state()
     drawn(config, counted(config), 3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_order_is_the_same_whatever_the_images_lie_in(tmp_path: Path) -> None:
+    files = {f"{number:03}.png": picture(number) for number in range(60)}
+    write_tar(tmp_path / "x.tar", files)
+    (tmp_path / "x").mkdir()
+    for name, data in files.items():
+        (tmp_path / "x" / name).write_bytes(data)
+    images = [{"bytes": data, "path": name} for name, data in files.items()]
+    pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet", row_group_size=7)
+    (tmp_path / "x.tgz").write_bytes(gzip.compress((tmp_path / "x.tar").read_bytes()))
+    orders = {}
+    for name in ("x.tar", "x", "x.parquet", "x.tgz"):
+        config = configuration([f"{tmp_path}/{name}"], workers=0)
+        orders[name] = drawn(config, counted(config), 30)
+    assert orders["x"] == orders["x.parquet"] == orders["x.tar"]
+    for order in orders.values():
+        for epoch in (order[:60], order[60:]):
+            assert sorted(number for number, _ in epoch) == list(range(60))
+    config = configuration(
+        [f"{tmp_path}/x.tgz"], workers=0
+    )  # in windows, not at random: but the same anew, and resumed
+    assert drawn(config, counted(config), 15, position=60) == orders["x.tgz"][60:]
