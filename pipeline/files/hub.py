@@ -33,6 +33,9 @@ class HubFiles:
     def folders(self, folder: str) -> list[str]:
         return sorted(name for name, entry in self._level(folder).items() if entry["type"] == "directory")
 
+    def names(self, folder: str) -> list[str]:
+        return sorted(self._level(folder))
+
     def list(self, folder: str) -> list[str]:
         return sorted(name for name, entry in self._level(folder).items() if entry["type"] == "file")
 

@@ -6,12 +6,14 @@ from functools import cached_property
 from pipeline.config import Config
 from pipeline.errors import ConfigError, IdentityMismatch
 from pipeline.files import Files, LocalFiles, files_at
+from pipeline.files.damage import damaged
 from pipeline.files.places import why_unreadable, why_unwritable
 from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.source.folders.listings import Listings, Mode
 from pipeline.source.shards.identity import is_gone
+from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, is_born, read_birth, refuse_unknown_features
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.identity import identity_differences
@@ -92,7 +94,24 @@ def _planned(store: Files, config: Config, mode: Mode) -> Plan:
         # Originals may be deleted once they are tokenized, as whole tars may.
         if not (shard.part in committed and is_gone(shard))
     ]
-    return Plan(store, shards, committed, tuple(listings.remarks))
+    plan = Plan(store, shards, committed, tuple(listings.remarks))
+    _refuse_lost_listings(plan, listings)
+    return plan
+
+
+def _refuse_lost_listings(plan: Plan, listings: Listings) -> None:
+    """Raise CorruptStore where files would be listed a second time, in other source shards than are committed."""
+    new = [shard for shard in plan.shards if shard.listing is not None and not shard.listing.is_kept]
+    lost = {shard.path for shard in new if shard.part in plan.committed}
+    for folder in {shard.listing.folder for shard in new if shard.listing is not None}:
+        known = (part.sources[0].path for part in plan.manifest.parts) if plan.manifest else ()
+        lost |= {path for path in known if path.startswith(f"{folder}/#")} - listings.listed.get(folder, set())
+    if lost:
+        raise damaged(
+            plan.store,
+            names.LISTINGS,
+            f"the listing of {min(lost)} is gone, and it is committed; restore it from a copy",
+        )
 
 
 def store_of(config: Config) -> Files:

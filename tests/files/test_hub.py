@@ -41,6 +41,7 @@ def files(tmp_path: Path) -> HubFiles:
 def test_files_are_listed_and_read(files: HubFiles) -> None:
     assert files.list("me/set") == ["README.md"]
     assert files.folders("me/set") == ["data"]
+    assert files.names("me/set") == ["README.md", "data"]
     assert (files.list("me/other"), files.folders("me/other")) == ([], [])
     assert {path: stat.bytes for path, stat in files.stats("me/set").items()} == {
         "README.md": 5,

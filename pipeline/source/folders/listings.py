@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-from pipeline.errors import CorruptStore
 from pipeline.files import Files
+from pipeline.files.damage import damaged, naming_no_file
 from pipeline.files.each import read_each
 from pipeline.source.shards.naming import part_name
 
@@ -51,6 +51,8 @@ class Listings:
     def __init__(self, files: Files | None = None, mode: Mode = Mode.LOOK) -> None:
         self._files = files
         self.mode = mode
+        self.listed: dict[str, set[str]] = {}
+        """Paths of the source shards that are listed, by folder, as they were last read."""
         self.remarks: list[str] = []
         """What a user should hear of folders, but no reason to stop."""
 
@@ -59,12 +61,14 @@ class Listings:
         if self._files is None:
             return []
         stem = f"{part_name(folder)}."
-        names = [name for name in self._files.list(FOLDER) if name.startswith(stem)]
+        names = [name for name in self._files.names(FOLDER) if name.startswith(stem)]
         expected = [_name(folder, number) for number in range(len(names))]
         if names != expected:
             missing = sorted({*expected} - {*names})
-            raise CorruptStore(f"{self._files.root}/{FOLDER}: {', '.join(missing)} missing; restore it from a copy")
-        return [self._parse(name, data) for name, data in zip(names, read_each(self._read, names), strict=True)]
+            raise damaged(self._files, FOLDER, f"{', '.join(missing)} missing; restore it from a copy")
+        log = [self._parse(name, data) for name, data in zip(names, read_each(self._read, names), strict=True)]
+        self.listed[folder] = {part.path for parts in log for part in parts}
+        return log
 
     def add(self, folder: str, number: int, parts: Sequence[ListedPart]) -> bool:
         """Decide on some more files of a folder. False where another process has decided something else."""
@@ -75,9 +79,11 @@ class Listings:
 
     def _read(self, name: str) -> bytes:
         assert self._files is not None
-        return self._files.read(f"{FOLDER}/{name}")
+        with naming_no_file(self._files, f"{FOLDER}/{name}"):
+            return self._files.read(f"{FOLDER}/{name}")
 
     def _parse(self, name: str, data: bytes) -> list[ListedPart]:
+        assert self._files is not None
         try:
             tree = json.loads(data)
             body: dict[str, Any] = tree["listing"]
@@ -85,8 +91,7 @@ class Listings:
                 return [ListedPart(**part) for part in body["parts"]]
         except (ValueError, KeyError, TypeError):
             pass
-        root = self._files.root if self._files else ""
-        raise CorruptStore(f"{root}/{FOLDER}/{name}: not a listing, or a damaged one; restore it from a copy")
+        raise damaged(self._files, f"{FOLDER}/{name}", "not a listing, or a damaged one; restore it from a copy")
 
 
 def _name(folder: str, number: int) -> str:

@@ -19,6 +19,8 @@ COMMITS = "commits"
 CLAIMS = "claims"
 FAILURES = "failures"
 REJECTS = "rejects"
+LISTINGS = "listings"
+"""Which files of a folder make which source shard: see `source/folders/listings.py`."""
 PROBE = "probe-"
 
 

@@ -128,6 +128,19 @@ def test_a_file_that_is_gone_is_a_replaced_source_shard(folders: Job) -> None:
     assert "1 files are gone, such as '000003.jpg'" in verified(folders, "--quick").out
 
 
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_a_store_that_has_lost_its_listings_is_not_filled_anew(folders: Job, with_manifest: bool) -> None:
+    (folders.source / ("a/0.jpg" if with_manifest else "a/000001-new.jpg")).write_bytes(jpeg(77))  # another first key
+    shutil.rmtree(folders.store / "listings")
+    if not with_manifest:
+        (folders.store / "manifest.json").unlink()
+    for arguments in (["tokenize"], ["verify", "--quick"], ["status"]):
+        done = vqtok(*arguments, "--config", folders.file, folder=folders.output).wait()
+        assert done.status == 1
+        assert "listings: the listing of a/#000000 is gone, and it is committed" in done.err
+    assert folders.listing("listings") == []
+
+
 def test_originals_may_all_be_deleted(folders: Job) -> None:
     shutil.rmtree(folders.source / "a")
     (folders.source / "a").mkdir()
