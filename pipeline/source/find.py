@@ -11,7 +11,6 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError, SourceError
 from pipeline.files import is_url
 from pipeline.records import SourceShard, Stretch
-from pipeline.source.containers.registry import shards_in
 from pipeline.source.folders.listings import Listings
 from pipeline.source.folders.planning import folder_shards
 from pipeline.source.selection import Selection
@@ -127,6 +126,8 @@ def _shards_of(
 
 def _inner_shards(outer: SourceShard, excluded: Collection[str]) -> Iterator[SourceShard]:
     """The source shards that lie in a file. Raises ConfigError for two of one name."""
+    from pipeline.source.containers.registry import shards_in  # imports numpy, which commands that look need not
+
     names: set[str] = set()
     try:
         for name, start, size in shards_in(outer):

@@ -35,7 +35,8 @@ def expand(pattern: str) -> list[NamedFile]:
 
     Raises ConfigError for a pattern that matches nothing or is malformed, and OSError.
     """
-    found = _expand_url(pattern) if is_url(pattern) else _expand_local(_local(pattern))
+    named = pattern.removeprefix("file://")  # a path of no letters is that of the working folder
+    found = (_expand_url(pattern) if is_url(pattern) else _expand_local(_local(pattern))) if named else []
     if not found:
         raise ConfigError(
             f"source.shards: {pattern!r} matches no file; correct the pattern or the folder (of images in folders, "
