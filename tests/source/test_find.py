@@ -118,7 +118,7 @@ def test_naming_nothing_is_an_error() -> None:
     assert "source.shards: names no file" in refused()
     assert "source.shards: ''" in refused("")
     make("data/a.tar")
-    assert "'data': 1 of 1 source shards are missing" in refused("data")  # a folder is no tar
+    assert "no image in it: it holds 1 files: 1 .tar" in refused("data")  # a folder is no tar
 
 
 REFUSED = [
