@@ -342,6 +342,21 @@ def tiff_boundaries(data: bytes) -> tuple[int, ...]:
     return (2, 4, 8, directory, *ends, ends[-1] + 4)
 
 
+def box_boundaries(data: bytes) -> tuple[int, ...]:
+    """Where the outermost boxes of a JPEG 2000 or AVIF begin."""
+    found, at = [4, 8], 0
+    while (at := at + max(8, int.from_bytes(data[at : at + 4]))) < len(data):
+        found += [at, at + 4, at + 8]
+    return tuple(found)
+
+
+def siz(width: int, height: int, tile: tuple[int, int], components: int) -> bytes:
+    """The beginning of a JPEG 2000 codestream."""
+    sizes = struct.pack(">IIIIIIIIH", width, height, 0, 0, *tile, 0, 0, components)
+    body = b"\0\0" + sizes + b"\7\1\1" * components
+    return b"\xff\x4f\xff\x51" + struct.pack(">H", len(body) + 2) + body
+
+
 def valid_files() -> dict[str, Valid]:
     """Good files of every format, small enough to be cut in many places."""
     colour, grey = Image.fromarray(RGB), Image.fromarray(GREY)
@@ -384,6 +399,14 @@ def valid_files() -> dict[str, Valid]:
     pixels = RGB.copy()
     pixels[-1, -1, -1] = 7
     files["PPM of text"] = Valid(text, pixels, (2, 3, 5, 8, 12, 13, 20))
+    files["TGA"] = Valid(data := encoded(colour, "TGA"), RGB, (1, 2, 3, 8, 12, 16, 17, 18, 18 + WIDTH * 3))
+    files["run-length TGA"] = Valid(data := encoded(grey, "TGA", compression="tga_rle"), rgb3(GREY), (1, 3, 12, 18, 20))
+    files["JPEG 2000"] = Valid(data := encoded(colour, "JPEG2000"), RGB, box_boundaries(data))
+    data = encoded(colour, "JPEG2000", no_jp2=True)
+    files["JPEG 2000 codestream"] = Valid(data, RGB, (1, 2, 4, 6, 20, 40, 45, len(data) // 2, len(data) - 20))
+    files["AVIF"] = Valid(
+        data := encoded(colour, "AVIF", quality=100, subsampling="4:4:4"), RGB, box_boundaries(data), LOSSY
+    )
     return files
 
 
@@ -472,6 +495,25 @@ def bombs() -> Iterator[Case]:
     yield reject("PNG of 2^31-1 x 2^31-1", png(2**31 - 1, 2**31 - 1, 8, 6, zeros), limit)
     yield reject("PNG of one row", png(2**31 - 1, 1, 8, 6, zeros), limit)
     yield either("PNG with 10 MB for 8x8 pixels", png(8, 8, 8, 0, zeros), np.zeros((8, 8, 3), np.uint8))
+    codestream = encoded(Image.fromarray(RGB), "JPEG2000", no_jp2=True)
+    rest = codestream[4 + int.from_bytes(codestream[4:6]) :]
+    yield reject("JPEG 2000 of 60,000x60,000", siz(60_000, 60_000, (60_000, 60_000), 3) + rest, limit)
+    yield reject("JPEG 2000 of 2^32-1 x 1", siz(2**32 - 1, 1, (2**32 - 1, 1), 3) + rest, limit)
+    yield reject("JPEG 2000 of tiles of a pixel", siz(255, 255, (1, 1), 3) + rest, "tiles, more than")
+    yield reject("JPEG 2000 of 16,384 components", siz(8, 8, (8, 8), 16_384) + rest, "components, more than")
+    box = encoded(Image.fromarray(RGB), "JPEG2000")
+    inner = box.index(b"\xff\x4f\xff\x51")
+    yield reject(
+        "JPEG 2000 larger than its box says", box[:inner] + siz(60_000, 60_000, (60_000, 60_000), 3) + rest, limit
+    )
+    yield reject(
+        "JPEG XL of 2^30 x 2^30", b"\xff\x0a" + (0b110 | 0x3FFFFFFF << 3 | 1 << 33).to_bytes(12, "little"), limit
+    )
+    tga = encoded(Image.fromarray(RGB), "TGA", compression="tga_rle")
+    yield reject("TGA of 65,535x65,535", tga[:12] + b"\xff" * 4 + tga[16:], limit)
+    avif = encoded(Image.fromarray(RGB), "AVIF")
+    at = avif.index(b"ispe") + 8
+    yield reject("AVIF of 16,000x16,000", avif[:at] + struct.pack(">II", 16_000, 16_000) + avif[at + 8 :], limit)
     good = zlib.compress(packed(RGB.reshape(HEIGHT, -1), 8))
     text = zlib.compress(bytes(10**8), 1)
     for name, extra in {
@@ -617,7 +659,7 @@ def impostors() -> Iterator[Case]:
         "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100),
         "PSD": b"8BPS\0\x01" + bytes(100),
         "icon": encoded(Image.new("RGB", (16, 16)), "ICO"),
-        "TGA": encoded(Image.fromarray(RGB), "TGA"),
+        "PCX": encoded(Image.fromarray(RGB), "PCX"),
         "WAV": b"RIFF\x24\0\0\0WAVEfmt " + bytes(40),
         "RIFF alone": b"RIFF",
         "WebP of no chunks": riff(),

@@ -11,7 +11,7 @@ from support import encoded, picture
 
 from pipeline.errors import BadImage
 from pipeline.source.images.decoding import decode_rgb
-from pipeline.source.images.pillow import FORMATS
+from pipeline.source.images.formats import FORMATS
 
 LIMIT = 10**8
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pipeline.config import SourceConfig
 from pipeline.errors import BadLabel, BadSample
 from pipeline.records import NO_LABEL
+from pipeline.source.extensions import IMAGE_EXTENSIONS, last_extension, preferred, why_no_image, why_several
 from pipeline.source.sample import Sample
 
-IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm pnm".split())
 _LABEL_RANGE = range(-(2**63), 2**63)
 
 
@@ -31,12 +31,11 @@ class Selection:
             raise BadSample(sample.problems[0])
         if self.source.image in sample.members:
             return sample.members[self.source.image] or b""
-        found = [extension for extension in sample.members if self.is_image(extension)]
+        found = preferred(extension for extension in sample.members if self.is_image(extension))
         if not found:
-            wanted = f".{self.source.image}" if self.source.image else "image"
-            raise BadSample(f"no {wanted} member among {_listed(sample)}")
+            raise BadSample(why_no_image(sample.members, self.source.image))
         if len(found) > 1:
-            raise BadSample(f"several image members ({_listed(sample)}); name one in source.image")
+            raise BadSample(why_several(sample.members))
         return sample.members[found[0]] or b""
 
     def label(self, sample: Sample) -> int:
@@ -60,11 +59,7 @@ class Selection:
 
     def is_image(self, extension: str) -> bool:
         """Whether a member with this extension may be the image."""
-        last = extension.rpartition(".")[2]
+        last = last_extension(extension)
         if self.source.image is not None:
             return self.source.image in (extension, last)
         return last in IMAGE_EXTENSIONS
-
-
-def _listed(sample: Sample) -> str:
-    return ", ".join(f".{extension}" for extension in sorted(sample.members))

@@ -202,6 +202,9 @@ def large_files(side: int) -> dict[str, bytes]:
         "animated WebP": encoded(colour, "WEBP", method=0, save_all=True, append_images=[turned.convert("RGB")]),
         "JPEG in TIFF": encoded(colour, "TIFF", compression="jpeg"),
         "deflated TIFF": encoded(colour.convert("RGBA"), "TIFF", compression="tiff_adobe_deflate"),
+        "TGA": encoded(colour.convert("RGBA"), "TGA", compression="tga_rle"),
+        "JPEG 2000": encoded(colour.convert("RGBA"), "JPEG2000"),
+        "AVIF": encoded(colour.convert("RGBA"), "AVIF", speed=10, subsampling="4:4:4"),
     }
 
 
@@ -295,7 +298,7 @@ def tokens_by_key(job: Job) -> dict[str, list[int]]:
 
 
 def test_a_tar_of_all_of_them_is_committed_and_none_is_lost(tmp_path: Path, tokenizer_folder: Path) -> None:
-    mixed, alone = [], [good(number) for number in range(100)]
+    mixed, alone = [], [good(number) for number in range(200)]
     for number, case in enumerate(all_cases().values()):
         if number % 20 == 0:
             mixed.append(good(number // 20))

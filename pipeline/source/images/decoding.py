@@ -9,7 +9,6 @@ Decoding takes at most PEAK_BYTES_PER_PIXEL for each pixel of an image, and noth
 `image.max_pixels`.
 """
 
-import io
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,18 +19,20 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from pipeline.errors import BadImage, VqtokError
+from pipeline.source.images.formats import FORMATS, JPEG2000_BOX, JPEG2000_CODESTREAM, is_boxed, opened
 from pipeline.source.images.headers import check_header, check_size, webp_size
 from pipeline.source.images.jpeg_header import jpeg_header
 from pipeline.source.images.memory import failure, require_memory
-from pipeline.source.images.pillow import FORMATS, convert_with_pillow, decode_with_pillow
+from pipeline.source.images.pillow import convert_with_pillow, decode_with_pillow
 from pipeline.source.images.vision import ImageReadMode, decode_jpeg
 
 # Measured: 26 for an animated WebP, 23 for a lossless one with transparency, 18 for a progressive JPEG inside a
 # TIFF, 14 for most, 3 for a baseline JPEG. Resizing adds less than what decoding has given back by then.
 PEAK_BYTES_PER_PIXEL = 28
 
-# The decoders whose lack of memory cannot be told from damage: WebP, and progressive JPEG that Pillow reads.
-_HIDE_MEMORY_ERRORS = (b"RIFF", b"\xff\xd8")
+# The decoders whose lack of memory cannot be told from damage: WebP, progressive JPEG that Pillow reads, JPEG 2000;
+# AVIF and HEIF as well.
+_HIDE_MEMORY_ERRORS = (b"RIFF", b"\xff\xd8", JPEG2000_CODESTREAM, JPEG2000_BOX)
 
 # Up to this size a call of the decoder costs about as much as the decoding itself, so many images share one.
 _SMALL_PIXELS = 2**16
@@ -197,17 +198,18 @@ def _opened_with_pillow(data: bytes, max_pixels: int, read: Callable[[Any], T]) 
     """
     width, height = webp_size(data) or (0, 0)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with opened(data) as image:
             width, height = image.size
             check_size(width, height, max_pixels)
             return read(image)
     except (VqtokError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise BadImage(f"not an image of a known format ({', '.join(FORMATS)}); starts with {data[:12]!r}") from None
+        known = ", ".join(FORMATS)
+        raise BadImage(f"not an image of a known format ({known}); starts with {data[:12]!r}") from None
     except Exception as error:
         # Pillow's readers raise almost anything on damaged files (OSError, SyntaxError, struct.error, ...).
-        if data.startswith(_HIDE_MEMORY_ERRORS):
+        if data.startswith(_HIDE_MEMORY_ERRORS) or is_boxed(data):
             require_memory(width * height * PEAK_BYTES_PER_PIXEL)
         raise failure(type(error).__name__, error) from error
 

@@ -2,7 +2,7 @@
 
 Decoders allocate and loop by what headers say. Most of it can wait until Pillow has opened the file and tells its
 size; here is what costs memory or time earlier, or in spite of a small size: the canvas of a WebP, the tiles of a
-TIFF, the scans of a JPEG, the comments of a PNM of plain text.
+TIFF, the scans of a JPEG, the comments of a PNM of plain text, the tiles of a JPEG 2000, the size of a JPEG XL.
 """
 
 import re
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from pipeline.errors import BadImage
+from pipeline.source.images.boxes import jpeg2000_header, jxl_size
 
 # Pillow counts the bits of a row in 32 bits, up to 64 for a pixel, and calls more a lack of memory.
 _MAX_SIDE = 30_000_000
@@ -22,6 +23,11 @@ _MAX_SCANS = 100
 _PIXELS_PER_TILE = 200
 _SMALL_TILES = 2**16
 _SMALL_TILE_PIXELS = 2**24
+
+# Pillow reads no more; OpenJPEG takes some kilobytes for each component of each tile, before it decodes any.
+_JPEG2000_COMPONENTS = 4
+_JPEG2000_FEW_TILES = 2**10
+_JPEG2000_PIXELS_PER_TILE = 2**12
 
 # Each one moves up to a megabyte of text.
 _MAX_COMMENTS = 10_000
@@ -57,8 +63,10 @@ def check_header(data: bytes, max_pixels: int) -> None:
         _check_tiff(data, max_pixels)
     elif data.startswith((b"P1", b"P2", b"P3")):
         _check_plain_pnm(data)
-    elif size := webp_size(data):
+    elif size := webp_size(data) or jxl_size(data):
         check_size(*size, max_pixels)
+    else:
+        _check_jpeg2000(data, max_pixels)
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
@@ -146,3 +154,17 @@ def _check_plain_pnm(data: bytes) -> None:
     comments = data.count(b"#")
     if comments > _MAX_COMMENTS:
         raise BadImage(f"PNM of plain text with {comments:,} comments, more than {_MAX_COMMENTS:,}; remove them")
+
+
+def _check_jpeg2000(data: bytes, max_pixels: int) -> None:
+    header = jpeg2000_header(data)
+    if header is None:
+        return
+    if not header.width or not header.height:
+        raise BadImage("JPEG 2000 without pixels")
+    check_size(header.width, header.height, max_pixels)
+    if header.components > _JPEG2000_COMPONENTS:
+        raise BadImage(f"JPEG 2000 of {header.components:,} components, more than {_JPEG2000_COMPONENTS}; convert it")
+    most = max(_JPEG2000_FEW_TILES, header.width * header.height // _JPEG2000_PIXELS_PER_TILE)
+    if header.tiles > most:
+        raise BadImage(f"JPEG 2000 of {header.tiles:,} tiles, more than {most:,}: it would take too much memory")

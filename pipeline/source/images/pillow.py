@@ -10,10 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import BadImage, VqtokError
 
-# Formats whose Pillow readers neither run other programs (EPS) nor leave the file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-
-# What these formats need of Pillow; all official builds have it.
+# What the usual formats need of Pillow; all official builds have it.
 _CODECS = ("jpg", "zlib", "webp", "libtiff")
 
 # EXIF orientation: how the pixels are to be turned.
@@ -120,6 +117,8 @@ def _from_16_bits(image: Any) -> Any:
 
 def _upright(image: Any) -> Any:
     """Turned as EXIF says. Damaged EXIF is no reason to lose the picture, as with the JPEG that torchvision reads."""
+    if image.format == "JXL" and not image.jpeg:
+        return image  # its own header counts, and libjxl has obeyed it
     try:
         orientation = image.getexif().get(_ORIENTATION)
         turn = _TURNS.get(orientation)

@@ -62,7 +62,11 @@ NOT_IMAGES = [
     ("web page", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "starts with b'<!DOCTYPE ht'"),
     ("svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "not an image of a known format"),
     ("postscript", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image of a known"),
-    ("zeros", bytes(5000), "not an image of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM)"),
+    (
+        "zeros",
+        bytes(5000),
+        "not an image of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM, AVIF, JPEG2000, TGA)",
+    ),
     ("magic alone", b"\xff\xd8\xff\xe0", "not an image of a known format"),
     ("icon", encoded(Image.new("RGB", (16, 16)), "ICO"), "not an image of a known format"),
     ("float", encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "no agreed range"),

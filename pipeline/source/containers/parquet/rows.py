@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.config import SourceConfig
 from pipeline.source.containers.parquet.columns import Columns
+from pipeline.source.extensions import IMAGE_EXTENSIONS
 from pipeline.source.sample import Sample
-from pipeline.source.selection import IMAGE_EXTENSIONS
 
 KeyOf = Callable[[int, Mapping[str, Any]], str]
 """The key of a row, by its number and its cells."""
