@@ -6,7 +6,7 @@ COMMON_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp gif bmp tif tiff ppm p
 OTHER_EXTENSIONS = frozenset(
     "avif avifs jp2 j2k j2c jpc jpf jpx tga icb vda vst mpo apng heic heics heif heifs hif jxl".split()
 )
-"""Of formats that came later. Beside a member of the common ones they are no image: such samples stay what they were."""
+"""Of formats that came later. Beside a member of the common ones they are no image: such samples stay as they were."""
 IMAGE_EXTENSIONS = COMMON_EXTENSIONS | OTHER_EXTENSIONS
 
 _MOST_LISTED = 8

@@ -32,7 +32,8 @@ from pipeline.errors import BadImage
 from pipeline.jobs.training.collection import count_samples
 from pipeline.jobs.training.shards import training_shards
 from pipeline.jobs.training.stream import Place, training_batches
-from pipeline.source.images.decoding import PEAK_BYTES_PER_PIXEL, PillowDecoder, decode_rgb
+from pipeline.source.images.decoding import PillowDecoder, decode_rgb
+from pipeline.source.images.opening import PEAK_BYTES_PER_PIXEL
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store import TokenStore
 

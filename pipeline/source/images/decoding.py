@@ -11,43 +11,25 @@ Decoding takes at most PEAK_BYTES_PER_PIXEL for each pixel of an image, and noth
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from pipeline.errors import BadImage, VqtokError
-from pipeline.source.images.formats import FORMATS, JPEG2000_BOX, JPEG2000_CODESTREAM, is_boxed, opened
-from pipeline.source.images.headers import check_header, check_size, webp_size
+from pipeline.errors import BadImage
+from pipeline.source.images.headers import check_header, check_size
 from pipeline.source.images.jpeg_header import jpeg_header
-from pipeline.source.images.memory import failure, require_memory
+from pipeline.source.images.memory import failure
+from pipeline.source.images.opening import read_with_pillow
 from pipeline.source.images.pillow import convert_with_pillow, decode_with_pillow
 from pipeline.source.images.vision import ImageReadMode, decode_jpeg
-
-# Measured: 26 for an animated WebP, 23 for a lossless one with transparency, 18 for a progressive JPEG inside a
-# TIFF, 14 for most, 3 for a baseline JPEG. Resizing adds less than what decoding has given back by then.
-PEAK_BYTES_PER_PIXEL = 28
-
-# The decoders whose lack of memory cannot be told from damage: WebP, progressive JPEG that Pillow reads, JPEG 2000;
-# AVIF and HEIF as well.
-_HIDE_MEMORY_ERRORS = (b"RIFF", b"\xff\xd8", JPEG2000_CODESTREAM, JPEG2000_BOX)
 
 # Up to this size a call of the decoder costs about as much as the decoding itself, so many images share one.
 _SMALL_PIXELS = 2**16
 
-# What Pillow warns of in damaged files ends in pixels or in a reject; thousands of lines would hide the rest.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
 # Decoders only read what they are given.
 warnings.filterwarnings("ignore", message="The given buffer is not writable")
-
-# The limit is ours, per image and before decoding (`image.max_pixels`); Pillow's own is a global that warns.
-Image.MAX_IMAGE_PIXELS = None
-
-
-T = TypeVar("T")
 
 
 class Picture(NamedTuple):
@@ -137,7 +119,7 @@ class PillowDecoder:
     def _decode(self, data: bytes) -> Tensor:
         _require_bytes(data)
         check_header(data, self._max_pixels)
-        return _opened_with_pillow(data, self._max_pixels, self._read)
+        return read_with_pillow(data, self._max_pixels, self._read)
 
 
 def as_picture(found: Tensor | BadImage) -> Picture | BadImage:
@@ -177,7 +159,7 @@ def examine(data: bytes, max_pixels: int) -> Jpeg | Tensor:
     if header is not None:
         check_size(header.width, header.height, max_pixels)
         return Jpeg(header.width, header.height, b"", header.rgb)
-    return _opened_with_pillow(data, max_pixels, _jpeg_or_pixels)
+    return read_with_pillow(data, max_pixels, _jpeg_or_pixels)
 
 
 def _require_bytes(data: bytes) -> None:
@@ -189,29 +171,6 @@ def _jpeg_or_pixels(image: Any) -> Jpeg | Tensor:
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
         return Jpeg(image.width, image.height, image.info.get("exif", b""), _may_be_rgb(image))
     return decode_with_pillow(image)
-
-
-def _opened_with_pillow(data: bytes, max_pixels: int, read: Callable[[Any], T]) -> T:
-    """What `read` makes of an image that Pillow has opened, and that is not too large.
-
-    Raises BadImage for whatever Pillow does not like, MemoryError where the machine, not the image, is at fault.
-    """
-    width, height = webp_size(data) or (0, 0)
-    try:
-        with opened(data) as image:
-            width, height = image.size
-            check_size(width, height, max_pixels)
-            return read(image)
-    except (VqtokError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        known = ", ".join(FORMATS)
-        raise BadImage(f"not an image of a known format ({known}); starts with {data[:12]!r}") from None
-    except Exception as error:
-        # Pillow's readers raise almost anything on damaged files (OSError, SyntaxError, struct.error, ...).
-        if data.startswith(_HIDE_MEMORY_ERRORS) or is_boxed(data):
-            require_memory(width * height * PEAK_BYTES_PER_PIXEL)
-        raise failure(type(error).__name__, error) from error
 
 
 def _may_be_rgb(image: Any) -> bool:
