@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 from pipeline.config import SourceConfig
 from pipeline.records import SourceRecord, SourceShard
-from pipeline.source.containers.container import Numbers, Read, ShardIndex, ShardReader
+from pipeline.source.containers.container import Description, Numbers, Read, ShardIndex, ShardReader
 from pipeline.source.containers.registry import container_of
 from pipeline.source.sample import Sample
 from pipeline.source.selection import Selection
@@ -60,6 +60,11 @@ class Opener:
 def open_shard(shard: SourceShard, source: SourceConfig, *, contents: bool = True, digests: bool = True) -> ShardReader:
     """See `Opener.open`."""
     return Opener(source).open(shard, contents=contents, digests=digests)
+
+
+def describe_shard(shard: SourceShard, source: SourceConfig) -> Description:
+    """What a source shard says of itself before its samples are read. Raises SourceError, ConfigError."""
+    return container_of(shard).describe(shard, source)
 
 
 def index_shard(shard: SourceShard, source: SourceConfig) -> ShardIndex:

@@ -1,7 +1,7 @@
 """What a kind of container must be able to do: whoever adds one writes this, and names it in `registry`."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -64,11 +64,32 @@ class Inner(NamedTuple):
     """In bytes."""
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a source shard says of itself, before its samples are read."""
+
+    kind: str
+    """In words."""
+    samples: int | None
+    """How many there are, where it says so."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Names and types of what each sample has, where it says so."""
+    image: str | None = None
+    """The column that holds the image, where one must be."""
+    label: str | None = None
+    """The column with the label, where it says which."""
+    classes: tuple[str, ...] | None = None
+    """Names of the label's values."""
+
+
 class Container(Protocol):
     """A kind of source shard: how its samples are read, from the beginning or from anywhere."""
 
     def holds(self, shard: SourceShard) -> bool:
         """Whether a source shard is of this kind."""
+
+    def describe(self, shard: SourceShard, source: SourceConfig) -> Description:
+        """What it says of itself. Raises SourceError."""
 
     def open(
         self,

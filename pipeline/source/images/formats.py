@@ -57,7 +57,7 @@ def _register_heif() -> None:
 
 def _register_jxl() -> None:
     importlib.import_module("pillow_jxl")
-    importlib.import_module("pillow_jxl.JpegXLImagePlugin").DECODE_THREADS = 0
+    vars(importlib.import_module("pillow_jxl.JpegXLImagePlugin"))["DECODE_THREADS"] = 0
 
 
 HEIF = Plugin("HEIC", "HEIF", "pillow-heif", _register_heif)

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.config import SourceConfig
 from pipeline.files import Readable
 from pipeline.records import SourceRecord, SourceShard
-from pipeline.source.containers.container import Numbers, Read, ShardIndex
+from pipeline.source.containers.container import Description, Numbers, Read, ShardIndex
 from pipeline.source.containers.folder.reader import FolderFiles, FolderReader, difference
 from pipeline.source.sample import Sample
 from pipeline.source.shards.patterns import expand_braces
@@ -21,6 +21,9 @@ class Folder:
 
     def holds(self, shard: SourceShard) -> bool:
         return shard.listing is not None
+
+    def describe(self, shard: SourceShard, source: SourceConfig) -> Description:
+        return Description("files of a folder", len(_content(shard, source, _nothing, digests=False).samples()))
 
     def open(
         self, shard: SourceShard, source: SourceConfig, files: Readable, wanted: Callable[[str], bool], digests: bool

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.config import SourceConfig
 from pipeline.files import Readable
 from pipeline.records import SourceRecord, SourceShard
-from pipeline.source.containers.container import Numbers, Read, ShardIndex
+from pipeline.source.containers.container import Description, Numbers, Read, ShardIndex
 from pipeline.source.containers.parquet.reader import ParquetReader
 from pipeline.source.containers.parquet.table import open_table
 from pipeline.source.sample import Sample
@@ -24,6 +24,13 @@ class Parquet:
 
     def holds(self, shard: SourceShard) -> bool:
         return shard.inside is None and shard.path.lower().endswith(_SUFFIXES)
+
+    def describe(self, shard: SourceShard, source: SourceConfig) -> Description:
+        reader = ParquetReader(shard, source, lambda _: False, digests=False)
+        found = reader.columns
+        types = {column.name: str(column.type) for column in reader.table.schema_arrow}
+        rows = reader.table.metadata.num_rows
+        return Description("Parquet", rows, types, found.image, found.label, found.classes)
 
     def open(
         self, shard: SourceShard, source: SourceConfig, files: Readable, wanted: Callable[[str], bool], digests: bool

@@ -97,6 +97,12 @@ MAGIC_BYTES = 6
 _DAMAGE = (EOFError, zlib.error, zstd.ZstdError, lzma.LZMAError, gzip.BadGzipFile)
 
 
+def compression_name(first: bytes) -> str | None:
+    """How a file that begins so is compressed; None for one that is not."""
+    found = _compression(first)
+    return found.name if found else None
+
+
 def is_compressed(first: bytes) -> bool:
     """Whether a file that begins so is compressed."""
     return _compression(first) is not None

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pipeline.config import SourceConfig
 from pipeline.files import Readable, is_url
 from pipeline.records import SourceRecord, SourceShard
-from pipeline.source.containers.container import Numbers, Read, ShardIndex
+from pipeline.source.containers.container import Description, Numbers, Read, ShardIndex
 from pipeline.source.containers.tar.access import index_tar, plan_reads, read_samples_at
-from pipeline.source.containers.tar.compression import MAGIC_BYTES, is_compressed
+from pipeline.source.containers.tar.compression import MAGIC_BYTES, compression_name, is_compressed
 from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.containers.tar.regrouped import RegroupedTar
 from pipeline.source.sample import Sample
@@ -21,6 +21,13 @@ class Tar:
     def holds(self, shard: SourceShard) -> bool:
         """Any: what is named is taken for a tar, and reading it tells."""
         return True
+
+    def describe(self, shard: SourceShard, source: SourceConfig) -> Description:
+        if not can_jump(shard):
+            return Description("tar from a command", None)
+        with source_errors(shard_name(shard)):
+            name = compression_name(read_bytes(shard, 0, MAGIC_BYTES))
+        return Description(f"tar compressed with {name}" if name else "tar", None)
 
     def open(
         self, shard: SourceShard, source: SourceConfig, files: Readable, wanted: Callable[[str], bool], digests: bool

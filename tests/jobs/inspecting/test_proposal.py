@@ -1,0 +1,84 @@
+"""What `vqtok init` prints."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from fixtures_collections import KINDS, inspected
+from fixtures_store import write_shard
+from PIL import Image
+from support import ROOT, encoded
+
+from pipeline.cli import main
+from pipeline.config import load_config
+
+pytest_plugins = ["fixtures_collections"]
+
+
+def printed(*arguments: str) -> str:
+    done = CliRunner().invoke(main, ["init", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def dry_run(text: str, path: Path) -> str:
+    (path / "job.yaml").write_text(text)
+    store = f"tokenize.store={path}/store"
+    done = CliRunner().invoke(main, ["tokenize", "--dry-run", "--config", f"{path}/job.yaml", "--set", store])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_accepted_and_fits(kind: str, tmp_path: Path) -> None:
+    name, found = inspected(kind, tmp_path / "data")
+    text = printed(name)
+    assert "1 of 1 source shards are pending" in dry_run(text, tmp_path)
+    source = load_config(tmp_path / "job.yaml").source
+    assert (source.nested, source.regroup) == (found.source.nested, found.source.regroup)
+    assert source.label == ("label" if kind == "parquet" else "cls")
+    assert set(source.keep) == ({"text"} if kind == "parquet" else {"json", "txt"})
+
+
+def test_a_folder_of_class_folders(class_folders: Path, tmp_path: Path) -> None:
+    text = printed(str(class_folders))
+    assert yaml.safe_load(text)["source"] == {"shards": str(class_folders), "label": "folder", "keep": ["txt"]}
+    assert "cats, dogs" in text
+    assert "1 of 1 source shards are pending" in dry_run(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(32, 32)] * 3, 32),
+        ([(96, 96)] * 3, 96),
+        ([(98, 98)] * 3, 96),  # a multiple of 4
+        ([(512, 512)] * 3, 256),
+        ([(300, 200), (70, 500), (150, 150)], 128),
+        ([(9, 9), (10, 12)], 32),
+    ],
+)
+def test_the_size_fits_the_images(sizes: list[tuple[int, int]], expected: int, tmp_path: Path) -> None:
+    images = [encoded(Image.new("RGB", size), "PNG") for size in sizes]
+    write_shard(tmp_path / "a.tar", [(f"s{number}", {"png": data}) for number, data in enumerate(images)])
+    assert yaml.safe_load(printed(f"{tmp_path}/a.tar"))["image"] == {"size": expected}
+
+
+def test_odd_names_are_quoted(tmp_path: Path) -> None:
+    odd = tmp_path / "a: \"b' # c"
+    odd.mkdir()
+    write_shard(odd / "x.tar", [("s", {"png": encoded(Image.new("RGB", (8, 8)), "PNG")})])
+    assert "1 of 1 source shards are pending" in dry_run(printed(f"{odd}/x.tar"), tmp_path)
+
+
+def test_without_a_source_a_shipped_one_is_printed() -> None:
+    assert printed() == (ROOT / "configs/sample.yaml").read_text()
+    assert printed("--like", "imagenet256") == (ROOT / "configs/imagenet256.yaml").read_text()
+
+
+def test_where_no_image_is_found_it_says_why(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [("s", {"mp": b"x", "txt": b"y"})])
+    done = CliRunner().invoke(main, ["init", f"{tmp_path}/a.tar"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "no image member among .mp, .txt" in done.stderr
