@@ -55,6 +55,7 @@ LIGHT = {
     "nothing to do": ["tokenize", "--config"],
     "report that is there": ["report", "--config"],
     "all in one with nothing to do": ["run", "--processes", "2", "--config"],
+    "a configuration that fits a collection": ["init", str(ROOT / "tests/fixtures/format-1/images/*.tar")],
 }
 
 
