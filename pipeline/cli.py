@@ -125,6 +125,44 @@ def sample(folder: Path) -> None:
     click.echo(job.run(folder))
 
 
+@main.command()
+@click.argument("source")
+@click.option("--seconds", type=click.FloatRange(0.1), default=20.0, show_default=True, help="About how long to look.")
+@_as_json
+def inspect(source: str, seconds: float, as_json: bool) -> None:
+    """Say what a collection holds, and what would be rejected.
+
+    SOURCE is a folder, a file, a pattern or a URL: whatever source.shards may name. Of a large collection some
+    samples of some source shards are looked at.
+    """
+    from pipeline.jobs.inspecting import job
+    from pipeline.jobs.inspecting.text import as_text
+
+    found = job.run(source, show_progress=sys.stderr.isatty(), seconds=seconds)
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else as_text(found))
+    sys.exit(1 if found.problems else 0)
+
+
+@main.command()
+@click.argument("source", required=False)
+@click.option("--like", type=click.Choice(["sample", "cifar10", "imagenet256"]), help="Print the one of that name.")
+def init(source: str | None, like: str | None) -> None:
+    """Print a configuration that fits a collection, to begin with.
+
+    SOURCE is a folder, a file, a pattern or a URL. Without it the configuration of the sample data set is printed,
+    which explains every key.
+    """
+    from pipeline.jobs.inspecting import job
+    from pipeline.jobs.inspecting.proposal import proposal, shipped
+
+    if source is not None and like is not None:
+        raise click.UsageError("give SOURCE or --like, not both.")
+    if source is None:
+        click.echo(shipped(like or "sample"), nl=False)
+        return
+    click.echo(proposal(job.run(source, show_progress=sys.stderr.isatty())), nl=False)
+
+
 class _Kinds(click.Group):
     """A command for each kind of tokenizer that can be imported, with the options that the kind declares."""
 
@@ -182,44 +220,6 @@ def import_() -> None:
 
     It comes whole or not at all. Nothing but tensors is read of a checkpoint: one that could run code is refused.
     """
-
-
-@main.command()
-@click.argument("source")
-@click.option("--seconds", type=click.FloatRange(0.1), default=20.0, show_default=True, help="About how long to look.")
-@_as_json
-def inspect(source: str, seconds: float, as_json: bool) -> None:
-    """Say what a collection holds, and what would be rejected.
-
-    SOURCE is a folder, a file, a pattern or a URL: whatever source.shards may name. Of a large collection some
-    samples of some source shards are looked at.
-    """
-    from pipeline.jobs.inspecting import job
-    from pipeline.jobs.inspecting.text import as_text
-
-    found = job.run(source, show_progress=sys.stderr.isatty(), seconds=seconds)
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else as_text(found))
-    sys.exit(1 if found.problems else 0)
-
-
-@main.command()
-@click.argument("source", required=False)
-@click.option("--like", type=click.Choice(["sample", "cifar10", "imagenet256"]), help="Print the one of that name.")
-def init(source: str | None, like: str | None) -> None:
-    """Print a configuration that fits a collection, to begin with.
-
-    SOURCE is a folder, a file, a pattern or a URL. Without it the configuration of the sample data set is printed,
-    which explains every key.
-    """
-    from pipeline.jobs.inspecting import job
-    from pipeline.jobs.inspecting.proposal import proposal, shipped
-
-    if source is not None and like is not None:
-        raise click.UsageError("give SOURCE or --like, not both.")
-    if source is None:
-        click.echo(shipped(like or "sample"), nl=False)
-        return
-    click.echo(proposal(job.run(source, show_progress=sys.stderr.isatty())), nl=False)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""Small collections in every kind of container."""
+"""Small collections in every kind of container.  PYTEST_DONT_REWRITE"""
 
 import gzip
 import tarfile
