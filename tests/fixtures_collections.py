@@ -1,4 +1,7 @@
-"""Small collections in every kind of container.  PYTEST_DONT_REWRITE"""
+"""Small collections in every kind of container; a pytest plugin.
+
+PYTEST_DONT_REWRITE: test modules import it before pytest registers it.
+"""
 
 import gzip
 import tarfile
