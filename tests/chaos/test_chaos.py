@@ -237,6 +237,7 @@ def test_exit_statuses_and_tracebacks_are_noticed(trial: Trial) -> None:
 # --- the long run -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_long_run_prints_and_writes_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONWARNINGS", "")
     files = ["--markdown", str(tmp_path / "t.md"), "--json", str(tmp_path / "t.json")]

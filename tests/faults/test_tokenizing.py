@@ -407,13 +407,13 @@ def encode_too_much(file: str) -> None:
     config = load_config(file)
     tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu", "fp32")
     with this_machine(config, tokenizer, current_world()) as machine:
-        assert machine.encode(torch.zeros(2, 3, 16, 24, dtype=torch.uint8)).shape == (2, 24)
+        assert machine.encode(torch.zeros(2, 3, 16, 24, dtype=torch.uint8), 2).shape == (2, 24)
         img_B3HW = torch.zeros(2, 3, 2048, 2048, dtype=torch.uint8)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + (50 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         try:
-            machine.encode(img_B3HW)
+            machine.encode(img_B3HW, 2)
         except MemoryError as error:
             print(error)
 

@@ -121,6 +121,7 @@ def test_processes_that_did_not_do_the_work_are_no_success_and_the_launcher_impo
     assert "vqtok: 2 of 2 processes ended without having tokenized" in done.err
 
 
+@pytest.mark.slow
 def test_what_all_processes_meet_is_told_once(job: Job) -> None:
     done = cold(
         *(sys.executable, "-m", "pipeline", "tokenize", "--processes", "2", "--config", job.file),

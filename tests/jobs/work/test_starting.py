@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fixtures_store import Job, cold, cold_python, wait_for
+from fixtures_store import Job, cold_python, wait_for
 
 from pipeline.claims import START, Claims, read_claim
 from pipeline.files import LocalFiles
@@ -61,10 +61,9 @@ def test_a_start_of_another_host_does_not_last_for_ever(unfinished: Job, minutes
 
 
 def test_a_job_that_is_refused_leaves_no_store(job: Job) -> None:
-    command = [sys.executable, "-m", "pipeline", "tokenize", "--config", job.file]
-    done = cold(*command, "--set", "image.size=30")
+    done = job.start("--set", "image.size=30").wait()
     assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("loading PyTorch\nvqtok: image.size: ")
+    assert done.err.startswith("vqtok: image.size: ")
     assert not job.store.exists()
 
 

@@ -252,7 +252,7 @@ def test_workers_that_stay_do_not_go_on_from_where_each_has_read_ahead(
 
 def test_the_state_after_an_epoch_is_the_beginning_of_the_next(stores: list[TokenStore]) -> None:
     loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
-    for steps, left in ((9, 1), (10, 10), (13, 7), (20, 10), (25, 5)):
+    for steps, left in ((9, 1), (10, 10), (23, 7)):
         resumed = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
         resumed.load_state_dict(loader.state_after(steps))
         assert len(list(resumed)) == left

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from fixtures_store import Child
 from torch import Tensor
 
 from pipeline.models import VectorQuantizer
+
+pytest_plugins = ["fixtures_store"]
 
 STEPS = 12
 
@@ -66,7 +68,8 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_keep_one_codebook_that_has_seen_the_data_of_both(tmp_path: Path) -> None:
-    mp.spawn(work, (str(tmp_path),), nprocs=2)
+    ranks = [Child(work, rank, str(tmp_path), folder=tmp_path / "output") for rank in range(2)]
+    assert [rank.wait().status for rank in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for name, state in first.items():
         for key, value in state.items():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fixtures_store import begin_store, finish_store, make_birth, make_shard
+from support import sampled
 
 from pipeline.errors import CorruptStore
 from pipeline.store import TokenStore
@@ -102,8 +103,8 @@ def test_what_is_no_metadata_is_damage(text: str) -> None:
         ChunkFormat.of(text.encode(), STORED)
 
 
-@pytest.mark.parametrize("features", [(), ("digests",)])
-@pytest.mark.parametrize("codec", ["lz4", "raw"])
+@pytest.mark.parametrize("features", [pytest.param((), marks=pytest.mark.slow), ("digests",)], ids=str)
+@pytest.mark.parametrize("codec", sampled("lz4", "raw"))
 def test_no_flipped_bit_of_metadata_changes_what_is_read(tmp_path: Path, codec: str, features: tuple[str, ...]) -> None:
     """In stores with and without digests: each bit is refused, or says nothing of the rows."""
     birth = make_birth(block_lengths=[64], vocab_size=300, codec=codec, features=features)
