@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from fixtures_training import TrainingJob, edit_birth
+from support import sampled
 
 from pipeline.config import ImageConfig, ModelConfig
 from pipeline.errors import ConfigError
