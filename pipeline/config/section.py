@@ -2,7 +2,17 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from pipeline.config.label import MEMBER, checked_rule
 
 
 class Section(BaseModel):
@@ -44,5 +54,7 @@ def both_sides(value: Any) -> Any:
 Patterns = Annotated[tuple[str, ...], BeforeValidator(one_or_many)]
 Side = Annotated[int, Field(ge=1, le=16384)]
 PathText = Annotated[str, Field(min_length=1)]
-Member = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+Member = Annotated[str, Field(pattern=MEMBER)]
 """An extension, or a column."""
+Label = Annotated[str, AfterValidator(checked_rule)]
+"""See `LabelRule`."""

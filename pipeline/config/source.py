@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from pipeline.before import Before, concise
-from pipeline.config.section import Member, Patterns, Section, one_or_many
+from pipeline.config.label import LabelRule
+from pipeline.config.section import Label, Member, PathText, Patterns, Section, one_or_many
 
 
 class SourceConfig(Section):
@@ -19,8 +20,14 @@ class SourceConfig(Section):
     """Patterns of source shards to leave out."""
     image: Member | None = None
     """Extension of the member, or column, that holds the image; by default the one that can be an image."""
-    label: Member | None = "cls"
-    """Extension of the member, or column, with the class index; null for none. `cls` also finds a column `label`."""
+    label: Label | None = "cls"
+    """Where the class is found; null for none. The extension of a member, or a column (`cls` also finds a column
+    `label`); `json:PATH` in the member `.json`, such as `json:meta.class_id`; `folder`, the first folder of the path;
+    `prefix:_`, what comes before a separator in the name; `table:FILE`, a CSV of key and label, or a label a line in the
+    order of the keys."""
+    classes: Annotated[PathText | None, Before(None)] = None
+    """File with the names of the classes, one a line in the order of their indices: for labels that are text. Those of
+    `folder`, and of Parquet files of Hugging Face, are found without."""
     key: Annotated[Member | None, Before(None)] = None
     """Column of a Parquet file with the keys; by default the paths of the images, or else the numbers of the rows."""
     keep: Annotated[tuple[Member, ...], BeforeValidator(one_or_many)] = ()
@@ -33,6 +40,11 @@ class SourceConfig(Section):
     """Accept a tar that ends at a member boundary without its end-of-archive marker."""
     allow_pipe: bool = False
     """Run the shell commands of `pipe:` sources, whose output is a tar. Only for configurations that you trust."""
+
+    @property
+    def label_rule(self) -> LabelRule | None:
+        """`label`, taken apart."""
+        return None if self.label is None else LabelRule.of(self.label)
 
     def identity(self) -> dict[str, Any]:
         """All that decides what a row holds beside its tokens."""

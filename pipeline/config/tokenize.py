@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.before import Before
 from pipeline.config.section import PathText, Section
 
 
@@ -22,8 +23,8 @@ class TokenizeConfig(Section):
     """Decoding threads per process; `auto` shares the CPU cores among the processes of this host."""
     codec: Literal["lz4", "raw"] = "lz4"
     """How token and label chunks are compressed; `raw` reads fastest."""
-    max_reject_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """A source shard that rejects a larger share of its samples fails instead of being committed."""
+    max_reject_rate: Annotated[float, Field(ge=0, le=1), Before(1.0)] = 0.5
+    """A source shard of ten samples or more that rejects a larger share of them fails instead of being committed."""
     claim_timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds without a heartbeat after which another process takes a source shard over."""
     stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0

@@ -12,6 +12,7 @@ from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.source.folders.listings import Listings, Mode
+from pipeline.source.labels.classes import source_identity
 from pipeline.source.shards.identity import is_gone
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, is_born, read_birth, refuse_unknown_features
@@ -53,6 +54,11 @@ class Plan:
         Raises CorruptStore for a damaged one, and as `birth` does.
         """
         return read_manifest(self.store, self.birth) if self.birth else None
+
+    @property
+    def has_no_rows(self) -> bool:
+        """Whether the store is complete and has none. Raises as `manifest` does."""
+        return self.manifest is not None and not self.manifest.written
 
     def __str__(self) -> str:
         pending = self.pending
@@ -137,7 +143,7 @@ def job_identity(config: Config) -> JSON:
         "tokenizer": tokenizer_identity(config.tokenizer.path),
         "image": config.image.identity(),
         "layout": layout_name(config.tokenizer.path, config.tokenize.layout),
-        "source": config.source.identity(),
+        "source": source_identity(config.source),
     }
 
 

@@ -85,6 +85,11 @@ def read_samples_at(shard: SourceShard, source: SourceConfig, index: ShardIndex,
     return container_of(shard).read_at(shard, source, index, read, Selection(source).wants)
 
 
+def class_names(shard: SourceShard, source: SourceConfig) -> tuple[str, ...] | None:
+    """The classes that a source shard tells without being read; see `Container.class_names`."""
+    return container_of(shard).class_names(shard, source)
+
+
 def difference(shard: SourceShard, source: SourceConfig, record: SourceRecord, check_files: bool = False) -> str | None:
     """How a source shard differs from what a commit says of it; see `Container.difference`."""
     return container_of(shard).difference(shard, source, record, check_files)

@@ -1,14 +1,13 @@
 """What is taken of a sample: its image, its label, and the members to keep."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipeline.config import SourceConfig
-from pipeline.errors import BadLabel, BadSample
-from pipeline.records import NO_LABEL
+from pipeline.errors import BadSample
 from pipeline.source.extensions import IMAGE_EXTENSIONS, last_extension, preferred, why_no_image, why_several
+from pipeline.source.labels.labels import Labels
 from pipeline.source.sample import Sample
-
-_LABEL_RANGE = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True)
@@ -16,10 +15,12 @@ class Selection:
     """The rules of a `source` section, applied to samples."""
 
     source: SourceConfig
+    labels: Labels | None = None
+    """Where indices of names are wanted, too."""
 
     def wants(self, extension: str) -> bool:
         """Whether a member with this extension is needed at all."""
-        return extension in self.source.keep or extension == self.source.label or self.is_image(extension)
+        return extension in self.source.keep or extension == self._label_member or self.is_image(extension)
 
     def image(self, sample: Sample) -> bytes:
         """Bytes of the image member.
@@ -39,23 +40,23 @@ class Selection:
         return sample.members[found[0]] or b""
 
     def label(self, sample: Sample) -> int:
-        """The class index, NO_LABEL without a label member. Raises BadLabel where it is no integer."""
+        """The class index, NO_LABEL without a label. Raises as `Labels.of` does."""
         if sample.problems:
             raise BadSample(sample.problems[0])  # which of two labels counts, nobody can tell
-        data = sample.members.get(self.source.label) if self.source.label else None
-        if data is None:
-            return NO_LABEL
-        try:
-            label = int(data.decode("ascii"))
-        except ValueError:
-            raise BadLabel(f".{self.source.label} holds {data[:40]!r}, not an integer") from None
-        if label not in _LABEL_RANGE:
-            raise BadLabel(f".{self.source.label} holds {data[:40]!r}, which does not fit 64 bits")
-        return label
+        return self._labels.of(sample)
 
     def fields(self, sample: Sample) -> dict[str, bytes | None]:
         """Kept members by extension; None where the sample has no such member."""
         return {name: sample.members.get(name) for name in self.source.keep}
+
+    @cached_property
+    def _labels(self) -> Labels:
+        return self.labels or Labels(self.source)
+
+    @cached_property
+    def _label_member(self) -> str | None:
+        rule = self.source.label_rule
+        return None if rule is None else rule.member
 
     def is_image(self, extension: str) -> bool:
         """Whether a member with this extension may be the image."""

@@ -320,6 +320,11 @@ class TokenStore:
         """Names of the kept members."""
         return self._birth.fields
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the labels, that of label i at i; None where the collection tells none."""
+        return self._birth.classes
+
     def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
         """Blocks of [B, L_i] as the embedding sequence x_BLC, [B, L_rule, C] of `dtype` on their device; blocks of all
         views, [B, V, L_i], as [B, V, L_rule, C].

@@ -2,6 +2,9 @@
 
 import math
 
+from pydantic import Field
+
+from pipeline.jobs.missing import without
 from pipeline.records import Record
 
 
@@ -18,6 +21,10 @@ class Report(Record):
     """Originals above reconstructions from the store; None without rows or a layout that can be decoded."""
     written: int
     rejected: int
+    unlabelled: int = 0
+    """Rows without a label, where the configuration asks for labels."""
+    missing: dict[str, int] = Field(default={})
+    """Rows without a kept field, by its name."""
     reject_reasons: dict[str, int]
     tokens: int
     bytes: int
@@ -37,6 +44,7 @@ class Report(Record):
         per_token = 8 * self.bytes / self.tokens if self.tokens else 0.0
         return [
             ("rows", f"{self.written:,} written, {self.rejected:,} rejected"),
+            *([("missing", lacking)] if (lacking := without(self.unlabelled, self.missing)) else []),
             ("tokens", f"{self.tokens:,}"),
             ("size on disk", f"{self.bytes / 1e6:,.2f} MB with keys and labels"),
             (

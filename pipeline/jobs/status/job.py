@@ -9,6 +9,7 @@ from pipeline.config import Config
 from pipeline.errors import StoreError
 from pipeline.files.each import read_sound
 from pipeline.jobs.bounds import Bounds, find_bounds
+from pipeline.jobs.missing import summed
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.rejects import ReasonCounts, RejectReason, count_reasons, most_common, read_rejects
 from pipeline.jobs.status.rates import Rate, WorkDone, rate_of
@@ -79,6 +80,10 @@ class Status:
     """Committed parts that the configuration does not name."""
     written: int
     rejected: int
+    unlabelled: int
+    """Written samples without a label, where the configuration asks for labels."""
+    missing: dict[str, int]
+    """Written samples without a kept field, by its name."""
     rejects: list[RejectReason]
     """Rejected samples by reason, the most frequent first."""
     images_per_second: float | None
@@ -112,6 +117,7 @@ class Observer:
     def __init__(self, config: Config) -> None:
         self._plan = make_plan(config)
         self._shards = {shard.part: shard for shard in self._plan.shards}
+        self._asks_for_labels = config.source.label is not None
         self._timeout_s = config.tokenize.claim_timeout
         self._commits: dict[str, Committed] = {}
         self._reasons: dict[str, ReasonCounts] = {}
@@ -144,6 +150,8 @@ class Observer:
             unplanned=sorted(plan.committed - plan.planned),
             written=sum(commit.written for commit in commits),
             rejected=sum(commit.rejected for commit in commits),
+            unlabelled=sum(commit.unlabelled for commit in commits) if self._asks_for_labels else 0,
+            missing=summed(commit.missing for commit in commits),
             rejects=most_common(self._reasons.get(commit.part, {}) for commit in commits),
             images_per_second=mean.images_per_second if mean else None,
             recent_images_per_second=recent.images_per_second if recent else None,

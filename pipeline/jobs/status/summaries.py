@@ -33,6 +33,8 @@ class Committed(BaseModel):
     seen: Count
     written: Count
     rejected: Count
+    unlabelled: Count = 0
+    missing: dict[str, Count] = Field(default={})
     seconds: dict[str, Seconds]
     threads: dict[str, Count] = Field(default={})
     execution: JSON = Field(default={})

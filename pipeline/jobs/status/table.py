@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from pipeline.config import Config
 from pipeline.errors import VqtokError
+from pipeline.jobs.missing import without
 from pipeline.jobs.rejects import RejectReason
 from pipeline.jobs.status.job import Observer, Running, Status
 from pipeline.jobs.terminal import InPlace, aligned, printable
@@ -73,6 +74,8 @@ def _header(status: Status) -> list[str]:
         f"{status.done:,} of {status.planned:,} source shards are committed",
         f"{status.written:,} samples written, {status.rejected:,} rejected",
     ]
+    if lacking := without(status.unlabelled, status.missing):
+        lines.append(lacking)
     rates = [
         f"{rate:,.0f} images/s {span}"
         for rate, span in (

@@ -1,10 +1,15 @@
 """What there is to tokenize, and every reason not to that can be told without the tokenizer."""
 
-from pipeline.config import Config
+from collections.abc import Sequence
+
+from pipeline.config import Config, SourceConfig
+from pipeline.errors import IdentityMismatch
+from pipeline.files import Files
 from pipeline.jobs.plan import Plan, make_plan, refuse_unwritable
 from pipeline.jobs.tokenizing.other_sources import refuse_other_sources
 from pipeline.jobs.tokenizing.replaced import refuse_replaced_sources
 from pipeline.jobs.work.siblings import current_siblings
+from pipeline.source.labels.classes import classes_difference
 
 
 def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = False) -> Plan:
@@ -20,6 +25,8 @@ def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = 
     after their commit, StoreError where all that is committed is of other source shards.
     """
     plan = make_plan(config)
+    if plan.birth is not None:
+        refuse_other_classes(plan.store, config.source, plan.birth.classes)
     if current_siblings() is None:
         refuse_replaced_sources(plan, config.source, check_files)
         if not allow_other_sources:
@@ -27,3 +34,13 @@ def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = 
     if plan.pending:
         refuse_unwritable(plan.store)
     return plan
+
+
+def refuse_other_classes(store: Files, source: SourceConfig, frozen: Sequence[str] | None) -> None:
+    """Raise IdentityMismatch where `source.classes` is not what the store was born with."""
+    if difference := classes_difference(source, frozen):
+        raise IdentityMismatch(
+            f"{store.root}: source.classes: {source.classes}: not the classes of the store (there): {difference}. They "
+            "are fixed when it is made, for the indices of its labels would change: name another tokenize.store, or go "
+            "back to that file"
+        )

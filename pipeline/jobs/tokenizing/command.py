@@ -37,9 +37,9 @@ def tokenize_as_asked(
     """
     if siblings := current_siblings():
         result = _tokenize_here(config, options, None)
-        if not siblings.leave_result(result) and not result.complete:
+        if not siblings.leave_result(result) and not result.succeeded:
             print(result, file=sys.stderr)  # nobody else can say so
-        return 0 if result.complete else 1
+        return 0 if result.succeeded else 1
     plan = plan or checked_plan(config, options["allow_other_sources"], options["check_files"])
     others = describe_other_parts(plan)
     for remark in plan.remarks:
@@ -47,6 +47,9 @@ def tokenize_as_asked(
     if is_finished(plan, config):
         _say(f"{plan}; nothing to do", sys.stdout)
         _say(others)
+        if plan.has_no_rows:
+            _say("no row is in the store: all samples were rejected, or there were none; vqtok status has the reasons")
+            return 1
         return 0
     refuse_unwritable(plan.store)
     _say(others)
@@ -70,7 +73,7 @@ def _tokenize(
     with terminable(), announced(plan.store, 1, timeout_s):
         import pipeline.jobs.tokenizing.job  # noqa: F401
     result = _tokenize_here(config, options, plan)
-    return 0 if result.complete else 1, result
+    return 0 if result.succeeded else 1, result
 
 
 def _tokenize_here(config: Config, options: Mapping[str, bool], plan: Plan | None) -> TokenizeResult:
@@ -91,7 +94,7 @@ def _tokenize_here(config: Config, options: Mapping[str, bool], plan: Plan | Non
 def _report(result: TokenizeResult) -> None:
     """Say what came of it: of processes launched together one sums up, and each tells what failed in it."""
     if launched_rank()[0] == 0:
-        print(result, file=sys.stdout if result.complete else sys.stderr)
+        print(result, file=sys.stdout if result.succeeded else sys.stderr)
     elif result.pending_failures:
         print("\n".join(result.pending_failures), file=sys.stderr)
 

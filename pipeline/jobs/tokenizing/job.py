@@ -15,7 +15,8 @@ from pipeline.errors import ConfigError, StoreError, VqtokError
 from pipeline.files import Files, is_url
 from pipeline.jobs.bounds import in_all
 from pipeline.jobs.plan import Plan, is_finished, job_identity, refuse_unwritable, with_listings
-from pipeline.jobs.tokenizing.checked import checked_plan
+from pipeline.jobs.missing import summed
+from pipeline.jobs.tokenizing.checked import checked_plan, refuse_other_classes
 from pipeline.jobs.work.claim_queue import ClaimQueue
 from pipeline.jobs.work.cores import IdleCores
 from pipeline.jobs.work.execution import refuse_other_execution
@@ -34,8 +35,17 @@ from pipeline.models.tokenizers.registry import load_tokenizer, trained_image_si
 from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
 from pipeline.source.images.transform import ImageTransform
+from pipeline.source.labels.classes import describe_classes, find_classes, labels_of
 from pipeline.store.arrays.codebook import table_digest
-from pipeline.store.schema.birth import DIGESTS, VIEWS, Birth, CodebookRecord, create_or_compare, smallest_token_dtype
+from pipeline.store.schema.birth import (
+    CLASSES,
+    DIGESTS,
+    VIEWS,
+    Birth,
+    CodebookRecord,
+    create_or_compare,
+    smallest_token_dtype,
+)
 from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.manifest import is_current, read_manifest, write_manifest
 from pipeline.store.schema.snapshot import make_manifest
@@ -80,7 +90,12 @@ def run(
     if plan is None:
         plan = checked_plan(config, allow_other_sources, check_files)
         if is_finished(plan, config):
-            return TokenizeResult(store=plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
+            return TokenizeResult(
+                store=plan.store.root,
+                planned=len(plan.shards),
+                committed=len(plan.shards),
+                is_empty=plan.has_no_rows,
+            )
     try:
         return _work_on(plan, config, wait, allow_execution_change, allow_slow, show_progress)
     except OSError as error:  # full, read-only, gone: sources and tokenizers have errors of their own
@@ -106,13 +121,17 @@ def _work_on(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
     ImageTransform(config.image)  # refuses a decoder that is not here, before a store is born that is bound to it
-    birth = make_birth(config, tokenizer)
+    birth = make_birth(config, tokenizer, plan.birth.classes if plan.birth else find_classes(config.source, plan.shards))
     if not allow_slow:
         refuse_slow_precision(config, tokenizer, world.device)
     birth = _bear(plan.store, birth)
+    refuse_other_classes(plan.store, config.source, birth.classes)
     plan = with_listings(plan, config)
+    labels = labels_of(config.source, birth.classes, plan.shards)
     if world.is_main:
         _warn_of_another_size(config)
+        if birth.classes and config.source.classes is None:
+            print(f"vqtok: {describe_classes(birth.classes)}; source.classes has another order", file=sys.stderr)
     with (
         terminable(),
         Claims(plan.store, config.tokenize.claim_timeout) as claims,
@@ -124,10 +143,13 @@ def _work_on(
         if siblings := current_siblings():
             siblings.begin_work()
         with JobProgress(plan, enabled=show_progress and world.is_main):
-            work = Work(config, plan.store, birth, machine)
+            work = Work(config, plan.store, birth, machine, labels, world.is_main)
             result = _tokenize(plan, work, _queue(plan, claims, world, wait, work))
         if result.complete:
             _finish(plan, birth, claims, wait)
+            if result.images == result.rejected:
+                manifest = read_manifest(plan.store, birth)
+                result = result.model_copy(update={"is_empty": manifest is not None and not manifest.written})
     return result
 
 
@@ -157,14 +179,14 @@ def _warn_of_another_size(config: Config) -> None:
         )
 
 
-def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
+def make_birth(config: Config, tokenizer: Tokenizer, classes: tuple[str, ...] | None = None) -> Birth:
     """What a store of this configuration is born as. Raises ConfigError for a size that the tokenizer cannot take."""
     codebook, rule, views = tokenizer.codebook, tokenizer.rule, config.image.num_views
     assert set(rule.arrays) == tokenizer.rule_arrays.keys(), "a store without them could not be read"
     size, called = config.image.size, f"the tokenizer in {config.tokenizer.path}"
     geometry = taking(size, lambda: tokenizer.geometry(size), tokenizer.downsampling, called)
     return Birth(
-        features=(DIGESTS,) if views is None else (DIGESTS, VIEWS),
+        features=(DIGESTS, *([VIEWS] if views else []), *([CLASSES] if classes else [])),
         identity=job_identity(config),
         geometry=geometry,
         codebook=CodebookRecord(
@@ -179,6 +201,7 @@ def make_birth(config: Config, tokenizer: Tokenizer) -> Birth:
         views=views,
         token_dtype=smallest_token_dtype(codebook.vocab_size),
         fields=tuple(sorted(config.source.keep)),
+        classes=classes,
         codec=config.tokenize.codec,
     )
 
@@ -199,6 +222,9 @@ def _tokenize(plan: Plan, work: Work, queue: ClaimQueue) -> TokenizeResult:
         committed=queue.count_committed(),
         failures=done.failures,
         images=done.images,
+        rejected=done.rejected,
+        unlabelled=done.unlabelled if work.config.source.label else 0,
+        fields_missing=summed(done.missing),
         seconds=time.monotonic() - started,
         loads=in_all(done.loads),
         idle=idle.share(),

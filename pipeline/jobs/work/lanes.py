@@ -31,6 +31,12 @@ class Done:
 
     images: int = 0
     """Samples committed or rejected."""
+    rejected: int = 0
+    """How many of them were rejected."""
+    unlabelled: int = 0
+    """Rows without a label."""
+    missing: list[dict[str, int]] = field(default_factory=list)
+    """Rows without a kept field, by its name, for each source shard."""
     loads: list[Load] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     """Why source shards failed, by path."""
@@ -111,6 +117,9 @@ class _Lanes:
             self._queue.done(shard)
         with self._lock:
             self._done.images += commit.seen
+            self._done.rejected += commit.rejected
+            self._done.unlabelled += commit.unlabelled
+            self._done.missing.append(commit.missing)
             self._done.loads.append(Load(commit.seconds, commit.threads, machine.encoder.on_cpu, machine.bf16_helps))
 
     def _fail(self, shard: SourceShard, caught: Exception) -> None:

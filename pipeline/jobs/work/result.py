@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from pipeline.jobs.bounds import Bounds, Load, find_bounds
+from pipeline.jobs.missing import summed, without
 from pipeline.records import Record
 
 
@@ -20,6 +21,14 @@ class TokenizeResult(Record):
     """Why source shards failed in these processes, by path."""
     images: int = 0
     """Samples that these processes committed or rejected."""
+    rejected: int = 0
+    """How many of them were rejected."""
+    unlabelled: int = 0
+    """How many of the others have no label, where the configuration asks for labels."""
+    fields_missing: dict[str, int] = Field(default={})
+    """And how many lack a kept field, by its name."""
+    is_empty: bool = False
+    """Whether the store is complete and has no row."""
     seconds: float = 0.0
     loads: tuple[Load, ...] = ()
     """What the stages did."""
@@ -31,6 +40,11 @@ class TokenizeResult(Record):
     def complete(self) -> bool:
         """Whether every source shard of the configuration is committed."""
         return self.committed == self.planned
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all is committed, and is something."""
+        return self.complete and not self.is_empty
 
     @property
     def bounds(self) -> Bounds | None:
@@ -48,10 +62,17 @@ class TokenizeResult(Record):
         lines = self.pending_failures
         if self.images:
             who = "this process" if self.processes == 1 else f"{self.processes} processes"
-            lines.append(f"{self.images:,} images in {who}, {self.images / self.seconds:,.0f} images/s")
+            rejects = f", {self.rejected:,} rejected" if self.rejected else ""
+            lines.append(
+                f"{self.images - self.rejected:,} images{rejects} in {who}, {self.images / self.seconds:,.0f} images/s"
+            )
+        if lacking := without(self.unlabelled, self.fields_missing):
+            lines.append(lacking)
         if self.bounds:
             lines.append(str(self.bounds))
         lines.append(f"{self.store}: {self.committed} of {self.planned} source shards are committed")
+        if self.is_empty:
+            lines.append("no row was written: all samples were rejected, or there were none; vqtok status has the reasons")
         return "\n".join(lines)
 
 
@@ -65,6 +86,10 @@ def together(results: Sequence[TokenizeResult]) -> TokenizeResult:
         committed=last.committed,
         failures={path: reason for result in results for path, reason in result.failures.items()},
         images=sum(result.images for result in results),
+        rejected=sum(result.rejected for result in results),
+        unlabelled=sum(result.unlabelled for result in results),
+        fields_missing=summed(result.fields_missing for result in results),
+        is_empty=any(result.is_empty for result in results),
         seconds=max(result.seconds for result in results),
         loads=tuple(load for result in results for load in result.loads),
         idle=min(idle, default=None),

@@ -19,6 +19,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.errors import SourceError
 from pipeline.files import Files
+from pipeline.jobs.work.absence import Absence, noting_members
 from pipeline.jobs.work.machine import Machine
 from pipeline.jobs.work.stages import Stages
 from pipeline.models.batch_encoder import Encoding
@@ -29,6 +30,8 @@ from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.containers.container import ShardReader
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.images.views import View
+from pipeline.source.labels.classes import refuse_other_names
+from pipeline.source.labels.labels import Labels
 from pipeline.source.reading import Opener
 from pipeline.source.selection import Selection
 from pipeline.source.shards.opening import refuse_changed, shard_name
@@ -40,6 +43,10 @@ from pipeline.store.writing.writer import EncodedShard, commit_part
 from pipeline.threads import one_thread
 
 
+# Of fewer samples, one that is bad tells nothing about the others.
+_JUDGED_FROM = 10
+
+
 @dataclass(frozen=True)
 class Work:
     """What the source shards of a job have in common: how they become parts, of which store, on which machine."""
@@ -48,13 +55,22 @@ class Work:
     store: Files
     birth: Birth
     machine: Machine
+    labels: Labels | None = None
+    """What samples are labelled by; None where nobody asks for the indices of names."""
+    is_spokesman: bool = False
+    """Whether this process says what is said once for several."""
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when the process is to end: what is in work is dropped then, unless it is being written."""
 
     @cached_property
     def selection(self) -> Selection:
         """What is taken of a sample."""
-        return Selection(self.config.source)
+        return Selection(self.config.source, self.labels)
+
+    @cached_property
+    def absence(self) -> Absence:
+        """What no sample of a source shard has."""
+        return Absence(self.config.source, self.is_spokesman)
 
     @cached_property
     def transform(self) -> ImageTransform:
@@ -72,6 +88,8 @@ class _Rows:
     labels: list[int] = field(default_factory=list)
     views: list[list[View]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    members: set[str] = field(default_factory=set)
+    """Extensions of all members that its samples have."""
 
     @property
     def seen(self) -> int:
@@ -119,9 +137,9 @@ def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: 
     """All stages but the last: what a source shard brings into the store. As `tokenize_shard`."""
     began, stages = time.monotonic(), Stages(shard, work.machine.watch)
     opener = Opener(work.config.source)
-    reader = opener.open(shard)
-    begun = _begin_to_encode(shard, reader, work, stages, when_read)
-    rows = _no_rows(work)
+    refuse_other_names(shard, work.config.source, work.birth.classes)
+    reader, rows = opener.open(shard), _no_rows(work)
+    begun = _begin_to_encode(shard, reader, rows.members, work, stages, when_read)
     with contextlib.closing(prefetch(begun, work.machine.batches_ahead, opener.stop, work.stopped)) as batches:
         for batch, encoding in batches:
             if encoding is not None:
@@ -129,6 +147,7 @@ def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: 
             rows.add(batch)
             progress(shard, rows.seen, reader.bytes)
     _check_reject_rate(shard, rows, work.config.tokenize.max_reject_rate)
+    work.absence.look(shard, rows.labels, rows.fields, rows.members)
     return EncodedShard(
         part=shard.part,
         sources=reader.sources(),
@@ -147,14 +166,19 @@ def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: 
 
 
 def _begin_to_encode(
-    shard: SourceShard, reader: ShardReader, work: Work, stages: Stages, when_read: Callable[[], None]
+    shard: SourceShard,
+    reader: ShardReader,
+    members: set[str],
+    work: Work,
+    stages: Stages,
+    when_read: Callable[[], None],
 ) -> Iterator[tuple[ImageBatch, Encoding | None]]:
     """Each batch, and its tokens in the making; None where it holds rejects alone. Runs in a thread of its own."""
     one_thread()
     machine, batch_size = work.machine, work.config.tokenize.batch_size
     try:
         batches = image_batches(
-            stages.read.over(reader),
+            noting_members(stages.read.over(reader), members),
             work.selection,
             work.transform,
             batch_size,
@@ -185,7 +209,7 @@ def _no_rows(work: Work) -> _Rows:
 
 
 def _check_reject_rate(shard: SourceShard, rows: _Rows, limit: float) -> None:
-    if rows.seen and len(rows.rejects) / rows.seen > limit:
+    if rows.seen >= _JUDGED_FROM and len(rows.rejects) / rows.seen > limit:
         raise SourceError(
             f"{shard_name(shard)}: {len(rows.rejects)} of {rows.seen} samples rejected, more than "
             f"tokenize.max_reject_rate = {limit}: {commonest_reasons(reject.reason for reject in rows.rejects)}"

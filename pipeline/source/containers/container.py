@@ -134,3 +134,10 @@ class Container(Protocol):
 
         Raises SourceError, OSError.
         """
+
+    def class_names(self, shard: SourceShard, source: SourceConfig) -> tuple[str, ...] | None:
+        """Names of classes, as far as a source shard tells them without being read; None if it does not.
+
+        Those of a file are in the order of their indices; those of `source.label: folder` are the ones that it has.
+        Raises SourceError.
+        """

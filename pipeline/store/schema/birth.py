@@ -21,7 +21,8 @@ VERSION: Literal[1] = 1
 
 VIEWS = "views"
 DIGESTS = "digests"
-FEATURES: frozenset[str] = frozenset({VIEWS, DIGESTS})
+CLASSES = "classes"
+FEATURES: frozenset[str] = frozenset({VIEWS, DIGESTS, CLASSES})
 """What a store may have beyond the first stores of this format, as far as this version reads it."""
 
 
@@ -62,6 +63,8 @@ class Birth(Record):
     """The smallest unsigned type that holds vocab_size - 1."""
     fields: tuple[str, ...]
     """Extensions of the members that are kept with each sample."""
+    classes: Annotated[tuple[str, ...] | None, Before(None)] = None
+    """Names of the labels' classes, in the order of their indices; None where nobody tells them."""
     codec: Literal["lz4", "raw"]
 
     @property
@@ -211,9 +214,11 @@ def create_or_compare(files: Files, birth: Birth) -> Birth:
 
 
 def _compared(birth: Birth) -> JSON:
-    # A store that was begun before there were digests goes on without them: they decide no token.
-    features = [feature for feature in birth.features if feature != DIGESTS]
-    return {**birth.model_dump(mode="json"), "identity": completed_identity(birth.identity), "features": features}
+    # A store that was begun before there were digests goes on without them: they decide no token. And of processes
+    # that look at a growing collection each sees other classes: those of the first one count for all.
+    features = [feature for feature in birth.features if feature not in (DIGESTS, CLASSES)]
+    tree = {**birth.model_dump(mode="json"), "identity": completed_identity(birth.identity), "features": features}
+    return {**tree, "classes": None}
 
 
 def _read(files: Files) -> bytes | None:

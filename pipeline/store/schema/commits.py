@@ -59,7 +59,9 @@ class CommitRecord(Record):
     written: Count
     rejected: Count
     unlabelled: Count
-    """Written samples without a label member."""
+    """Written samples without a label."""
+    missing: Annotated[dict[str, Count], Before({})] = Field(default={})
+    """Written samples without a kept field, by its name; of fields that all of them have, nothing."""
     ignored: tuple[str, ...]
     """Members that belong to no sample by the rules of WebDataset; the first hundred."""
     arrays: dict[str, ArrayRecord]

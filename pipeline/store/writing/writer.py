@@ -90,6 +90,7 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
         written=len(shard.keys),
         rejected=len(shard.rejects),
         unlabelled=shard.labels.count(NO_LABEL),
+        missing={name: count for name, values in sorted(shard.fields.items()) if (count := values.count(None))},
         ignored=tuple(shard.ignored[:100]),
         arrays=group.arrays,
         files=tuple(file_records),

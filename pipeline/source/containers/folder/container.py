@@ -10,6 +10,7 @@ from pipeline.files import Readable
 from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.containers.container import Description, Numbers, Read, ShardIndex
 from pipeline.source.containers.folder.reader import FolderFiles, FolderReader, difference
+from pipeline.source.folders.names import key_of
 from pipeline.source.sample import Sample
 from pipeline.source.shards.patterns import expand_braces
 
@@ -50,6 +51,11 @@ class Folder:
         content = _content(shard, source, wanted, digests=False)
         samples = content.samples()[read.start : read.stop]
         return [content.read(read.start + number, sample).sample for number, sample in enumerate(samples)]
+
+    def class_names(self, shard: SourceShard, source: SourceConfig) -> tuple[str, ...] | None:
+        if source.label_rule is None or source.label_rule.kind != "folder" or shard.listing is None:
+            return None
+        return tuple(sorted({key_of(folder.partition("/")[0]) for folder in shard.listing.files if folder}))
 
     def difference(
         self, shard: SourceShard, source: SourceConfig, record: SourceRecord, check_files: bool

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import SourceConfig
 from pipeline.errors import SourceError
+from pipeline.source.selection import Selection
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +33,9 @@ class Columns:
     classes: tuple[str, ...] | None
     """Names of the label's values, where the file tells them."""
 
+    others: tuple[str, ...] = ()
+    """Those that are not read, and could not be the image."""
+
     @property
     def read(self) -> list[str]:
         """All that are read, each once."""
@@ -47,6 +51,7 @@ def find_columns(schema: "pa.Schema", source: SourceConfig, name: str) -> Column
         _require(schema, wanted, "source.keep" if wanted in source.keep else "source.key", name)
     label = _label_column(schema, source, name)
     classes = features.get(label or "", {}).get("names")
+    used = {image, label, source.key, *source.keep}
     return Columns(
         image=image,
         is_struct="bytes" in fields,
@@ -55,6 +60,7 @@ def find_columns(schema: "pa.Schema", source: SourceConfig, name: str) -> Column
         key=source.key,
         keep=tuple(source.keep),
         classes=tuple(map(str, classes)) if isinstance(classes, list) else None,
+        others=tuple(name for name in schema.names if name not in used and not Selection(source).is_image(name)),
     )
 
 
@@ -78,12 +84,11 @@ def _image_column(schema: "pa.Schema", source: SourceConfig, features: dict[str,
 
 
 def _label_column(schema: "pa.Schema", source: SourceConfig, name: str) -> str | None:
-    if source.label is None:
-        return None
-    if source.label != _DEFAULT_LABEL:
-        _require(schema, source.label, "source.label", name)
-        return source.label
-    return next((column for column in _LABELS if column in schema.names), None)
+    member = None if source.label_rule is None else source.label_rule.member
+    if member is not None and member != _DEFAULT_LABEL:
+        _require(schema, member, "source.label", name)
+        return member
+    return None if member is None else next((column for column in _LABELS if column in schema.names), None)
 
 
 def _require(schema: "pa.Schema", column: str, field: str, name: str) -> None:

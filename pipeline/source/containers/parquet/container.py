@@ -71,6 +71,12 @@ class Parquet:
             raise changed_since_counted(shard)
         return found
 
+    def class_names(self, shard: SourceShard, source: SourceConfig) -> tuple[str, ...] | None:
+        rule = source.label_rule
+        if rule is None or rule.kind != "member":
+            return None
+        return ParquetReader(shard, source, lambda _: False, digests=False).columns.classes
+
     def difference(
         self, shard: SourceShard, source: SourceConfig, record: SourceRecord, check_files: bool
     ) -> str | None:

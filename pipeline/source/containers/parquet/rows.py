@@ -46,11 +46,13 @@ def sample_of(
             sample.members[name] = data if wanted(name) else None
 
     _put_image(sample, cells[columns.image], columns, source, put)
-    if columns.label is not None and source.label is not None:
-        put(source.label, as_bytes(cells[columns.label]))
+    if columns.label is not None and source.label_rule is not None and source.label_rule.member is not None:
+        put(source.label_rule.member, as_bytes(cells[columns.label]))
     for name in columns.keep:
         if name not in sample.members:
             put(name, as_bytes(cells[name]))
+    for name in columns.others:
+        sample.members.setdefault(name, None)
     return sample
 
 

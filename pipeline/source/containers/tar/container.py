@@ -50,6 +50,9 @@ class Tar:
     ) -> list[Sample]:
         return read_samples_at(shard, index, read, wanted)
 
+    def class_names(self, shard: SourceShard, source: SourceConfig) -> None:
+        return None
+
     def difference(
         self, shard: SourceShard, source: SourceConfig, record: SourceRecord, check_files: bool
     ) -> str | None:

@@ -1,0 +1,63 @@
+"""A source shard of which no sample has what the configuration asks for: said once, while the job is young."""
+
+import sys
+import threading
+from collections.abc import Collection, Iterable, Iterator
+
+from pipeline.config import SourceConfig
+from pipeline.records import NO_LABEL, SourceShard
+from pipeline.source.sample import Sample
+from pipeline.source.shards.opening import shard_name
+
+_SHOWN = 20
+"""Names of members in a message."""
+
+
+class Absence:
+    """What is to be said of it, by all lanes of a process together.
+
+    Args:
+        is_said: whether by this process: of several one speaks.
+    """
+
+    def __init__(self, source: SourceConfig, is_said: bool = False) -> None:
+        self._source = source
+        self._is_said = is_said
+        self._lock = threading.Lock()
+
+    def look(
+        self,
+        shard: SourceShard,
+        labels: Collection[int],
+        fields: dict[str, list[bytes | None]],
+        members: Collection[str],
+    ) -> None:
+        """Look at the rows of a source shard.
+
+        Args:
+            members: extensions, or columns, that its samples have.
+        """
+        if not labels:
+            return
+        absent = [f"source.keep: {name}" for name, values in fields.items() if all(value is None for value in values)]
+        if self._source.label is not None and all(label == NO_LABEL for label in labels):
+            absent.insert(0, f"source.label: {self._source.label}")
+        with self._lock:
+            if not absent or not self._is_said:
+                return
+            self._is_said = False
+        print(self._message(shard, absent, members), file=sys.stderr, flush=True)
+
+    def _message(self, shard: SourceShard, absent: list[str], members: Collection[str]) -> str:
+        named = ", ".join(sorted(members)[:_SHOWN]) + (", ..." if len(members) > _SHOWN else "")
+        return (
+            f"vqtok: {shard_name(shard)}: no sample has what the configuration asks for ({'; '.join(absent)}); there is: "
+            f"{named}. Name what is there, or nothing (source.label: null), in a store of its own"
+        )
+
+
+def noting_members(samples: Iterable[Sample], members: set[str]) -> Iterator[Sample]:
+    """`samples`; what they have is added to `members`."""
+    for sample in samples:
+        members.update(sample.members)
+        yield sample
