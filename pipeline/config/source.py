@@ -23,8 +23,8 @@ class SourceConfig(Section):
     label: Label | None = "cls"
     """Where the class is found; null for none. The extension of a member, or a column (`cls` also finds a column
     `label`); `json:PATH` in the member `.json`, such as `json:meta.class_id`; `folder`, the first folder of the path;
-    `prefix:_`, what comes before a separator in the name; `table:FILE`, a CSV of key and label, or a label a line in the
-    order of the keys."""
+    `prefix:_`, what comes before a separator in the name; `table:FILE`, a CSV of key and label, or a label a line in
+    the order of the keys."""
     classes: Annotated[PathText | None, Before(None)] = None
     """File with the names of the classes, one a line in the order of their indices: for labels that are text. Those of
     `folder`, and of Parquet files of Hugging Face, are found without."""

@@ -10,9 +10,9 @@ from pipeline.files.damage import damaged
 from pipeline.files.places import why_unreadable, why_unwritable
 from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity
 from pipeline.records import JSON, SourceShard
+from pipeline.source.classes.names import source_identity
 from pipeline.source.find import find_source_shards
 from pipeline.source.folders.listings import Listings, Mode
-from pipeline.source.labels.classes import source_identity
 from pipeline.source.shards.identity import is_gone
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, is_born, read_birth, refuse_unknown_features

@@ -78,6 +78,8 @@ LABELS = [
     (b"-5", -5),
     (b"+3", 3),
     (b"007", 7),
+    (b"1.0", 1),
+    (b" -2.000\n", -2),
     (b"9223372036854775807", 2**63 - 1),
     (b"-9223372036854775808", -(2**63)),
 ]
@@ -92,7 +94,7 @@ BAD_LABELS = [
     (b"", "not an integer"),
     (b"cat", "not an integer"),
     (b"7 8", "not an integer"),
-    (b"7.0", "not an integer"),
+    (b"7.5", "not an integer"),
     (b"0x7", "not an integer"),
     (b"\x00\x00\x00\x07", "not an integer"),  # binary
     ("٧".encode(), "not an integer"),  # a seven in Arabic digits

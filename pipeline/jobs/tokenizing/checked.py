@@ -9,7 +9,7 @@ from pipeline.jobs.plan import Plan, make_plan, refuse_unwritable
 from pipeline.jobs.tokenizing.other_sources import refuse_other_sources
 from pipeline.jobs.tokenizing.replaced import refuse_replaced_sources
 from pipeline.jobs.work.siblings import current_siblings
-from pipeline.source.labels.classes import classes_difference
+from pipeline.source.classes.names import classes_difference
 
 
 def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = False) -> Plan:

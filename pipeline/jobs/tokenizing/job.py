@@ -14,8 +14,8 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, StoreError, VqtokError
 from pipeline.files import Files, is_url
 from pipeline.jobs.bounds import in_all
-from pipeline.jobs.plan import Plan, is_finished, job_identity, refuse_unwritable, with_listings
 from pipeline.jobs.missing import summed
+from pipeline.jobs.plan import Plan, is_finished, job_identity, refuse_unwritable, with_listings
 from pipeline.jobs.tokenizing.checked import checked_plan, refuse_other_classes
 from pipeline.jobs.work.claim_queue import ClaimQueue
 from pipeline.jobs.work.cores import IdleCores
@@ -34,8 +34,8 @@ from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer, trained_image_size
 from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
+from pipeline.source.classes.names import describe_classes, find_classes, labels_of
 from pipeline.source.images.transform import ImageTransform
-from pipeline.source.labels.classes import describe_classes, find_classes, labels_of
 from pipeline.store.arrays.codebook import table_digest
 from pipeline.store.schema.birth import (
     CLASSES,
@@ -121,7 +121,9 @@ def _work_on(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
     ImageTransform(config.image)  # refuses a decoder that is not here, before a store is born that is bound to it
-    birth = make_birth(config, tokenizer, plan.birth.classes if plan.birth else find_classes(config.source, plan.shards))
+    birth = make_birth(
+        config, tokenizer, plan.birth.classes if plan.birth else find_classes(config.source, plan.shards)
+    )
     if not allow_slow:
         refuse_slow_precision(config, tokenizer, world.device)
     birth = _bear(plan.store, birth)

@@ -72,7 +72,9 @@ class TokenizeResult(Record):
             lines.append(str(self.bounds))
         lines.append(f"{self.store}: {self.committed} of {self.planned} source shards are committed")
         if self.is_empty:
-            lines.append("no row was written: all samples were rejected, or there were none; vqtok status has the reasons")
+            lines.append(
+                "no row was written: all samples were rejected, or there were none; vqtok status has the reasons"
+            )
         return "\n".join(lines)
 
 

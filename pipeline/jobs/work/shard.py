@@ -27,10 +27,10 @@ from pipeline.overlap import Stopped, prefetch
 from pipeline.records import Reject, SourceShard
 from pipeline.shortage import memory_errors
 from pipeline.source.batches import ImageBatch, image_batches
+from pipeline.source.classes.names import refuse_other_names
 from pipeline.source.containers.container import ShardReader
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.images.views import View
-from pipeline.source.labels.classes import refuse_other_names
 from pipeline.source.labels.labels import Labels
 from pipeline.source.reading import Opener
 from pipeline.source.selection import Selection
@@ -41,7 +41,6 @@ from pipeline.store.schema.commits import CommitRecord, commonest_reasons
 from pipeline.store.types import Array
 from pipeline.store.writing.writer import EncodedShard, commit_part
 from pipeline.threads import one_thread
-
 
 # Of fewer samples, one that is bad tells nothing about the others.
 _JUDGED_FROM = 10

@@ -97,4 +97,3 @@ def _name_in(key: str, rule: LabelRule) -> str | None:
         return folder if name else None
     before, separator, _ = key.rpartition("/")[2].partition(rule.argument)
     return before if separator and before else None
-

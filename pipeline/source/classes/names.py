@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from pipeline.config import SourceConfig
 from pipeline.errors import BadLabel, ConfigError, SourceError
 from pipeline.records import JSON, SourceShard
+from pipeline.source.classes.tables import read_lines, read_table, table_digest
 from pipeline.source.labels.labels import Labels, unknown_class
 from pipeline.source.labels.table import Table
-from pipeline.source.labels.tables import read_lines, read_table, table_digest
 from pipeline.source.labels.values import index_in
 from pipeline.source.reading import class_names, open_shard
 from pipeline.source.selection import Selection
