@@ -12,6 +12,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, StoreError
 from pipeline.files import LocalFiles, files_at
 from pipeline.files.each import read_sound
+from pipeline.jobs.missing import summed
 from pipeline.jobs.originals import images_of_rows
 from pipeline.jobs.pictures import PICTURED, comparison_png, evenly_spaced
 from pipeline.jobs.plan import source_shards_of
@@ -25,6 +26,7 @@ from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.source.batches import samples_of_batch
 from pipeline.store.reader import TokenStore
 from pipeline.store.schema import names
+from pipeline.store.schema.commits import read_commit
 from pipeline.store.schema.counts import unpack_counts
 from pipeline.threads import cpu_threads, one_thread
 from pipeline.world import current_world
@@ -63,6 +65,8 @@ def make_report(config: Config, folder: Path, basis: str) -> Report:
         picture=str(folder / "reconstructions.png") if png else None,
         written=store.manifest.written,
         rejected=store.manifest.rejected,
+        unlabelled=sum(part.unlabelled for part in store.manifest.parts) if config.source.label else 0,
+        missing=_missing(config, store, damage),
         reject_reasons=_reject_reasons(config, store, damage),
         tokens=int(uses_K.sum()),
         bytes=sum(part.bytes for part in store.manifest.parts),
@@ -114,6 +118,16 @@ def _rebuild(config: Config, store: TokenStore, damage: list[str]) -> tuple[Tens
 def _decode(tokenizer: Tokenizer, store: TokenStore, idx_Bl: list[Tensor]) -> Tensor:
     """uint8 [B, 3, H, W]."""
     return to_pixels(tokenizer.decode(idx_Bl, store.geometry.grid), tokenizer.normalization).cpu()
+
+
+def _missing(config: Config, store: TokenStore, damage: list[str]) -> dict[str, int]:
+    """Rows without a kept field, by its name, as the commits say."""
+    if not store.fields:
+        return {}
+    files, parts = files_at(config.tokenize.store), [part.part for part in store.manifest.parts]
+    commits, unread = read_sound(lambda part: read_commit(files, part), parts)
+    damage += [message for message in map(str, unread) if message not in damage]
+    return summed(commit.missing for commit in commits)
 
 
 def _reject_reasons(config: Config, store: TokenStore, damage: list[str]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from pipeline.jobs.plan import Plan, is_finished, refuse_unwritable
 from pipeline.jobs.tokenizing.checked import checked_plan
 from pipeline.jobs.tokenizing.other_sources import describe_other_parts
 from pipeline.jobs.work.launch import tokenize_in_processes
-from pipeline.jobs.work.result import TokenizeResult
+from pipeline.jobs.work.result import NO_ROWS, TokenizeResult
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.jobs.work.starting import announced, say_what_is_loaded
 from pipeline.signals import terminable
@@ -48,7 +48,7 @@ def tokenize_as_asked(
         _say(f"{plan}; nothing to do", sys.stdout)
         _say(others)
         if plan.has_no_rows:
-            _say("no row is in the store: all samples were rejected, or there were none; vqtok status has the reasons")
+            _say(NO_ROWS)
             return 1
         return 0
     refuse_unwritable(plan.store)

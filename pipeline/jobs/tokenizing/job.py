@@ -121,9 +121,8 @@ def _work_on(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
     ImageTransform(config.image)  # refuses a decoder that is not here, before a store is born that is bound to it
-    birth = make_birth(
-        config, tokenizer, plan.birth.classes if plan.birth else find_classes(config.source, plan.shards)
-    )
+    classes = plan.birth.classes if plan.birth else find_classes(config.source, plan.shards)
+    birth = make_birth(config, tokenizer, classes)
     if not allow_slow:
         refuse_slow_precision(config, tokenizer, world.device)
     birth = _bear(plan.store, birth)
@@ -182,7 +181,13 @@ def _warn_of_another_size(config: Config) -> None:
 
 
 def make_birth(config: Config, tokenizer: Tokenizer, classes: tuple[str, ...] | None = None) -> Birth:
-    """What a store of this configuration is born as. Raises ConfigError for a size that the tokenizer cannot take."""
+    """What a store of this configuration is born as.
+
+    Args:
+        classes: names of the labels, where somebody tells them.
+
+    Raises ConfigError for a size that the tokenizer cannot take.
+    """
     codebook, rule, views = tokenizer.codebook, tokenizer.rule, config.image.num_views
     assert set(rule.arrays) == tokenizer.rule_arrays.keys(), "a store without them could not be read"
     size, called = config.image.size, f"the tokenizer in {config.tokenizer.path}"

@@ -29,17 +29,18 @@ class Absence:
         self,
         shard: SourceShard,
         labels: Collection[int],
-        fields: dict[str, list[bytes | None]],
+        fields: Iterable[str],
         members: Collection[str],
     ) -> None:
         """Look at the rows of a source shard.
 
         Args:
-            members: extensions, or columns, that its samples have.
+            fields: names of those that are kept.
+            members: extensions, or columns, that its samples have, rejects among them.
         """
         if not labels:
             return
-        absent = [f"source.keep: {name}" for name, values in fields.items() if all(value is None for value in values)]
+        absent = [f"source.keep: {name}" for name in fields if name not in members]
         if self._source.label is not None and all(label == NO_LABEL for label in labels):
             absent.insert(0, f"source.label: {self._source.label}")
         with self._lock:
@@ -51,8 +52,8 @@ class Absence:
     def _message(self, shard: SourceShard, absent: list[str], members: Collection[str]) -> str:
         named = ", ".join(sorted(members)[:_SHOWN]) + (", ..." if len(members) > _SHOWN else "")
         return (
-            f"vqtok: {shard_name(shard)}: no sample has what the configuration asks for ({'; '.join(absent)}); there is: "
-            f"{named}. Name what is there, or nothing (source.label: null), in a store of its own"
+            f"vqtok: {shard_name(shard)}: no sample has what the configuration asks for ({'; '.join(absent)}); there "
+            f"is: {named}. Name what is there, or nothing (source.label: null), in a store of its own"
         )
 
 

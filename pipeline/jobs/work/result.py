@@ -8,6 +8,8 @@ from pipeline.jobs.bounds import Bounds, Load, find_bounds
 from pipeline.jobs.missing import summed, without
 from pipeline.records import Record
 
+NO_ROWS = "no row is in the store: all samples were rejected, or there were none; vqtok status has the reasons"
+
 
 class TokenizeResult(Record):
     """What one process, or several together, know at their end."""
@@ -72,9 +74,7 @@ class TokenizeResult(Record):
             lines.append(str(self.bounds))
         lines.append(f"{self.store}: {self.committed} of {self.planned} source shards are committed")
         if self.is_empty:
-            lines.append(
-                "no row was written: all samples were rejected, or there were none; vqtok status has the reasons"
-            )
+            lines.append(NO_ROWS)
         return "\n".join(lines)
 
 

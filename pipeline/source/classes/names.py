@@ -58,8 +58,8 @@ def _folders(source: SourceConfig, shards: Sequence[SourceShard]) -> tuple[str, 
         names = class_names(shard, source)
         if names is None:
             raise ConfigError(
-                f"source.classes: source.label = folder finds the classes of folders by itself, but {shard_name(shard)} "
-                "would have to be read first; name them in a file"
+                f"source.classes: source.label = folder finds the classes of folders by itself, but "
+                f"{shard_name(shard)} would have to be read first; name them in a file"
             )
         found.update(names)
     return tuple(sorted(found)) or None
@@ -87,8 +87,8 @@ def refuse_other_names(shard: SourceShard, source: SourceConfig, classes: Sequen
             raise SourceError(f"{shard_name(shard)}: {unknown_class(min(unknown), classes)}")
     elif source.classes is None and names != tuple(classes):
         raise SourceError(
-            f"{shard_name(shard)}: its classes are others than those of the store, or in another order; name those that "
-            "count in source.classes, and another tokenize.store"
+            f"{shard_name(shard)}: its classes are others than those of the store, or in another order; name those "
+            "that count in source.classes, and another tokenize.store"
         )
 
 

@@ -25,8 +25,8 @@ class Table:
         """The same table with the keys of a collection. Raises ConfigError where they are not as many as the labels."""
         if len(keys) != len(self.in_order):
             raise ConfigError(
-                f"source.label: {self.file}: {len(self.in_order):,} labels, and the collection has {len(keys):,} images: "
-                "a label a line is for all of them, in the order of their keys; write `key,label` lines instead"
+                f"source.label: {self.file}: {len(self.in_order):,} labels, and the collection has {len(keys):,} "
+                "images: a label a line is for all of them, in the order of their keys; write `key,label` lines instead"
             )
         if len(set(keys)) < len(keys):
             raise ConfigError(

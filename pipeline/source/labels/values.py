@@ -30,8 +30,9 @@ def index_in(text: str, where: str, shown: object) -> int | None:
 def value_in_json(data: bytes, path: str) -> str | None:
     """What stands in a JSON document at a dotted path, as text; None for nothing, and for null.
 
-    Keys may have dots themselves: the longest that is there counts. Raises BadLabel for what is no JSON, and for a value that is neither
-    text nor a number.
+    Keys may have dots themselves: the longest that is there counts.
+
+    Raises BadLabel for what is no JSON, and for a value that is neither text nor a number.
     """
     try:
         tree = json.loads(data)
