@@ -34,7 +34,8 @@ from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer, trained_image_size
 from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
-from pipeline.source.classes.names import describe_classes, find_classes, labels_of
+from pipeline.source.classes.finding import find_classes, labels_of
+from pipeline.source.classes.names import describe_classes
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store.arrays.codebook import table_digest
 from pipeline.store.schema.birth import (

@@ -27,7 +27,7 @@ from pipeline.overlap import Stopped, prefetch
 from pipeline.records import Reject, SourceShard
 from pipeline.shortage import memory_errors
 from pipeline.source.batches import ImageBatch, image_batches
-from pipeline.source.classes.names import refuse_other_names
+from pipeline.source.classes.finding import refuse_other_names
 from pipeline.source.containers.container import ShardReader
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.images.views import View

@@ -1,5 +1,6 @@
 """What is known of labels before any is read: the names of the classes, and tables of labels.
 
-names      found once, and frozen when a store is born
+finding    what a collection tells, frozen when a store is born
+names      as files and stores have them
 tables     files of labels beside the images
 """

@@ -44,6 +44,8 @@ FIELDS = {
     "unplanned": list,
     "written": int,
     "rejected": int,
+    "unlabelled": int,
+    "missing": dict,
     "rejects": list,
     "images_per_second": float | None,
     "recent_images_per_second": float | None,

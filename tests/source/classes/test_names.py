@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
-from pipeline.source.classes.names import classes_difference, describe_classes, find_classes, read_classes
+from pipeline.source.classes.finding import find_classes
+from pipeline.source.classes.names import classes_difference, describe_classes, read_classes
 from pipeline.source.find import find_source_shards
 from pipeline.source.folders.listings import Listings
 

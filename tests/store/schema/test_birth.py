@@ -11,7 +11,7 @@ from fixtures_store import make_birth
 from pipeline.errors import CorruptStore, IdentityMismatch, StoreError
 from pipeline.files import LocalFiles
 from pipeline.store.schema import birth as birth_module
-from pipeline.store.schema.birth import Birth, create_or_compare, read_birth, smallest_token_dtype
+from pipeline.store.schema.birth import CLASSES, DIGESTS, Birth, create_or_compare, read_birth, smallest_token_dtype
 from pipeline.store.schema.seals import sealed, unsealed
 
 
@@ -229,3 +229,12 @@ def test_a_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     with pytest.raises(StoreError, match="not a token store"):
         read_birth(LocalFiles(tmp_path / "file"))
+
+
+def test_of_processes_that_see_other_classes_the_first_one_counts(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    features = {"features": (DIGESTS, CLASSES)}
+    first = make_birth().model_copy(update={"classes": ("a", "c"), **features})
+    assert create_or_compare(files, first) == first
+    for later in (make_birth().model_copy(update={"classes": ("a", "b", "c"), **features}), make_birth()):
+        assert create_or_compare(files, later).classes == ("a", "c")
