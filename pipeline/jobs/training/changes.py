@@ -13,6 +13,7 @@ _SECTIONS = ("source", "image", "train")
 _NEVER_COMPARED = {
     "source.base",
     "source.label",
+    "source.classes",
     "source.key",
     "source.keep",
     "source.nested",

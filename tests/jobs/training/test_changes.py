@@ -17,7 +17,7 @@ ALLOW = "--allow-change goes on from step 18 and writes the change into train.js
     sampled(
         *("train.workers=3", "train.steps=30", "train.steps=18", "train.learning_rate=0.5"),
         *("train.checkpoint_every=5", "train.log_every=1", "train.evaluate_every=1"),
-        *("source.label=null", "source.keep=txt", "source.allow_unterminated=true"),
+        *("source.label=null", "source.classes=names.txt", "source.keep=txt", "source.allow_unterminated=true"),
     ),
 )
 def test_what_changes_nothing_about_the_past_may_change(override: str, halted: TrainingJob) -> None:
