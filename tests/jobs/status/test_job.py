@@ -175,14 +175,16 @@ def test_rejects_are_counted_by_reason(finished: Job) -> None:
     (label,) = [reason for reason in rejects if reason["stage"] == "label"]
     assert label == {
         "stage": "label",
-        "reason": ".cls holds b'cat', not an integer",
+        "reason": ".cls holds b'cat', not an integer; the names of classes go into source.classes",
         "samples": 1,
         "source": "train-0003.tar",
         "key": "bad-label",
     }
     table = status_table(status.run(finished.config()))
     assert re.search(
-        r"^ +1  label +\.cls holds b'cat', not an integer +bad-label in train-0003\.tar$", table, re.MULTILINE
+        r"^ +1  label +\.cls holds b'cat', not an integer; the names of classes go into source\.classes +bad-label in train-0003\.tar$",
+        table,
+        re.MULTILINE,
     )
 
 
