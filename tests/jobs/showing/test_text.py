@@ -49,7 +49,8 @@ def test_missing_and_empty_members_are_told_apart(finished: Job) -> None:
 
 def test_a_reject_tells_its_stage_and_reason(finished: Job) -> None:
     assert shown(finished.store, "bad-label") == (
-        "bad-label\n  rejected at stage label: .cls holds b'cat', not an integer; the names of classes go into source.classes\n"
+        "bad-label\n  rejected at stage label: .cls holds b'cat', not an integer; the names of classes go into "
+        "source.classes\n"
         f"  from train-0003.tar, sample 15; part {part_name('train-0003.tar')}\n"
     )
 

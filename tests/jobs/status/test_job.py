@@ -182,7 +182,8 @@ def test_rejects_are_counted_by_reason(finished: Job) -> None:
     }
     table = status_table(status.run(finished.config()))
     assert re.search(
-        r"^ +1  label +\.cls holds b'cat', not an integer; the names of classes go into source\.classes +bad-label in train-0003\.tar$",
+        r"^ +1  label +\.cls holds b'cat', not an integer; the names of classes go into source\.classes"
+        r" +bad-label in train-0003\.tar$",
         table,
         re.MULTILINE,
     )
