@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 from pipeline.errors import ConfigError
 from pipeline.files import files_at
+from pipeline.source.extensions import IMAGE_EXTENSIONS
 from pipeline.source.labels.table import Table
-from pipeline.source.selection import IMAGE_EXTENSIONS
 
 _HEADINGS = frozenset({"label", "labels", "class", "class_id", "cls", "target"})
 
