@@ -9,7 +9,7 @@ BIN  := .venv/bin
 LOCK := scripts/requirements.lock
 RUN  := $(BIN)/vqtok
 # All but bench, whose packages hold others back.
-EXTRAS := --extra sample --extra objects --extra turbojpeg --extra parquet --extra guests --extra dev
+EXTRAS := --extra sample --extra objects --extra turbojpeg --extra parquet --extra guests --extra formats --extra dev
 BENCH  := .venv/bench
 LOWEST := .venv/lowest
 # Without uv on the machine, pip puts one into .venv.
@@ -93,7 +93,7 @@ $(LOWEST)/installed: .venv/installed pyproject.toml
 	@echo "installing the lowest allowed versions into $(LOWEST)"
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(LOWEST)
 	@$(UV) pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
-		--editable '.[sample,objects,turbojpeg,parquet,guests,dev]'
+		--editable '.[sample,objects,turbojpeg,parquet,guests,formats,dev]'
 	@touch $@
 
 test-slow: setup ## the long tests too
