@@ -304,7 +304,7 @@ def test_a_tar_of_all_of_them_is_committed_and_none_is_lost(tmp_path: Path, toke
         if number % 20 == 0:
             mixed.append(good(number // 20))
         mixed.append((f"hostile-{number:04d}", {"jpg": case.data, "cls": b"1"}))
-    limit = {"image.max_pixels": MAX_PIXELS}
+    limit = {"image.max_pixels": MAX_PIXELS, "tokenize.max_reject_rate": 1.0}
     jobs = []
     for name, samples in (("mixed", mixed), ("alone", alone)):
         write_shard(tmp_path / name / "train-0000.tar", samples)
@@ -340,13 +340,14 @@ def reject_lines(job: Job) -> dict[str, str]:
 
 
 def test_too_many_hostile_images_fail_their_source_shard_when_told_so(tmp_path: Path, tokenizer_folder: Path) -> None:
-    samples = [good(1), good(2), ("bad", {"jpg": b"<svg/>", "cls": b"1"})]
+    bad = [(f"bad-{number}", {"jpg": b"<svg/>", "cls": b"1"}) for number in range(4)]
+    samples = [*map(good, range(8)), *bad]
     write_shard(tmp_path / "source" / "train-0000.tar", samples)
     changes = {"source.shards": [f"{tmp_path}/source/train-*.tar"]}
     job = make_job(tmp_path / "job", tmp_path / "source", tokenizer_folder, changes)
     result = job.run("tokenize.max_reject_rate=0.3")
     assert not result.complete
-    assert "1 of 3 samples rejected" in result.failures["train-0000.tar"]
+    assert "4 of 12 samples rejected" in result.failures["train-0000.tar"]
     assert job.run("tokenize.max_reject_rate=0.34").complete
 
 

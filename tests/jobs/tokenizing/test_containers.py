@@ -158,6 +158,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> J
     changes = {
         "source.shards": [f"{source}/photos/n01", f"{source}/photos/n02", f"{source}/*.parquet"],
         "source.base": str(source),
+        "image.max_pixels": 10**6,
     }
     job = make_job(folder / "job", source, tokenizer_folder, changes)
     assert job.run().complete

@@ -35,7 +35,7 @@ def drop(file: Path, *mapped: np.ndarray) -> None:
 
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 4
         while not forgotten():  # it is only advice, and pages that another core has just used stay for a while
             if time.monotonic() > deadline:
                 pytest.skip("the operating system keeps the pages")
