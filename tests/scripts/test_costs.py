@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from costs.calls import MARKER, NoStrace, count_calls
 from costs.handing_out import handout
-from costs.requests import Server
+from costs.requests import START_UP, Server
 from costs.starting import IMPORTS, WORK, measure
 from fixtures_store import Job
 from support import ROOT
@@ -69,5 +69,9 @@ def test_requests_are_told_apart_also_where_the_server_colours_them(tmp_path: Pa
         lines.write(b'127.0.0.1 - - [x] "GET /costs/a/b HTTP/1.1" 200 -\n')
         lines.write(b'127.0.0.1 - - [x] "\x1b[33mHEAD /costs/a/b HTTP/1.1\x1b[0m" 404 -\n')
         lines.write(b'127.0.0.1 - - [x] "POST /costs?delete HTTP/1.1" 200 -\nsomething else\n')
+        lines.write(b'127.0.0.1 - - [x] "GET /costs/s/store.json HTTP/1.1" 200 -\n')
+        lines.write(b'127.0.0.1 - - [x] "GET /costs/s/tokens.zarr/codebook/zarr.json HTTP/1.1" 404 -\n')
+        lines.write(b'127.0.0.1 - - [x] "PUT /costs/s/tokens.zarr/parts/p.a/zarr.json HTTP/1.1" 200 -\n')
+        lines.write(b'127.0.0.1 - - [x] "GET /costs?list-type=2&prefix=source/ HTTP/1.1" 200 -\n')
         lines.flush()
-    assert counted == {"LIST": 1, "GET": 1, "HEAD": 1, "DELETE": 1}
+    assert counted == {"LIST": 1, "GET": 1, "HEAD": 1, "PUT": 1, "DELETE": 1, START_UP: 3}

@@ -63,14 +63,15 @@ def requests_(shards: int, processes: tuple[int, ...]) -> None:
                 with server.counting() as counted:
                     subprocess.run(command(count), check=True, stdout=subprocess.DEVNULL, env=_with_scripts())
                 first = first or counted
-                _print_row(f"{count}", counted, first, 1, requests.KINDS)
+                _print_row(f"{count}", counted, first, 1, kinds, requests.START_UP)
 
-        _print_head(f"Processes that commit {shards} parts of one row to S3, requests", requests.KINDS)
+        kinds = (*requests.KINDS, requests.START_UP)
+        _print_head(f"Processes that commit {shards} parts of one row to S3, requests", kinds)
         measure(lambda count: _stub_command(f"{root}/stub-{count}", shards, count))
         for number in range(shards):
             files_at(f"{root}/source").put(shard_name(number), tiny_tar())
         tokenizer = _tokenizer(folder)
-        _print_head(f"`vqtok tokenize` of {shards} source shards on S3, requests with start-up", requests.KINDS)
+        _print_head(f"`vqtok tokenize` of {shards} source shards on S3, requests", kinds)
         measure(
             lambda count: _job_command(
                 write_job(folder / "job.yaml", f"{root}/source", f"{root}/store-{count}", tokenizer), count
@@ -123,12 +124,18 @@ def _print_head(what: str, kinds: Sequence[str] | Mapping[str, object]) -> None:
 
 
 def _print_row(
-    name: str, counted: "Counter[str]", first: "Counter[str]", each: int, kinds: Sequence[str] | Mapping[str, object]
+    name: str,
+    counted: "Counter[str]",
+    first: "Counter[str]",
+    each: int,
+    kinds: Sequence[str] | Mapping[str, object],
+    apart: str = "",
 ) -> None:
+    """A row of the table; the kind `apart` does not count in the comparison with the first one."""
     form = ",.0f" if each == 1 else ",.1f"
     cells = [format(counted[kind] / each, form) for kind in kinds]
     print(
         f"| {name} | {' | '.join(cells)} | {format(counted.total() / each, form)} "
-        f"| {counted.total() / first.total():.2f}× |",
+        f"| {(counted.total() - counted[apart]) / (first.total() - first[apart]):.2f}× |",
         flush=True,
     )

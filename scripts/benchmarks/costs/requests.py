@@ -16,6 +16,9 @@ import boto3
 KINDS = ("GET", "HEAD", "LIST", "PUT", "DELETE")
 """LIST is a GET of names; DELETE counts requests, each of which may delete many."""
 
+START_UP = "start-up"
+"""Requests of any kind for what a store or its source has once: each process asks for them when it begins or ends."""
+
 BUCKET = "costs"
 
 _SERVER = """
@@ -27,6 +30,9 @@ print("port", server.get_host_and_port()[1], flush=True)
 time.sleep(10**6)
 """
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # the server's way to show what it refuses
+_ONCE = re.compile(
+    r"/(store|manifest|claims/manifest)\.json|/probe-|/tokens\.zarr/(zarr\.json|codebook|parts/zarr\.json)"
+)
 _REQUEST = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.\d" \d+')
 
 
@@ -49,7 +55,7 @@ class Server:
 
     @contextmanager
     def counting(self) -> Iterator["Counter[str]"]:
-        """Requests while the body runs, by kind, once it has ended."""
+        """Requests while the body runs, by kind or as START_UP, once it has ended."""
         counts = Counter[str]()
         before = self.log.stat().st_size
         yield counts
@@ -77,5 +83,7 @@ def s3_server(log: Path) -> Iterator[Server]:
 def _kind(method: str, target: str) -> str:
     url = urlsplit(target)
     if method == "GET" and url.path.strip("/") == BUCKET:
-        return "LIST"
+        return START_UP if "prefix=source" in url.query else "LIST"
+    if _ONCE.search(url.path):
+        return START_UP
     return "DELETE" if method == "POST" else method
