@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +133,24 @@ def file_system(folder: Path, megabytes: int) -> Iterator[Path]:
 def in_a_fork(function: Callable[..., Any], *arguments: object, timeout_s: float = 280) -> tuple[int | None, list[Any]]:
     """Exit code of a fork of this process that calls the function, and what it returned, if it came to that.
 
-    It may limit or kill itself, and change what it likes.
+    It may limit or kill itself, and change what it likes. It finds the locks of this process as they are, and torch's
+    threads gone: for work that takes any, see `in_a_child`.
     """
-    context = multiprocessing.get_context("fork")
+    return _returned(multiprocessing.get_context("fork"), timeout_s, function, *arguments)
+
+
+def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module returns in a process that nothing ran in before; the test fails when it dies."""
+    status, returned = _returned(multiprocessing.get_context("forkserver"), 280, function, *arguments)
+    assert returned, f"the process died with status {status}"
+    return returned[0]
+
+
+def _returned(
+    context: Any, timeout_s: float, function: Callable[..., Any], *arguments: object
+) -> tuple[int | None, list[Any]]:
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send(function(*arguments)))
+    child = context.Process(target=_send, args=(sender, function, arguments))
     child.start()
     sender.close()
     returned = []
@@ -151,8 +165,5 @@ def in_a_fork(function: Callable[..., Any], *arguments: object, timeout_s: float
     return child.exitcode, returned
 
 
-def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns in such a process; the test fails when it dies."""
-    status, returned = in_a_fork(function, *arguments)
-    assert returned, f"the process died with status {status}"
-    return returned[0]
+def _send(sender: Connection, function: Callable[..., Any], arguments: Sequence[object]) -> None:
+    sender.send(function(*arguments))

@@ -31,11 +31,6 @@ def kind_of_file(path: str) -> str:
     return next(kind for pattern, kind in _KINDS_OF_FILES if re.fullmatch(pattern, path))
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    """Contents of all files by their POSIX path in a folder."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @dataclass(frozen=True)
 class Damage:
     """What befalls a file."""

@@ -23,8 +23,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import click
-from fixtures_store import Job, make_job, save_tiny_tokenizer, write_shard
-from support import in_a_child, in_a_fork
+from fixtures_store import Job, all_files, make_job, save_tiny_tokenizer, write_shard
+from support import in_a_fork
 from tqdm import tqdm
 
 from chaos import damages, readings
@@ -74,7 +74,7 @@ class Sound:
 
 
 def make_sound(folder: Path, codec: str, chunk_bytes: int) -> Sound:
-    """Tokenize the collection of the kill matrix, in processes of their own: no thread must be left here."""
+    """Tokenize the collection of the kill matrix in forks, so that no thread is left here: readings are forks, too."""
     source = folder / "source"
     for path, samples in COLLECTION.items():
         write_shard(source / path, samples)
@@ -85,8 +85,8 @@ def make_sound(folder: Path, codec: str, chunk_bytes: int) -> Sound:
         for seed, name in enumerate(("sound", "other"))
     ]
     for job in jobs:
-        in_a_child(_tokenize, job, chunk_bytes)
-    contents = in_a_child(_contents, jobs[0].store, folder / "cache", chunk_bytes)
+        assert in_a_fork(_tokenize, job, chunk_bytes) == (0, [None])
+    _, (contents,) = in_a_fork(_contents, jobs[0].store, folder / "cache", chunk_bytes)
     return Sound(jobs[0], chunk_bytes, folder / "cache", contents, jobs[1].store)
 
 
@@ -156,7 +156,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
     draw, sound, of = case.draw, case.sound, _kind_in_cache if case.in_cache else kind_of_file
     damaged = damages.linked(sound.cache if case.in_cache else sound.job.store, folder / "damaged")
     kinds = damages.OF_OBJECTS if case.place == "objects" else damages.KINDS
-    damage = damages.draw_damage(damages.files_in(damaged), draw.choice(kinds), of, draw)
+    damage = damages.draw_damage(all_files(damaged), draw.choice(kinds), of, draw)
     differs = damages.do(damage, damaged, [sound.other], draw)
     outcome = Outcome(of(damage.path), damage.kind, case.place)
     try:

@@ -1,12 +1,13 @@
 """An excerpt of the damages that `make chaos` does to stores, and whether their readings would be noticed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from fixtures_store import Child
+from support import in_a_child
 
 from chaos import damages, fuzz
 from chaos.fuzz import Outcome, Sound, draw_case, make_sound, run_cases
@@ -18,8 +19,22 @@ from pipeline.store.arrays import storage
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Sound]:
     """Stores of several chunks and of one."""
-    folder = tmp_path_factory.mktemp("sound")
+    found: list[Sound] = in_a_child(make_sounds, tmp_path_factory.mktemp("sound"))
+    return found
+
+
+def make_sounds(folder: Path) -> list[Sound]:
     return [make_sound(folder / "lz4", "lz4", 100), make_sound(folder / "raw", "raw", storage.CHUNK_BYTES)]
+
+
+def read(sounds: Sequence[Sound], places: Sequence[str], numbers: Iterable[int], folder: Path) -> list[Outcome]:
+    """What comes of these cases; they are forks, of a process that has no threads."""
+    outcomes: list[Outcome] = in_a_child(read_here, sounds, places, list(numbers), folder)
+    return outcomes
+
+
+def read_here(sounds: Sequence[Sound], places: Sequence[str], numbers: Sequence[int], folder: Path) -> list[Outcome]:
+    return list(run_cases((draw_case(number, sounds, places) for number in numbers), folder))
 
 
 def problems_of(outcomes: Sequence[Outcome]) -> list[str]:
@@ -27,7 +42,7 @@ def problems_of(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def test_damaged_stores_are_read_right_or_refused(sounds: list[Sound], tmp_path: Path) -> None:
-    outcomes = list(run_cases((draw_case(number, sounds, ("local",)) for number in range(30)), tmp_path))
+    outcomes = read(sounds, ("local",), range(30), tmp_path)
     assert problems_of(outcomes) == []
     assert sum(outcome.right for outcome in outcomes) > 100
     assert sum(outcome.refused for outcome in outcomes) > 30
@@ -35,17 +50,22 @@ def test_damaged_stores_are_read_right_or_refused(sounds: list[Sound], tmp_path:
 
 @pytest.mark.slow
 def test_so_are_those_of_objects_and_those_in_a_cache(sounds: list[Sound], tmp_path: Path) -> None:
-    outcomes = list(run_cases((draw_case(number, sounds, fuzz.PLACES) for number in range(1000, 1300)), tmp_path))
+    outcomes = read(sounds, fuzz.PLACES, range(1000, 1300), tmp_path)
     assert problems_of(outcomes) == []
     assert min(Counter(outcome.place for outcome in outcomes).values()) > 50
     assert {outcome.damage for outcome in outcomes} == {*damages.KINDS}
 
 
-def test_the_long_run_prints_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "VARIANTS", fuzz.VARIANTS[:1])
+def run_with_one_variant(arguments: list[str]) -> None:
+    fuzz.VARIANTS = fuzz.VARIANTS[:1]
+    fuzz.main(arguments)
+
+
+def test_the_long_run_prints_its_table(tmp_path: Path) -> None:
     file = tmp_path / "table.md"
-    done = CliRunner().invoke(fuzz.main, ["--cases", "3", "--jobs", "1", "--markdown", str(file)])
-    assert done.exit_code == 0, done.output
+    arguments = ["--cases", "3", "--jobs", "1", "--markdown", str(file)]
+    done = Child(run_with_one_variant, arguments, folder=tmp_path / "output").wait()
+    assert done.status == 0, done.err
     assert "0 problems" in file.read_text()
     assert file.read_text().startswith("| damaged | damages | answers | right | refused | problems |")
 
@@ -85,7 +105,7 @@ def test_the_same_number_is_the_same_damage(sounds: list[Sound], tmp_path: Path)
     first, second = (
         [
             (outcome.what, outcome.damage, outcome.right, outcome.refused)
-            for outcome in run_cases((draw_case(number, sounds[:1], ("local",)) for number in (3, 4)), tmp_path / name)
+            for outcome in read(sounds[:1], ("local",), (3, 4), tmp_path / name)
         ]
         for name in ("first", "second")
     )

@@ -264,19 +264,19 @@ def test_running_out_of_memory_is_never_taken_for_damage(
     assert found[-1] == "torch.Size([3, 500, 500])"
 
 
+def resize_with_little_memory(line: bytes) -> str:
+    transform = ImageTransform(ImageConfig(size=(16_000, 16_000), resize="stretch", max_pixels=10**9))
+    resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + 2**27, resource.RLIM_INFINITY))
+    try:
+        return str(transform(line).shape)
+    except Exception as error:
+        return type(error).__name__
+
+
 @needs_linux
 def test_running_out_of_memory_while_resizing_is_the_machines_fault() -> None:
     line = encoded(Image.new("L", (1, 4000)), "PNG")
-
-    def resize() -> str:
-        transform = ImageTransform(ImageConfig(size=(16_000, 16_000), resize="stretch", max_pixels=10**9))
-        resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + 2**27, resource.RLIM_INFINITY))
-        try:
-            return str(transform(line).shape)
-        except Exception as error:
-            return type(error).__name__
-
-    assert in_a_child(resize) == "MemoryError"
+    assert in_a_child(resize_with_little_memory, line) == "MemoryError"
 
 
 @needs_linux
