@@ -79,6 +79,9 @@ def test_the_script_measures_and_writes_its_section(tmp_path: Path) -> None:
     ):
         assert float(rows[name].replace(",", "")) > 0, text
     assert rows["decoding alone, of its limit"].endswith("%")
+    for name in ("from a folder, to tars", "from Parquet, to tars"):
+        assert rows[f"vqtok, fp32, {name}"].endswith("×")
+    assert rows["vqtok, fp32, each image and its mirror, of what both allow"].endswith("%")
     assert rows["fp32 and the plain path"].startswith(("all of 2,048", "99."))
 
 

@@ -30,11 +30,11 @@ def save_random_model(folder: Path, vocab_size: int = 1024, embedding_dim: int =
 
 
 def write_config(file: Path, pattern: str, tokenizer: Path, side: int, **options: Any) -> Path:
-    """A configuration with its store beside it; `options` are keys of `tokenize`, and the decoder of `image`."""
-    image = {"size": side} | {key: options.pop(key) for key in ["decoder"] if key in options}
+    """A configuration with its store beside it; `options` are keys of `tokenize`, and two of `image`."""
+    image = {"size": side} | {key: options.pop(key) for key in ["decoder", "views"] if key in options}
     store = str(file.with_suffix(".store"))
     tree = {
-        "source": {"shards": pattern},
+        "source": {"shards": pattern, "label": None},
         "image": image,
         "tokenizer": {"path": str(tokenizer)},
         "tokenize": {"store": store, "layout": "raster", "batch_size": BATCH, **options},

@@ -15,6 +15,8 @@ from pipeline.source.reading import open_shard
 from pipeline.source.selection import Selection
 
 TARS = 4
+# That of `datasets`, for images.
+_ROW_GROUP = 100
 _JPEG = b"\xff\xd8"
 
 
@@ -28,6 +30,12 @@ class Photos:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def numbered(self, tar: int) -> Iterator[tuple[int, bytes]]:
+        """Number and JPEG file of each photograph of one tar."""
+        count = len(self.files)
+        for index in range(tar * count // TARS, (tar + 1) * count // TARS):
+            yield index, self.files[index]
 
     @property
     def pattern(self) -> str:
@@ -57,12 +65,37 @@ def write_photos(folder: Path, files: Sequence[bytes], count: int) -> Photos:
     """`count` photographs in TARS tars of equal length; the files come again when there are too few."""
     folder.mkdir(parents=True)
     chosen = tuple(itertools.islice(itertools.cycle(files), count))
-    tars = tuple(folder / f"photos-{number:04d}.tar" for number in range(TARS))
-    for number, tar in enumerate(tars):
+    photos = Photos(tuple(folder / f"photos-{number:04d}.tar" for number in range(TARS)), chosen)
+    for number, tar in enumerate(photos.tars):
         with TarWriter(str(tar)) as writer:
-            for index in range(number * count // TARS, (number + 1) * count // TARS):
-                writer.write({"__key__": f"{index:07d}", "jpg": chosen[index]})
-    return Photos(tars, chosen)
+            for index, data in photos.numbered(number):
+                writer.write({"__key__": f"{index:07d}", "jpg": data})
+    return photos
+
+
+def write_folder(folder: Path, photos: Photos) -> str:
+    """The same files in a folder for each tar; returns what `source.shards` is to say."""
+    for number, tar in enumerate(photos.tars):
+        place = folder / tar.stem
+        place.mkdir(parents=True)
+        for index, data in photos.numbered(number):
+            (place / f"{index:07d}.jpg").write_bytes(data)
+    return str(folder)
+
+
+def write_parquet(folder: Path, photos: Photos) -> str:
+    """The same files in a Parquet file for each tar, as Hugging Face writes them; returns what `source.shards` is to
+    say."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder.mkdir(parents=True)
+    for number, tar in enumerate(photos.tars):
+        images = [{"bytes": data, "path": f"{index:07d}.jpg"} for index, data in photos.numbered(number)]
+        pyarrow.parquet.write_table(
+            pyarrow.table({"image": images}), folder / f"{tar.stem}.parquet", row_group_size=_ROW_GROUP
+        )
+    return str(folder / "*.parquet")
 
 
 def _images(source: SourceConfig) -> Iterator[bytes]:

@@ -11,8 +11,11 @@ from tokenizing.sides import (
     DECODE,
     DECODE_LIMIT,
     DTYPES,
+    FOLDER,
+    PARQUET,
     PEERS,
     PRECISIONS,
+    VIEWS,
     Effort,
     SideResult,
     cores_name,
@@ -40,6 +43,10 @@ threads. The roofline is the matrix products of encoder and search at the rates 
 small enough for the cache, in the same run, at best {fp32} GFLOP/s in float32 and {bf16} in bfloat16: nothing that
 computes them could be faster here, so that the roofline to one of the others is the most that vqtok could be to it."""
 
+OTHER_WAYS_IN = """Jobs in float32 over the same JPEG files, in a folder and in Parquet as Hugging Face writes it, to the
+job over tars; and a job that makes the tokens of each image and of its mirror. It decodes an image once: decoding once
+and encoding twice bounds it."""
+
 AGREEMENT = """The plain path is one contiguous float32 batch whose vectors are searched in float64; a tie is a token
 whose two codes are equally near as far as sums in float32 can tell."""
 
@@ -55,6 +62,7 @@ def report(results: Sequence[SideResult], rates: ProductRates, effort: Effort, p
         parts += [f"### {result.side} px, {result.images:,} photographs of {result.tokens:,} tokens", _rates(result)]
     peaks = {name: three_digits(rates.flops_per_second(dtype) / 1e9) for name, dtype in DTYPES.items()}
     parts += ["### What bounds it", BOUNDS.format(**peaks), _bounds(results, rates)]
+    parts += ["### From other containers, and with views", OTHER_WAYS_IN, _other_ways_in(results)]
     parts += ["### The same tokens", AGREEMENT, _agreements(results)]
     return "\n\n".join(parts) + "\n"
 
@@ -91,6 +99,18 @@ def _bounds(results: Sequence[SideResult], rates: ProductRates) -> str:
     if all(two in result.rates for result in results):
         add(f"{one}, images/s", three_digits, lambda each: each.rates[one])
         add(f"{two}, to that", times, lambda each: each.rates[two] / each.rates[one])
+    return table(lines)
+
+
+def _other_ways_in(results: Sequence[SideResult]) -> str:
+    tars = job_name("fp32")
+    lines = [["", *(f"{result.side} px" for result in results)]]
+    for name in (FOLDER, PARQUET):
+        lines.append([f"{name}, images/s", *(three_digits(result.rates[name]) for result in results)])
+        lines.append([f"{name}, to tars", *(times(result.rates[name] / result.rates[tars]) for result in results)])
+    lines.append([f"{VIEWS}, images/s", *(three_digits(result.rates[VIEWS]) for result in results)])
+    shares = (result.rates[VIEWS] / result.bound("fp32", views=2) for result in results)
+    lines.append([f"{VIEWS}, of what both allow", *map(percent, shares)])
     return table(lines)
 
 

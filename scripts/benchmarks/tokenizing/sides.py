@@ -23,7 +23,7 @@ from tokenizing.agreement import Agreement, compare, compare_with_plain
 from tokenizing.job import BATCH, Job, write_config
 from tokenizing.parts import Decode, DecodeLimit, Encode
 from tokenizing.peers import DataLoaderLoop, OneByOne, Peer, WebDatasetLoop
-from tokenizing.photos import TARS, Photos, write_photos
+from tokenizing.photos import TARS, Photos, write_folder, write_parquet, write_photos
 from tokenizing.processes import OneCoreProcesses
 from tokenizing.roofline import Product, ProductRates, encoder_products, search_product
 from tokenizing.turns import Contestant, best_of
@@ -35,6 +35,8 @@ PEERS: dict[str, type[Peer]] = {
     "DataLoader, 2 workers": DataLoaderLoop,
 }
 DECODE, DECODE_LIMIT = "decoding alone", "limit of decoding"
+FOLDER, PARQUET = "vqtok, fp32, from a folder", "vqtok, fp32, from Parquet"
+VIEWS = "vqtok, fp32, each image and its mirror"
 FLOPS = "matrix products, FLOP/s"
 _CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -94,9 +96,9 @@ class SideResult:
         """Of encoding one image."""
         return sum(product.flops for product in self.products["fp32"])
 
-    def bound(self, precision: str) -> float:
-        """Images/s of decoding and encoding on the same cores, if nothing else took time."""
-        return 1 / (1 / self.rates[DECODE] + 1 / self.rates[encode_name(precision)])
+    def bound(self, precision: str, views: int = 1) -> float:
+        """Images/s of decoding once and encoding all views on the same cores, if nothing else took time."""
+        return 1 / (1 / self.rates[DECODE] + views / self.rates[encode_name(precision)])
 
 
 def measure_side(
@@ -125,7 +127,8 @@ def measure_side(
         peers = bench.peers()
         try:
             left_s = effort.limit_s - (time.monotonic() - started)
-            rates = best_of(bench.ours(product_rates) | peers | bench.scaling(processes), effort.rounds, say, left_s)
+            contestants = bench.ours(product_rates) | bench.other_ways_in() | peers | bench.scaling(processes)
+            rates = best_of(contestants, effort.rounds, say, left_s)
         finally:
             for peer in peers.values():
                 peer.close()
@@ -158,6 +161,16 @@ class _Bench:
             tokenizer = load_tokenizer(self._tokenizer, "raster", _CPU, precision)
             contestants[encode_name(precision)] = Encode(tokenizer, _CPU, cores, pixels, count)
         return contestants | {FLOPS: partial(product_rates.measure, self._products)}
+
+    def other_ways_in(self) -> dict[str, Contestant]:
+        """The same files in other containers, and two views of each."""
+        folder = write_folder(self._folder / "folder", self._photos)
+        parquet = write_parquet(self._folder / "parquet", self._photos)
+        return {
+            FOLDER: self._job("folder", "fp32", folder),
+            PARQUET: self._job("parquet", "fp32", parquet),
+            VIEWS: self._job("views", "fp32", views="flip"),
+        }
 
     def peers(self) -> dict[str, Peer]:
         """Other ways, each with a model of its own that nobody has rearranged."""
@@ -193,9 +206,10 @@ class _Bench:
             bf16=compare(all_tokens["bf16"], all_tokens["fp32"]),
         )
 
-    def _job(self, name: str, precision: Precision) -> Job:
+    def _job(self, name: str, precision: Precision, pattern: str | None = None, **options: str) -> Job:
         file = self._folder / f"{name}.yaml"
-        write_config(file, self._photos.pattern, self._tokenizer, self._side, precision=precision)
+        pattern = pattern or self._photos.pattern
+        write_config(file, pattern, self._tokenizer, self._side, precision=precision, **options)
         return Job(file, self._photos)
 
 
