@@ -6,7 +6,6 @@ source must be there once, in arrays with the digests of the uninterrupted run.
 """
 
 import contextlib
-import hashlib
 import os
 import random
 import re
@@ -20,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fixtures_store import MIXED, Child, Done, Job, good_samples, make_job, save_tiny_tokenizer, vqtok, write_shard
 
 from chaos.found import Expected, Found, look, part_digest, read_commits
@@ -32,6 +33,9 @@ COLLECTION = {
     "more/train-0000.tar": [(key, MIXED[key][0]) for key in _MIXED],
 }
 """An ordinary source shard, an empty one, and one with rejects that is called like another."""
+FOLDER, PARQUET = "pictures", "table.parquet"
+IN_FOLDER = [(f"some/{key}", members) for key, members in good_samples(20, 3)] + [("cut", MIXED["cut"][0])]
+IN_PARQUET = good_samples(30, 4)
 
 # For frozen processes: claims of killed ones are taken over at once in any case.
 _IMPATIENT = ("--set", "tokenize.claim_timeout=0.4")
@@ -58,6 +62,7 @@ NAMED_STEPS = (
 
 OTHER_STEPS = (
     r"link .* -> store\.json",
+    r"link listings/.* -> listings/.*\.json",
     r"rename tokens\.zarr/.* -> tokens\.zarr/zarr\.json",
     r"rename .* -> tokens\.zarr/codebook/.*",
     r"link claims/.* -> claims/<part>\.json",
@@ -75,6 +80,7 @@ _AREAS = (
     (r"commits", "commit record"),
     (r"claims|failures", "claims"),
     (r"manifest", "manifest"),
+    (r"listings", "listings of folders"),
     (r"", "store.json and Zarr metadata"),
 )
 
@@ -125,8 +131,9 @@ class Setting:
 
     def job(self, folder: Path) -> Job:
         source = self.folder / "source"
-        patterns = {"source.shards": [f"{source}/train-*.tar", f"{source}/more/train-*.tar"]}
-        return make_job(folder, source, self.folder / "tokenizer", patterns)
+        names = ("train-*.tar", "more/train-*.tar", FOLDER, PARQUET)
+        changes = {"source.shards": [f"{source}/{name}" for name in names], "source.base": str(source)}
+        return make_job(folder, source, self.folder / "tokenizer", changes)
 
 
 def first_time(trigger: Trigger) -> Trigger:
@@ -136,12 +143,10 @@ def first_time(trigger: Trigger) -> Trigger:
 
 def make_setting(folder: Path) -> Setting:
     """Write the collection and the tokenizer, and tokenize once without interruption."""
-    for path, samples in COLLECTION.items():
-        write_shard(folder / "source" / path, samples)
+    _write_collection(folder / "source")
     save_tiny_tokenizer(folder / "tokenizer")
-    keys = {_part_of(path): [key for key, _ in samples] for path, samples in COLLECTION.items()}
-    setting = Setting(folder, Expected(keys, {}, ""), [], [], 0)
-    beating = Trial(setting, folder / "beating")  # the fork server imports torch meanwhile
+    setting = Setting(folder, Expected(_keys_by_part(folder), {}, ""), [], [], 0)
+    beating = Trial(setting, folder / "beating")
     assert beating.start(impatient=True).wait().status == 0
     trial = Trial(setting, folder / "uninterrupted")
     started = time.monotonic()
@@ -150,13 +155,34 @@ def make_setting(folder: Path) -> Setting:
     assert done.status == 0, done.err
     store = trial.job.store
     digests = {part: part_digest(store, commit) for part, commit in read_commits(store).items()}
-    expected = Expected(keys, digests, trial.job.digest)
+    expected = replace(setting.expected, digests=digests, content_digest=trial.job.digest)
     assert look(store, expected, complete=True) == Found(digests_equal=True), "the uninterrupted run"
     return Setting(folder, expected, read_log(trial.logs[0]), read_log(beating.logs[0]), seconds)
 
 
-def _part_of(path: str) -> str:
-    return f"{Path(path).stem}-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
+def _write_collection(source: Path) -> None:
+    for path, samples in COLLECTION.items():
+        write_shard(source / path, samples)
+    for key, members in IN_FOLDER:
+        for name, data in members.items():
+            file = source / FOLDER / f"{key}.{name}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+    images = [{"bytes": members["jpg"], "path": f"{key}.jpg"} for key, members in IN_PARQUET]
+    labels = [int(members["cls"]) for _, members in IN_PARQUET]
+    texts = pa.array([members.get("txt", b"").decode() for _, members in IN_PARQUET])
+    pq.write_table(pa.table({"image": images, "label": labels, "txt": texts}), source / PARQUET, row_group_size=2)
+
+
+def _keys_by_part(folder: Path) -> dict[str, list[str]]:
+    """Which part a folder becomes, a first run tells."""
+    job = Setting(folder, Expected({}, {}, ""), [], [], 0).job(folder / "first")
+    assert job.run().complete
+    samples = {**COLLECTION, PARQUET: IN_PARQUET, FOLDER: IN_FOLDER}
+    paths = {part: commit["sources"][0]["path"] for part, commit in read_commits(job.store).items()}
+    keys = {part: [key for key, _ in samples[path.partition("/#")[0]]] for part, path in paths.items()}
+    assert len(keys) == len(samples)
+    return keys
 
 
 # --- one store and its processes --------------------------------------------------------------------------

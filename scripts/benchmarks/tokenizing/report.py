@@ -43,9 +43,9 @@ threads. The roofline is the matrix products of encoder and search at the rates 
 small enough for the cache, in the same run, at best {fp32} GFLOP/s in float32 and {bf16} in bfloat16: nothing that
 computes them could be faster here, so that the roofline to one of the others is the most that vqtok could be to it."""
 
-OTHER_WAYS_IN = """Jobs in float32 over the same JPEG files, in a folder and in Parquet as Hugging Face writes it, to the
-job over tars; and a job that makes the tokens of each image and of its mirror. It decodes an image once: decoding once
-and encoding twice bounds it."""
+OTHER_WAYS_IN = """Jobs in float32 over the same JPEG files, in a folder and in Parquet as Hugging Face writes it, to
+the job over tars; and a job that makes the tokens of each image and of its mirror. It decodes an image once: decoding
+once and encoding twice bounds it."""
 
 AGREEMENT = """The plain path is one contiguous float32 batch whose vectors are searched in float64; a tie is a token
 whose two codes are equally near as far as sums in float32 can tell."""
