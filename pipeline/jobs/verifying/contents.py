@@ -72,6 +72,7 @@ def _check_part(config: Config, store: Files, birth: Birth, shard: SourceShard, 
     part = Part(store, birth, PartRecord.of(commit, since=0))
     rejects = read_rejects(store, commit.part, commit.attempt)
     _check_counts(birth, part, rejects, commit)
+    _check_missing(birth, part, commit)
     if birth.views is not None:
         _check_views(birth, part, commit)
     if part.digest() != commit.content_digest:
@@ -91,6 +92,14 @@ def _check_counts(birth: Birth, part: Part, rejects: list[Reject], commit: Commi
     counts = np.bincount(tokens.reshape(-1), minlength=vocab_size)
     if not np.array_equal(counts, unpack_counts(commit.code_counts, vocab_size, path)):
         raise CorruptStore(f"{path}: the tokens are not as often as its code counts say")
+
+
+def _check_missing(birth: Birth, part: Part, commit: CommitRecord) -> None:
+    """Rows without a kept field. Commits of before the count say nothing at all."""
+    found = {name: commit.written - int(part.read(f"fields/{name}/present").sum()) for name in birth.fields}
+    found = {name: count for name, count in found.items() if count}
+    if commit.missing and commit.missing != found:
+        raise CorruptStore(f"{names.commit(commit.part)}: missing fields {commit.missing}, but it is {found}")
 
 
 def _check_views(birth: Birth, part: Part, commit: CommitRecord) -> None:

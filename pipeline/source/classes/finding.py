@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from pipeline.config import SourceConfig
 from pipeline.errors import BadLabel, ConfigError, SourceError
+from pipeline.files import is_url
 from pipeline.records import SourceShard
 from pipeline.source.classes.names import read_classes
 from pipeline.source.classes.tables import read_table
@@ -65,8 +66,8 @@ def refuse_other_names(shard: SourceShard, source: SourceConfig, classes: Sequen
 def labels_of(source: SourceConfig, classes: Sequence[str] | None, shards: Sequence[SourceShard]) -> Labels:
     """What the samples of a job are labelled by.
 
-    A table of one label a line needs the keys of all source shards: those that are not listed are read for it.
-    Raises ConfigError, SourceError.
+    A table of one label a line needs the keys of all source shards: of local files they are read for it, by every
+    process of a job. Raises ConfigError, SourceError.
     """
     rule = source.label_rule
     if rule is None or rule.kind != "table":
@@ -74,8 +75,19 @@ def labels_of(source: SourceConfig, classes: Sequence[str] | None, shards: Seque
     table = read_table(rule.argument)
     _refuse_unknown_labels(table, classes)
     if not table.by_key:
+        _refuse_distant_files(table, shards)
         table = table.with_keys([key for shard in shards for key in _keys_of(shard, source)])
     return Labels(source, classes, table)
+
+
+def _refuse_distant_files(table: Table, shards: Sequence[SourceShard]) -> None:
+    """Raise ConfigError where the keys could only be known by fetching everything once for each process."""
+    for shard in shards:
+        if shard.listing is None and (is_url(shard.base) or shard.bytes is None):
+            raise ConfigError(
+                f"source.label: {table.file}: a label a line is for collections whose keys are known before they are "
+                f"read, and {shard_name(shard)} would have to be fetched for them; write `key,label` lines instead"
+            )
 
 
 def _keys_of(shard: SourceShard, source: SourceConfig) -> list[str]:

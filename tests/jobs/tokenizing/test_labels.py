@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from fixtures_store import Job, jpeg, make_job, vqtok, write_shard
 
-from pipeline.errors import IdentityMismatch
+from pipeline.errors import ConfigError, IdentityMismatch
+from pipeline.jobs.reporting import job as report
 from pipeline.jobs.status import job as status
 from pipeline.store import TokenStore
 
@@ -124,6 +125,15 @@ def test_a_table_counts_by_its_contents(image_folder: Job, tmp_path: Path) -> No
         job.run(f"source.label=table:{tmp_path}/other.csv")
 
 
+def test_a_label_a_line_fetches_nothing_for_its_keys(image_folder: Job, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("0\n")
+    write_shard(tmp_path / "a.tar", [("0", {"jpg": jpeg(0)})])
+    for place in (f"pipe:cat {tmp_path}/a.tar", f"file://{tmp_path}/a.tar"):
+        job = job_of(tmp_path / "job", Path("unused"), image_folder.tokenizer, label=f"table:{tmp_path}/lines.txt")
+        with pytest.raises(ConfigError, match=r"would have to be fetched for them; write `key,label` lines instead"):
+            job.run(f"source.shards={place}", "source.base=null", "source.allow_pipe=true")
+
+
 def test_what_no_sample_has_is_said_once_and_counted(
     image_folder: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +144,7 @@ def test_what_no_sample_has_is_said_once_and_counted(
     assert capsys.readouterr().err.count("\n") == 1
     assert "rows: 6 without a label, 6 without .txt" in str(result)
     assert [commit["missing"] for commit in job.commits.values()] == [{"txt": 3}] * 2
+    assert "missing              rows: 6 without a label, 6 without .txt" in str(report.run(job.config()))
     state = status.run(job.config())
     assert (state.unlabelled, state.missing) == (6, {"txt": 6})
     assert (

@@ -65,6 +65,10 @@ FULL: dict[str, tuple[Callable[[Job], object], str]] = {
         lambda job: recommit(job, unlabelled=0),
         rf"commits/{PART}\.json: 0 unlabelled, but there are 1",
     ),
+    "other missing fields": (
+        lambda job: recommit(job, missing={"txt": 1}),
+        rf"commits/{PART}\.json: missing fields {{'txt': 1}}, but it is {{'txt': 10}}",
+    ),
     "other code counts": (
         lambda job: recommit(job, code_counts=packed([240] + [0] * 15)),
         rf"commits/{PART}\.json: the tokens are not as often",
