@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import SIDES, save_var
 from damage import SHARD, commit_in_its_place, verified
 from fixtures_store import COLLECTION, IMAGE_SIZE, REJECTED, ROWS, Halt, Job, make_job
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from pipeline.jobs.importing import job as importing
+from pipeline.loader import TokenLoader
 from pipeline.models.tokenizers.pixels import normalize_pixels
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.source.find import part_name
@@ -156,6 +159,24 @@ def test_killed_and_gone_on_with_by_several_processes(viewed: Job, kind: str, tm
     assert len(job.commits) == 2
     assert [process.wait().status for process in (job.start(), job.start())] == [0, 0]
     assert job.digest == viewed.digest
+
+
+def test_views_in_several_scales_are_resumed_too(collection: Path, tmp_path: Path) -> None:
+    """The tokenizer of VAR, whose blocks are scales, over images and their mirrors."""
+    tokenizer = tmp_path / "tokenizer"
+    importing.run("var", str(save_var(tmp_path / "vae.pth")), tokenizer, {"patch-nums": SIDES})
+    changes = {"image.size": [32, 32], "image.views": "flip"}
+    whole = make_job(tmp_path / "whole", collection, tokenizer, changes)
+    assert whole.run().complete
+    job = make_job(tmp_path / "job", collection, tokenizer, changes)
+    assert job.start(halt=Halt("os.rename", "/tokens.zarr/parts/", 4)).wait().status == -signal.SIGKILL
+    assert [process.wait().status for process in (job.start(), job.start())] == [0, 0]
+    assert job.digest == whole.digest
+    store = TokenStore(job.store)
+    batch = next(iter(TokenLoader(store, batch_size=8, views="all")))
+    assert [tuple(block.shape) for block in batch.idx_Bl] == [(8, 2, 1), (8, 2, 4)]
+    x_BLC = store.idxBl_to_var_input([block.flatten(0, 1) for block in batch.idx_Bl])
+    assert x_BLC.shape == (16, 4, store.embedding_dim)
 
 
 @pytest.mark.parametrize("kind", ["random"], indirect=True)
