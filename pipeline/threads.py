@@ -1,4 +1,4 @@
-"""CPU threads: how many torch uses, which is a setting of the whole process."""
+"""Threads: on how many CPU cores torch works in each, and on which device."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,3 +20,13 @@ def cpu_threads(count: int) -> Iterator[None]:
 def one_thread() -> None:
     """For the threads of a pool that are themselves the parallelism: one core for each."""
     torch.set_num_threads(1)
+
+
+def use_device(device: torch.device) -> None:
+    """Make a device the current one of the calling thread; does nothing but for a CUDA device.
+
+    Each thread begins at GPU 0 whatever its process uses, and `torch.cuda.stream(...)`, nvJPEG and pinned memory
+    follow the current device: without this call a thread would open a context on GPU 0 beside its own.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
