@@ -1,11 +1,13 @@
-"""What the machine has too little of, in the words of the libraries that could not get it."""
+"""What the machine has too little of, or what of it fails, in the words of the libraries that found out."""
 
 import contextlib
 import re
 from collections.abc import Iterator
 
 # How Pillow, libjpeg and torch say that the machine is out of memory, where they raise no MemoryError.
-_OUT_OF_MEMORY = ("out of memory", "insufficient memory", "allocate")
+_OUT_OF_MEMORY = ("out of memory", "insufficient memory", "allocate", "alloc_failed", "allocation_failed")
+# How torch says that a GPU, or a library on it, has failed: nothing works on it any more in this process.
+_GPU_FAILED = re.compile(r"\b(CUDA|HIP|cuDNN|MIOpen|Triton)( driver)? error\b", re.IGNORECASE)
 _PLACE = re.compile(r"^\w+, \S+:\d+, ")
 
 
@@ -17,6 +19,15 @@ def is_memory_shortage(error: BaseException) -> bool:
 def is_thread_shortage(error: BaseException) -> bool:
     """Whether the system refused a thread, for want of memory or by a limit on their number."""
     return isinstance(error, RuntimeError) and "start new thread" in str(error)
+
+
+def is_gpu_failure(error: BaseException) -> bool:
+    """Whether an error of torch says that the GPU has failed, other than for want of memory."""
+    return (
+        isinstance(error, RuntimeError)
+        and not is_memory_shortage(error)
+        and _GPU_FAILED.search(reason_of(error)) is not None
+    )
 
 
 @contextlib.contextmanager

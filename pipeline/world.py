@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
 
 _LEAST = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
 """What launchers count, each with the least that it can be: that of a process which nobody launched."""
-_RANK_VARIABLES = (*_LEAST, "MASTER_ADDR", "MASTER_PORT")
+_OF_SRUN = {
+    "RANK": "SLURM_PROCID",
+    "WORLD_SIZE": "SLURM_STEP_NUM_TASKS",
+    "LOCAL_RANK": "SLURM_LOCALID",
+    "LOCAL_WORLD_SIZE": "SLURM_STEP_TASKS_PER_NODE",
+}
+"""The same in a task of srun, the last one for all nodes together."""
+_AFFINITY = "ACCELERATE_CPU_AFFINITY"
+# Any of them would have Accelerate open a process group.
+_LAUNCHERS = (*_LEAST, "MASTER_ADDR", "MASTER_PORT", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class World:
 
 
 def launched_rank() -> tuple[int, int]:
-    """Rank and number of the processes that were started together, as torchrun or `accelerate launch` set them.
+    """Rank and number of the processes that were started together: by torchrun, `accelerate launch` or srun.
 
     Raises ConfigError for what is no such number.
     """
@@ -46,33 +56,92 @@ def launched_rank() -> tuple[int, int]:
 
 
 def current_world() -> World:
-    """Read what torchrun, `accelerate launch` or nobody set, and let Accelerate choose the device.
+    """Read what torchrun, `accelerate launch`, srun or nobody set, and let Accelerate choose the kind of device.
+
+    The device becomes the current one of the calling thread. After `accelerate launch --enable_cpu_affinity` the
+    process is bound to the CPU cores beside it.
 
     Raises ConfigError for what is no such number.
     """
     found = _launched()
+    device, cores = _device(found["LOCAL_RANK"]), cores_of_each(found["LOCAL_WORLD_SIZE"])
+    _bind_to_cores_beside(device)
     return World(
         rank=found["RANK"],
         size=found["WORLD_SIZE"],
         local_rank=found["LOCAL_RANK"],
         local_size=found["LOCAL_WORLD_SIZE"],
-        device=_device(found["LOCAL_RANK"]),
-        cores=max(1, available_cores() // found["LOCAL_WORLD_SIZE"]),
+        device=device,
+        cores=min(cores, available_cores()),
     )
+
+
+def environment_among(rank: int, processes: int) -> dict[str, str]:
+    """What tells one of `processes` that this process starts where it stands: among all that were launched with it.
+
+    Raises ConfigError as `current_world`.
+    """
+    found = _launched()
+    return {
+        "RANK": str(found["RANK"] * processes + rank),
+        "WORLD_SIZE": str(found["WORLD_SIZE"] * processes),
+        "LOCAL_RANK": str(found["LOCAL_RANK"] * processes + rank),
+        "LOCAL_WORLD_SIZE": str(found["LOCAL_WORLD_SIZE"] * processes),
+    }
+
+
+def cores_of_each(local_size: int) -> int:
+    """CPU cores, at least 1, for each of `local_size` processes of this machine.
+
+    They share what this process may use; tasks of srun that Slurm has bound to cores of their own share nothing.
+    """
+    cores = available_cores()
+    allocated = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    if "SLURM_STEP_NUM_TASKS" in os.environ and allocated.isdecimal() and cores < int(allocated):
+        tasks = _tasks_of_srun()
+        local_size = local_size // int(tasks) if tasks.isdecimal() and int(tasks) else local_size
+    return max(1, cores // max(1, local_size))
+
+
+def describe_unused_gpus(world: World) -> str | None:
+    """A line for people where this process is alone on a machine of several GPUs, None elsewhere."""
+    if world.device.type != "cuda" or world.local_size > 1:
+        return None
+    import torch
+
+    count = torch.cuda.device_count()
+    if count < 2:
+        return None
+    return f"{count} GPUs are here, and this process uses one of them, {world.device}: --processes {count} uses all"
 
 
 def _launched() -> dict[str, int]:
     """The numbers that a launcher set, all of them checked."""
+    of_srun = "SLURM_STEP_NUM_TASKS" in os.environ and not any(name in os.environ for name in _LEAST)
     found = {}
     for name, least in _LEAST.items():
-        text = os.environ.get(name, str(least))
+        variable = _OF_SRUN[name] if of_srun else name
+        text = os.environ.get(variable, str(least))
+        if of_srun and name == "LOCAL_WORLD_SIZE":
+            text = _tasks_of_srun()
         if not text.isdecimal() or int(text) < least:
             raise ConfigError(
-                f"{name}: {text!r} in the environment is not a whole number of at least {least}; torchrun and "
-                "accelerate launch set it, and a process that runs alone needs none: unset it"
+                f"{variable}: {text!r} in the environment is not a whole number of at least {least}; torchrun, "
+                "accelerate launch and srun set it, and a process that runs alone needs none: unset it"
             )
         found[name] = int(text)
     return found
+
+
+def _tasks_of_srun() -> str:
+    """How many tasks of srun's step are on this node, of what Slurm writes as `8(x2),3` for 8, 8 and 3."""
+    text, node = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1"), os.environ.get("SLURM_NODEID", "0")
+    counts = [
+        count
+        for count, repeated in re.findall(r"(\d+)(?:\(x(\d+)\))?", text, re.ASCII)
+        for _ in range(int(repeated or 1))
+    ]
+    return counts[int(node)] if node.isdecimal() and int(node) < len(counts) else text
 
 
 def available_cores() -> int:
@@ -106,18 +175,44 @@ def end_process(status: int = 0) -> NoReturn:
 
 
 def _device(local_rank: int) -> "torch.device":
-    import torch  # seconds to import, and needed by this function alone
+    import torch  # seconds to import, and needed only here and where there is a device
 
     if not torch.accelerator.is_available():
         return torch.device("cpu")  # nothing to choose from, and Accelerate takes more than a second to import
     from accelerate import PartialState
 
-    with _hidden(_RANK_VARIABLES):
-        # With the rank variables in sight it would open a process group and wait for late ranks.
-        device = PartialState().device
+    from pipeline.threads import use_device
+
+    with _hidden((*_LAUNCHERS, _AFFINITY)):
+        # With these in sight it would open a process group and wait for late ranks, or bind all of them to one GPU.
+        device = torch.device(PartialState().device)
     if device.type == "cuda":
-        return torch.device("cuda", local_rank % torch.cuda.device_count())
-    return torch.device(device)
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    use_device(device)
+    return device
+
+
+def _bind_to_cores_beside(device: "torch.device") -> None:
+    """Bind this process to the CPU cores of its GPU's NUMA node where Accelerate was told to.
+
+    Raises ConfigError where that cannot be done.
+    """
+    if device.type != "cuda" or _AFFINITY not in os.environ:
+        return
+    from accelerate.utils import parse_flag_from_env, set_numa_affinity
+
+    if not parse_flag_from_env(_AFFINITY):
+        return
+    try:
+        set_numa_affinity(_place_among_all_gpus(device.index))
+    except Exception as error:  # pynvml has errors of its own
+        raise ConfigError(f"accelerate launch --enable_cpu_affinity: {error}; or start without it") from error
+
+
+def _place_among_all_gpus(index: int) -> int:
+    """The number that the driver gives to a GPU, where CUDA_VISIBLE_DEVICES lists those that torch counts."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return int(visible[index]) if index < len(visible) and visible[index].isdecimal() else index
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         launched = launched_rank()[1]
         if world_size == 1 and launched > 1:
             warnings.warn(
-                f"WORLD_SIZE is {launched}, but this loader gives every row to every process; pass "
+                f"{launched} processes were started together, but this loader gives every row to every process; pass "
                 "rank and world_size to share them out",
                 stacklevel=2,
             )

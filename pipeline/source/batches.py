@@ -13,6 +13,7 @@ from pipeline.overlap import ordered_map
 from pipeline.records import Reject
 from pipeline.shortage import memory_errors
 from pipeline.source.images.fitting import Shot
+from pipeline.source.images.nvjpeg import in_use_here
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.images.views import View
 from pipeline.source.sample import Sample
@@ -88,7 +89,8 @@ def image_batches(
         return prepare_samples(task, selection, transform)
 
     size = samples_of_batch(batch_size, transform.views)
-    tasks = split_into_tasks(samples, max(1, min(_TASK_SAMPLES, size // 4)), transform.task_bytes)
+    count = transform.task_files or max(1, min(_TASK_SAMPLES, size // 4))
+    tasks = split_into_tasks(samples, count, transform.task_bytes)
     chosen: list[tuple[Row, list[Shot]]] = []
     rejects: list[Reject] = []
     for outcomes in ordered_map(wrapped(prepare), tasks, decoders, 2 * size, weight=len, at_least=2 * threads):
@@ -163,5 +165,5 @@ def stacked(images: Sequence[Tensor], count: int, transform: ImageTransform) -> 
             # torch would wake threads for it, on cores that are decoding.
             np.stack([img_3HW.permute(1, 2, 0).numpy() for img_3HW in images], out=img_BHW3[: len(images)].numpy())
         elif images:
-            torch.stack([img_3HW.permute(1, 2, 0) for img_3HW in images], out=img_BHW3[: len(images)])
+            torch.stack([in_use_here(img_3HW).permute(1, 2, 0) for img_3HW in images], out=img_BHW3[: len(images)])
         return img_BHW3.permute(0, 3, 1, 2)

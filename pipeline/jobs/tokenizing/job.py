@@ -36,6 +36,7 @@ from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
 from pipeline.source.classes.finding import find_classes, labels_of
 from pipeline.source.classes.names import describe_classes
+from pipeline.source.images.nvjpeg import NVJPEG_IS_EXPERIMENTAL
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store.arrays.codebook import table_digest
 from pipeline.store.schema.birth import (
@@ -51,7 +52,7 @@ from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.manifest import is_current, read_manifest, write_manifest
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy, rule_digest
-from pipeline.world import World, current_world
+from pipeline.world import World, current_world, describe_unused_gpus
 
 # The name of the claim on making the manifest. No part has it: their names end in a digest.
 _MANIFEST = "manifest"
@@ -118,6 +119,8 @@ def _work_on(
 ) -> TokenizeResult:
     refuse_unwritable(plan.store)
     world = current_world()
+    if unused := describe_unused_gpus(world):
+        print(f"vqtok: {unused}", file=sys.stderr)
     tokenizer = load_tokenizer(
         config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
     )
@@ -132,6 +135,8 @@ def _work_on(
     labels = labels_of(config.source, birth.classes, plan.shards)
     if world.is_main:
         _warn_of_another_size(config)
+        if config.image.decoder == "nvjpeg":
+            print(f"vqtok: {NVJPEG_IS_EXPERIMENTAL}", file=sys.stderr)
         if birth.classes and config.source.classes is None:
             print(f"vqtok: {describe_classes(birth.classes)}; source.classes has another order", file=sys.stderr)
     with (

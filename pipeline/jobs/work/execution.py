@@ -9,6 +9,8 @@ from pipeline.config import Config
 from pipeline.errors import IdentityMismatch
 from pipeline.jobs.plan import Plan
 from pipeline.records import JSON, differences
+from pipeline.source.images.nvjpeg import nvjpeg_version
+from pipeline.source.images.vision import torchvision_version
 from pipeline.store.schema.commits import read_commit
 
 
@@ -24,13 +26,23 @@ def describe_execution(config: Config, device: torch.device, images_at_once: int
         "device": kind,
         "batch_size": config.tokenize.batch_size,
         "images_at_once": images_at_once,
-        "versions": {name: version(name) for name in _libraries(config)},
+        "versions": {
+            **{name: version(name) for name in _libraries(config)},
+            **(_cuda_versions(config) if device.type == "cuda" else {}),
+        },
     }
 
 
 def _libraries(config: Config) -> tuple[str, ...]:
     libraries = ("torch", "torchvision", "pillow")
     return (*libraries, "simplejpeg") if config.image.decoder == "turbojpeg" else libraries
+
+
+def _cuda_versions(config: Config) -> dict[str, str | None]:
+    """What packages of one version may differ in, for they are built for each version of CUDA (`2.11.0+cu130`)."""
+    nvjpeg = {"nvjpeg": nvjpeg_version()} if config.image.decoder == "nvjpeg" else {}
+    cudnn = torch.backends.cudnn.version()
+    return {"torch": torch.__version__, "torchvision": torchvision_version, "cudnn": cudnn and str(cudnn), **nvjpeg}
 
 
 def refuse_other_execution(plan: Plan, execution: JSON) -> None:

@@ -1,10 +1,11 @@
-"""What becomes of a source shard that failed, and of a process that hangs."""
+"""What becomes of a source shard that failed, of a process that hangs, and of one whose GPU fails."""
 
 import contextlib
 import os
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.jobs.work.watch import Hang
 from pipeline.records import SourceShard
+from pipeline.shortage import is_gpu_failure, reason_of
 from pipeline.store.schema.failures import Failure, record_failure
 
 # How long a hung process waits for its last writes: it may be the store that hangs.
@@ -32,6 +34,21 @@ def note_failure(store: Files, shard: SourceShard, reason: str) -> None:
                 time=datetime.now(UTC).isoformat(timespec="seconds"),
             ),
         )
+
+
+@contextlib.contextmanager
+def explaining_gpu_failures() -> Iterator[None]:
+    """Turn what torch raises when a GPU fails into a VqtokError: after that the process can compute nothing on it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_gpu_failure(error):
+            raise
+        raise VqtokError(
+            f"{reason_of(error)}: the GPU is of no more use to this process, which ends; what is committed stays, and "
+            "others can go on. Run again; if it comes again, CUDA_LAUNCH_BLOCKING=1 tells in which operation, and "
+            "nvidia-smi whether the GPU is well"
+        ) from error
 
 
 def end_hung_process(store: Files, claims: Claims, hang: Hang) -> NoReturn:

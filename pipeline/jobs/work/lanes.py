@@ -16,8 +16,9 @@ from pipeline.jobs.work.shard import Work, tokenize_shard
 from pipeline.jobs.work.shard_queue import ShardQueue
 from pipeline.overlap import Stopped
 from pipeline.records import SourceShard
-from pipeline.shortage import is_thread_shortage
+from pipeline.shortage import is_thread_shortage, reason_of
 from pipeline.store.schema.commits import CommitRecord
+from pipeline.threads import use_device
 
 # One source shard may be read, another one encoded, a third one written.
 _LANES = 3
@@ -80,6 +81,7 @@ class _Lanes:
 
     def _lane(self, ended: threading.Event) -> None:
         try:
+            use_device(self._work.machine.device)
             while self._take_one():
                 pass
         except Stopped:
@@ -125,12 +127,18 @@ class _Lanes:
     def _fail(self, shard: SourceShard, caught: Exception) -> None:
         """Tell why a source shard failed; go on after what is its own fault or that of its size."""
         error = MemoryError(str(caught)) if is_thread_shortage(caught) else caught
+        is_its_own = isinstance(error, SourceError | MemoryError | torch.OutOfMemoryError)
         kind = "" if isinstance(error, VqtokError) else f"{type(error).__name__}: "
-        reason = kind + (str(error) or "it came without a message")
+        text = str(error) if isinstance(error, VqtokError) else reason_of(error)
+        reason = kind + (text or "it came without a message")
         with self._lock:
+            if not is_its_own:
+                if self._work.stopped.is_set():
+                    raise caught  # a GPU that fails does so for all: what met it first has been noted
+                self._work.stopped.set()
             self._done.failures[shard.path] = reason
         self._queue.failed(shard, reason)
-        if not isinstance(error, SourceError | MemoryError | torch.OutOfMemoryError):
+        if not is_its_own:
             raise caught
 
 

@@ -22,7 +22,7 @@ from pipeline.jobs.work.starting import announced
 from pipeline.signals import handling, terminable
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.manifest import is_current
-from pipeline.world import available_cores
+from pipeline.world import cores_of_each, environment_among
 
 _POLL_SECONDS = 1.0
 
@@ -76,7 +76,8 @@ def launch(
         environment: more variables for all of them.
         look: called about every second.
 
-    Each process finds its rank where torchrun would put it. Ctrl-C reaches all of them through the
+    Each process finds its rank where torchrun would put it: its rank among all, where this one has a rank itself, as
+    in a Slurm array. Ctrl-C reaches all of them through the
     terminal; SIGTERM is passed on.
     """
     children: list[subprocess.Popen[bytes]] = []
@@ -98,14 +99,9 @@ def launch(
 
 
 def _environment(rank: int, processes: int) -> dict[str, str]:
-    return {
-        "OMP_NUM_THREADS": str(max(1, available_cores() // processes)),
-        **os.environ,
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-    }
+    among = environment_among(rank, processes)
+    cores = cores_of_each(int(among["LOCAL_WORLD_SIZE"]))
+    return {"OMP_NUM_THREADS": str(cores), **os.environ, **among}
 
 
 def _command() -> list[str]:

@@ -1,31 +1,39 @@
 """What a process tokenizes with: a tokenizer on a device, and threads."""
 
 import contextlib
+import functools
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from pipeline.config import Config, TokenizeConfig
+from pipeline.config import Config
+from pipeline.jobs.work.batch_fit import refuse_large_batch, too_large
 from pipeline.jobs.work.execution import describe_execution
+from pipeline.jobs.work.failures import explaining_gpu_failures
 from pipeline.jobs.work.precision import bf16_would_help
 from pipeline.jobs.work.watch import Hang, Watch
-from pipeline.models.batch_encoder import BatchEncoder
+from pipeline.models.batch_encoder import BatchEncoder, Encoding, Tokens
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.records import JSON
 from pipeline.shortage import memory_errors
 from pipeline.source.batches import images_of_batch
 from pipeline.store.types import Array
-from pipeline.threads import cpu_threads, one_thread
+from pipeline.threads import cpu_threads, one_thread, use_device
 from pipeline.world import World
 
 # Batches that are decoded and handed to the encoder while an earlier one is still being encoded; more of them where
 # one batch is too small to keep the encoder busy.
 _BATCHES_AHEAD = 2
+
+# nvJPEG decodes for one thread at a time; the others look at headers and resize meanwhile.
+_NVJPEG_THREADS = 4
 
 
 class Turns:
@@ -52,6 +60,7 @@ class Turns:
 class Machine:
     """A tokenizer on a device, and the threads that keep it busy. Several source shards may be in work at once."""
 
+    device: torch.device
     encoder: BatchEncoder
     decoders: Executor
     execution: JSON
@@ -67,10 +76,23 @@ class Machine:
     def encode(self, img_B3HW: Tensor, batch_size: int) -> Array:
         """Tokens int64 [B, L_total] of uint8 images, blocks concatenated in order; at most `batch_size` at once.
 
-        Raises MemoryError where the machine has too little.
+        Raises as `result_of`.
         """
-        with memory_errors():
-            return self.encoder.submit(img_B3HW, len(img_B3HW), batch_size).result()[0]
+        return self.result_of(self.encoder.submit(img_B3HW, len(img_B3HW), batch_size), batch_size)[0]
+
+    def result_of(self, encoding: Encoding, batch_size: int) -> tuple[Tokens, float]:
+        """Tokens and seconds, see `Encoding.result`, of a batch of at most `batch_size` images.
+
+        Raises ConfigError where a GPU has too little memory for so many, for it would have for no batch of the job;
+        MemoryError where the machine has too little.
+        """
+        try:
+            with memory_errors():
+                return encoding.result()
+        except MemoryError as error:
+            if self.encoder.on_cpu:
+                raise
+            raise too_large(batch_size, batch_size // 2, str(self.execution["device"]), str(error)) from error
 
 
 @contextlib.contextmanager
@@ -86,16 +108,22 @@ def this_machine(
     settings, image_size = config.tokenize, config.image.size
     with (
         cpu_threads(1),  # the threads below are the parallelism
+        repeatable_convolutions(),
+        explaining_gpu_failures(),
         Watch(settings.stall_timeout, on_hang) as watch,
         BatchEncoder(tokenizer, world.device, world.cores) as encoder,
-        _decoders(settings, encoder, world.cores) as (decoders, decode_threads),
+        _decoders(config, encoder, world) as (decoders, decode_threads),
     ):
         images = images_of_batch(settings.batch_size, config.image.num_views or 1)
         at_once = encoder.images_at_once(image_size, images)
+        execution = describe_execution(config, world.device, at_once)
+        if not encoder.on_cpu:
+            refuse_large_batch(encoder, images, image_size, str(execution["device"]))
         yield Machine(
+            world.device,
             encoder,
             decoders,
-            describe_execution(config, world.device, at_once),
+            execution,
             {"read": 1, "decode": decode_threads, "encode": encoder.threads, "write": 1, "cores": world.cores},
             watch,
             # As many as occupy all threads of the encoder; a batch of small images is a piece or two for one of them.
@@ -105,13 +133,32 @@ def this_machine(
 
 
 @contextlib.contextmanager
-def _decoders(settings: TokenizeConfig, encoder: BatchEncoder, cores: int) -> Iterator[tuple[Executor, int]]:
+def repeatable_convolutions() -> Iterator[None]:
+    """Let cuDNN choose among algorithms that give the same result every time, and choose by the shapes alone."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextlib.contextmanager
+def _decoders(config: Config, encoder: BatchEncoder, world: World) -> Iterator[tuple[Executor, int]]:
     """Threads to decode in, and how many they are."""
-    if settings.decode_workers == "auto" and encoder.on_cpu:
+    workers, cores = config.tokenize.decode_workers, world.cores
+    if workers == "auto" and encoder.on_cpu:
         # One thread per core: a thread that the system takes off its core while it holds the interpreter's lock
         # stalls all others, which costs a tenth of the speed with small images.
         yield encoder.pool, encoder.threads
         return
-    threads = cores if settings.decode_workers == "auto" else settings.decode_workers
-    with ThreadPoolExecutor(threads, "decode", one_thread) as pool:
+    enough = min(cores, _NVJPEG_THREADS) if config.image.decoder == "nvjpeg" else cores
+    threads = enough if workers == "auto" else workers
+    with ThreadPoolExecutor(threads, "decode", functools.partial(_begin_thread, world.device)) as pool:
         yield pool, threads
+
+
+def _begin_thread(device: torch.device) -> None:
+    one_thread()
+    use_device(device)

@@ -25,7 +25,6 @@ from pipeline.jobs.work.stages import Stages
 from pipeline.models.batch_encoder import Encoding
 from pipeline.overlap import Stopped, prefetch
 from pipeline.records import Reject, SourceShard
-from pipeline.shortage import memory_errors
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.classes.finding import refuse_other_names
 from pipeline.source.containers.container import ShardReader
@@ -40,7 +39,7 @@ from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.commits import CommitRecord, commonest_reasons
 from pipeline.store.types import Array
 from pipeline.store.writing.writer import EncodedShard, commit_part
-from pipeline.threads import one_thread
+from pipeline.threads import one_thread, use_device
 
 # Of fewer samples, one that is bad tells nothing about the others.
 _JUDGED_FROM = 10
@@ -121,7 +120,8 @@ def tokenize_shard(
         when_read: called in another thread when nothing is left to read, while the last batches are encoded.
 
     Raises SourceError for one that cannot be read to its end as planned, or that rejects more than
-    `tokenize.max_reject_rate`; MemoryError or RuntimeError when the machine fails; OSError when the store does;
+    `tokenize.max_reject_rate`; ConfigError, MemoryError or RuntimeError when the machine fails; OSError when the store
+    does;
     Stopped when `work.stopped` is set before it is written.
     """
     encoded = encode_shard(shard, work, progress, when_read)
@@ -142,7 +142,7 @@ def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: 
     with contextlib.closing(prefetch(begun, work.machine.batches_ahead, opener.stop, work.stopped)) as batches:
         for batch, encoding in batches:
             if encoding is not None:
-                rows.tokens.append(_tokens_of(encoding, work.birth, stages, rows.seen))
+                rows.tokens.append(_tokens_of(encoding, work, stages, rows.seen))
             rows.add(batch)
             progress(shard, rows.seen, reader.bytes)
     _check_reject_rate(shard, rows, work.config.tokenize.max_reject_rate)
@@ -174,6 +174,7 @@ def _begin_to_encode(
 ) -> Iterator[tuple[ImageBatch, Encoding | None]]:
     """Each batch, and its tokens in the making; None where it holds rejects alone. Runs in a thread of its own."""
     one_thread()
+    use_device(work.machine.device)
     machine, batch_size = work.machine, work.config.tokenize.batch_size
     try:
         batches = image_batches(
@@ -193,11 +194,11 @@ def _begin_to_encode(
         when_read()
 
 
-def _tokens_of(encoding: Encoding, birth: Birth, stages: Stages, done: int) -> Array:
+def _tokens_of(encoding: Encoding, work: Work, stages: Stages, done: int) -> Array:
     """Those of the rows of a batch, as they are stored."""
-    with memory_errors(), stages.encode.watched(f"the batch behind image {done}"):
-        tokens, seconds = encoding.result()
-    rows = tokens.astype(birth.token_dtype).reshape(-1, *birth.row_shape)
+    with stages.encode.watched(f"the batch behind image {done}"):
+        tokens, seconds = work.machine.result_of(encoding, work.config.tokenize.batch_size)
+    rows = tokens.astype(work.birth.token_dtype).reshape(-1, *work.birth.row_shape)
     stages.encode.add(seconds, len(rows))
     return rows
 

@@ -9,6 +9,7 @@ Decoding takes at most PEAK_BYTES_PER_PIXEL for each pixel of an image, and noth
 `image.max_pixels`.
 """
 
+import contextlib
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,13 @@ class Decoder(Protocol):
     task_bytes: int
     """How much of encoded images is best given at once."""
 
+    @property
+    def task_files(self) -> int | None:
+        """How many of them; None where few will do."""
+
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """Surrounds decoding and all that is done to the pictures in the same thread."""
+
     def __call__(self, files: Sequence[bytes]) -> Iterator[Picture | BadImage]:
         """One picture for each file in their order, or why there is none.
 
@@ -68,11 +76,20 @@ class Decoder(Protocol):
         """
 
 
-class TorchvisionDecoder:
-    """The default."""
+class CpuDecoder:
+    """What decoders on the CPU have in common."""
 
     device = torch.device("cpu")
     task_bytes = 2**16
+    task_files = None
+
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """See `Decoder`."""
+        return contextlib.nullcontext()
+
+
+class TorchvisionDecoder(CpuDecoder):
+    """The default."""
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -94,15 +111,12 @@ class TorchvisionDecoder:
         )
 
 
-class PillowDecoder:
+class PillowDecoder(CpuDecoder):
     """Decodes everything with Pillow.
 
     Args:
         plain: see `image.plain`.
     """
-
-    device = torch.device("cpu")
-    task_bytes = 2**16
 
     def __init__(self, max_pixels: int, plain: bool) -> None:
         self._max_pixels = max_pixels

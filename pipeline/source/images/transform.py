@@ -10,7 +10,7 @@ from pipeline.errors import BadImage
 from pipeline.shortage import memory_errors
 from pipeline.source.images.decoding import Decoder, Picture, PillowDecoder, TorchvisionDecoder
 from pipeline.source.images.fitting import Fitting, Shot
-from pipeline.source.images.nvjpeg import NvjpegDecoder, cuda_device
+from pipeline.source.images.nvjpeg import NvjpegDecoder, cuda_device, in_use_here
 from pipeline.source.images.pillow import require_codecs
 from pipeline.source.images.turbojpeg import TurboJpegDecoder
 
@@ -48,6 +48,11 @@ class ImageTransform:
         """How much of encoded images is best given to `many` at once."""
         return self._decoder.task_bytes
 
+    @property
+    def task_files(self) -> int | None:
+        """How many images are best given to `many` at once; None where few will do."""
+        return self._decoder.task_files
+
     def __call__(self, data: bytes, key: str = "") -> Tensor:
         """Pixels uint8 [3, H, W] of the first view.
 
@@ -61,13 +66,21 @@ class ImageTransform:
     def many(self, files: Sequence[bytes], keys: Sequence[str]) -> list[list[Shot] | BadImage]:
         """For each file its views, V of them, or why there are none. An image is decoded once for all of its views.
 
+        The pixels are there when this returns, also on a GPU, and may be read on the stream that is now the calling
+        thread's; on another one with `in_use_here`.
+
         Args:
             keys: of the samples, which random views depend on.
 
         Raises MemoryError where the machine has too little.
         """
-        with memory_errors():
-            return [self._shots(found, key) for found, key in zip(self._decoder(files), keys, strict=True)]
+        with memory_errors(), self._decoder.at_work():
+            found = [self._shots(picture, key) for picture, key in zip(self._decoder(files), keys, strict=True)]
+        for shots in found:
+            if isinstance(shots, list):
+                for shot in shots:
+                    in_use_here(shot.img_3HW)
+        return found
 
     def _shots(self, found: Picture | BadImage, key: str) -> list[Shot] | BadImage:
         if isinstance(found, BadImage):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from pipeline.errors import BadImage, ConfigError
-from pipeline.source.images.decoding import Jpeg, Picture, as_picture, decode_jpegs, examine
+from pipeline.source.images.decoding import CpuDecoder, Jpeg, Picture, as_picture, decode_jpegs, examine
 from pipeline.source.images.orientation import exif_orientation, swaps_sides, turned
 
 try:
@@ -23,14 +23,11 @@ Resized = Callable[[int, int], tuple[int, int]]
 """From (height, width) of an image to those that it will be resized to. May raise BadImage."""
 
 
-class TurboJpegDecoder:
+class TurboJpegDecoder(CpuDecoder):
     """Decodes JPEGs at the smallest scale that covers what they are resized to, and all else as `torchvision`.
 
     Raises ConfigError where simplejpeg is not installed.
     """
-
-    device = torch.device("cpu")
-    task_bytes = 2**16
 
     def __init__(self, max_pixels: int, resized: Resized) -> None:
         if simplejpeg is None:

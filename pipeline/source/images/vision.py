@@ -60,9 +60,10 @@ def _not_disabled(function: Callable[..., Any] | None = None, *_: object, **__: 
 
 
 with _compiler_left_out():
+    from torchvision import __version__ as torchvision_version
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as transforms
     from torchvision.utils import make_grid
 
-__all__ = ["ImageReadMode", "InterpolationMode", "decode_jpeg", "make_grid", "transforms"]
+__all__ = ["ImageReadMode", "InterpolationMode", "decode_jpeg", "make_grid", "torchvision_version", "transforms"]

@@ -1,19 +1,28 @@
 """Decoding on a device: what goes there in groups, and what the CPU keeps. The device of these tests is the CPU."""
 
+import functools
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretended_gpu import GPU, GpuTensor, Stream, decode_at_once
 from support import encoded, picture
 from torch import Tensor
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage, ConfigError
+from pipeline.source.batches import stacked
 from pipeline.source.images import nvjpeg
+from pipeline.source.images import transform as transform_module
 from pipeline.source.images.decoding import Picture, TorchvisionDecoder
 from pipeline.source.images.transform import ImageTransform
+
+pytest_plugins = ["pretended_gpu"]
 
 LIMIT = 10**8
 CPU = torch.device("cpu")
@@ -63,6 +72,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+@pytest.fixture
+def gpu(default_stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Stream:
+    """The default stream of a pretended GPU that decodes in groups of two."""
+    monkeypatch.setattr(transform_module, "cuda_device", lambda: GPU)
+    monkeypatch.setattr(nvjpeg, "decode_jpeg", functools.partial(decode_at_once, nvjpeg.decode_jpeg))
+    monkeypatch.setattr(nvjpeg, "_GROUP_PIXELS", 2 * 40 * 56)
+    return default_stream
+
+
 def assert_as_torchvision(files: Sequence[bytes]) -> None:
     ours = list(nvjpeg.NvjpegDecoder(LIMIT, CPU)(files))
     for one, other in zip(ours, TorchvisionDecoder(LIMIT)(files), strict=True):
@@ -96,6 +114,43 @@ def test_a_bad_image_costs_only_itself(calls: list[int]) -> None:
     assert calls == [3, 1, 1, 1]
 
 
+@pytest.mark.parametrize("reason", ["CUDA out of memory. Tried to allocate 2.00 GiB.", "Failed to decode batch: 5"])
+def test_too_little_memory_is_no_reason_for_other_pixels(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU's pixels would be other ones; the device's of one image at a time are the same."""
+    decode, most, sizes = nvjpeg.decode_jpeg, 1, list[int]()
+
+    def short(files: Sequence[Tensor], *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(files))
+        if "device" in options and len(files) > most:
+            raise RuntimeError(f"Error while decoding JPEG images: {reason}\nException raised from somewhere")
+        return decode(files, *arguments, **options)
+
+    monkeypatch.setattr(nvjpeg, "decode_jpeg", short)
+    assert_as_torchvision([PLAIN] * 3)
+    assert sizes == [3, 1, 1, 1]
+    most = 0
+    with pytest.raises(MemoryError, match=r"^image\.decoder: nvjpeg: Error while decoding JPEG images: .*[^\n]$"):
+        list(nvjpeg.NvjpegDecoder(LIMIT, CPU)([PLAIN] * 3))
+
+
+def test_a_device_that_fails_is_not_replaced_by_the_cpu(gpu: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("Error while decoding JPEG images: Failed to decode batch: 6")
+
+    def tell(device: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(nvjpeg, "decode_jpeg", fail)
+    monkeypatch.setattr(torch.cuda, "synchronize", tell)
+    with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+        ImageTransform(ImageConfig(size=24, decoder="nvjpeg")).many([PLAIN], [""])
+
+
+def test_the_version_of_nvjpeg_is_that_of_the_library_which_is_loaded() -> None:
+    loaded = "libnvjpeg" in Path("/proc/self/maps").read_text()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", nvjpeg.nvjpeg_version() or "") if loaded else nvjpeg.nvjpeg_version() is None
+
+
 def test_a_group_is_bounded_by_its_pixels(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvjpeg, "_GROUP_PIXELS", 3 * 40 * 56)
     assert_as_torchvision([PLAIN] * 7)
@@ -105,6 +160,61 @@ def test_a_group_is_bounded_by_its_pixels(calls: list[int], monkeypatch: pytest.
 def test_nothing_is_decoded_of_nothing(calls: list[int]) -> None:
     assert list(nvjpeg.NvjpegDecoder(LIMIT, CPU)([])) == []
     assert calls == []
+
+
+MANY = [encoded(Image.fromarray(np.roll(picture(40, 56), 7 * number, 1)), "JPEG") for number in range(6)]
+RESIZED, CUT_OUT = {"size": (24, 32)}, {"size": 24, "resize": "none"}
+
+
+def transformed(gpu: Stream, options: Any) -> list[Tensor]:
+    """MANY in several orders as batches, which are stacked on the default stream and read at the very end."""
+    transform = ImageTransform(ImageConfig(decoder="nvjpeg", **options))
+    batches = []
+    for first in range(3):
+        found = transform.many([*MANY[first:], *MANY[:first]], [""] * len(MANY))
+        images = [shot.img_3HW for shots in found if isinstance(shots, list) for shot in shots]
+        batches.append(stacked(images, len(MANY) + 1, transform))
+        del found, images
+    gpu.synchronize()
+    return [batch.memory.clone() for batch in batches if isinstance(batch, GpuTensor)]
+
+
+def are_right(gpu: Stream, options: Any, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether pixels are those of a GPU on which every operation ends before the next one begins."""
+    found = transformed(gpu, options)
+    monkeypatch.setattr(Stream, "launch_blocking", True)
+    expected = transformed(gpu, options)
+    monkeypatch.setattr(Stream, "launch_blocking", False)
+    assert len(expected) == 3
+    assert expected[0][0].float().std() > 50
+    return all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("options", [RESIZED, CUT_OUT], ids=["resized", "cut out"])
+def test_no_memory_is_written_to_while_what_is_queued_reads_it(
+    options: Any, gpu: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert are_right(gpu, options, monkeypatch)
+
+
+def no_wait_at_the_end(decoder: nvjpeg.NvjpegDecoder) -> Any:
+    return torch.cuda.stream(torch.cuda.Stream(decoder.device))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "instead"),
+    [
+        ((nvjpeg.NvjpegDecoder, "_drain"), lambda decoder: None),
+        ((nvjpeg.NvjpegDecoder, "at_work"), no_wait_at_the_end),
+        ((GpuTensor, "record_stream"), lambda tensor, stream: None),
+    ],
+    ids=["before each call", "at the end", "the word to the allocator"],
+)
+def test_each_of_its_waits_is_needed(
+    left_out: tuple[type, str], instead: object, gpu: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*left_out, instead)
+    assert not all(are_right(gpu, options, monkeypatch) for options in (RESIZED, CUT_OUT))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

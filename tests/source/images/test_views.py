@@ -14,6 +14,7 @@ from support import encoded, picture
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
 from pipeline.source.images import turbojpeg
+from pipeline.source.images.decoding import TorchvisionDecoder
 from pipeline.source.images.fitting import Fitting, Shot
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.images.views import Box, View, views_of
@@ -113,13 +114,13 @@ def test_the_first_of_two_is_the_centre(decoder: Any) -> None:
 def test_an_image_is_decoded_once_for_all_of_its_views(monkeypatch: pytest.MonkeyPatch) -> None:
     apply = ImageTransform(ImageConfig(size=16, resize_to=20, views="ten_crop"))
     decoded: list[int] = []
-    decode = apply._decoder
+    decode = TorchvisionDecoder.__call__
 
-    def counted(files: Any) -> Any:
+    def counted(decoder: TorchvisionDecoder, files: Any) -> Any:
         decoded.append(len(files))
-        return decode(files)
+        return decode(decoder, files)
 
-    monkeypatch.setattr(apply, "_decoder", counted)
+    monkeypatch.setattr(TorchvisionDecoder, "__call__", counted)
     (found,) = apply.many([FILES["JPEG"]], [""])
     assert isinstance(found, list)
     assert (len(found), decoded) == (10, [1])
