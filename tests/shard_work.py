@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 from fixtures_store import COLLECTION
 from torch import Tensor
 
@@ -50,10 +51,9 @@ class ListQueue:
 
 
 @contextlib.contextmanager
-def work_of(config: Config, cores: int | None = None) -> Iterator[Work]:
+def work_of(config: Config, cores: int | None = None, device: torch.device | None = None) -> Iterator[Work]:
     world: World = current_world()
-    if cores is not None:
-        world = dataclasses.replace(world, cores=cores)
+    world = dataclasses.replace(world, cores=cores or world.cores, device=device or world.device)
     tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu", config.tokenize.precision)
     with this_machine(config, tokenizer, world) as machine:
         work = Work(config, files_at(config.tokenize.store), make_birth(config, tokenizer), machine)

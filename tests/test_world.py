@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,18 @@ import torch
 from fixtures_store import Child
 from support import run_python
 
+from pipeline import world as world_module
 from pipeline.errors import ConfigError
-from pipeline.world import available_cores, cpu_quota, current_world, launched_rank
+from pipeline.world import (
+    World,
+    available_cores,
+    cores_of_each,
+    cpu_quota,
+    current_world,
+    describe_unused_gpus,
+    environment_among,
+    launched_rank,
+)
 
 
 def look() -> None:
@@ -88,6 +99,172 @@ def test_what_is_no_rank_is_a_bad_configuration(name: str, text: str, monkeypatc
     for look in (launched_rank, current_world):
         with pytest.raises(ConfigError, match=f"^{name}: '{text}' in the environment is not a whole.*: unset it$"):
             look()
+
+
+TASK = {
+    "SLURM_STEP_NUM_TASKS": "19",
+    "SLURM_STEP_TASKS_PER_NODE": "8(x2),3",
+    "SLURM_NODEID": "1",
+    "SLURM_PROCID": "13",
+    "SLURM_LOCALID": "5",
+}
+"""Of srun: the sixth of eight tasks on the second of three nodes."""
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Nobody has launched this process."""
+    for name in list(os.environ):
+        if name.startswith("SLURM_") or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({}, (13, 19, 5, 8)),
+        ({"SLURM_NODEID": "2", "SLURM_PROCID": "18", "SLURM_LOCALID": "2"}, (18, 19, 2, 3)),
+        ({"RANK": "3", "WORLD_SIZE": "4"}, (3, 4, 0, 1)),  # of torchrun, or set by hand, in a task of srun
+    ],
+)
+def test_a_task_of_srun_has_a_rank_and_a_device_of_its_own(
+    changes: dict[str, str], place: tuple[int, ...], alone: pytest.MonkeyPatch
+) -> None:
+    for name, text in (TASK | changes).items():
+        alone.setenv(name, text)
+    world = current_world()
+    assert (world.rank, world.size, world.local_rank, world.local_size) == place
+    assert launched_rank() == place[:2]
+
+
+def test_what_srun_sets_is_not_taken_for_tasks_in_a_batch_script(alone: pytest.MonkeyPatch) -> None:
+    """Slurm sets the rest of it for the script itself, which is one process whatever --ntasks says."""
+    for name, text in TASK.items():
+        if "STEP" not in name:
+            alone.setenv(name, text)
+    assert launched_rank() == (0, 1)
+
+
+def test_what_is_no_number_of_srun_is_named(alone: pytest.MonkeyPatch) -> None:
+    for name, text in {**TASK, "SLURM_STEP_TASKS_PER_NODE": "many"}.items():
+        alone.setenv(name, text)
+    with pytest.raises(ConfigError, match=r"^SLURM_STEP_TASKS_PER_NODE: 'many' in the environment is not a whole"):
+        launched_rank()
+
+
+@pytest.mark.parametrize(
+    ("available", "allocated", "local_size", "each"),
+    [
+        (64, "64", 8, 8),  # all tasks may run on all cores
+        (8, "64", 8, 8),  # each is bound to its own
+        (8, "64", 16, 4),  # and starts two processes
+        (4, "", 8, 1),
+    ],
+)
+def test_tasks_that_are_bound_to_cores_do_not_share_them(
+    available: int, allocated: str, local_size: int, each: int, alone: pytest.MonkeyPatch
+) -> None:
+    alone.setattr(world_module, "available_cores", lambda: available)
+    for name, text in {**TASK, "SLURM_CPUS_ON_NODE": allocated}.items():
+        alone.setenv(name, text)
+    assert cores_of_each(local_size) == each
+
+
+def test_processes_of_a_process_that_has_a_rank_stand_among_all_of_them(alone: pytest.MonkeyPatch) -> None:
+    assert environment_among(1, 2) == dict(
+        zip(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), "1212", strict=True)
+    )
+    seen = set()
+    for task in range(3):  # of a Slurm array, on machines of its own
+        alone.setenv("RANK", str(task))
+        alone.setenv("WORLD_SIZE", "3")
+        for rank in range(4):
+            found = environment_among(rank, 4)
+            assert (found["WORLD_SIZE"], found["LOCAL_RANK"], found["LOCAL_WORLD_SIZE"]) == ("12", str(rank), "4")
+            seen.add(int(found["RANK"]))
+    assert seen == set(range(12))
+    alone.setenv("LOCAL_RANK", "1")  # of torchrun
+    alone.setenv("LOCAL_WORLD_SIZE", "2")
+    assert [environment_among(rank, 4)["LOCAL_RANK"] for rank in range(4)] == ["4", "5", "6", "7"]
+
+
+class _Gpus:
+    """Eight GPUs that are pretended, as torch and Accelerate see them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import accelerate
+        import accelerate.utils
+
+        self.chosen: list[torch.device] = []
+        self.bound: list[int] = []
+        self.environment: dict[str, str] = {}
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+        monkeypatch.setattr(torch.cuda, "set_device", self.chosen.append)
+        monkeypatch.setattr(accelerate, "PartialState", self._state)
+        monkeypatch.setattr(accelerate.utils, "set_numa_affinity", self.bound.append)
+
+    def _state(self) -> Any:
+        self.environment = dict(os.environ)
+        return types.SimpleNamespace(device=torch.device("cuda"))
+
+
+@pytest.fixture
+def gpus(alone: pytest.MonkeyPatch) -> _Gpus:
+    return _Gpus(alone)
+
+
+def test_a_process_uses_the_gpu_of_its_local_rank_and_no_other(gpus: _Gpus, alone: pytest.MonkeyPatch) -> None:
+    for name, text in {**TASK, "PMI_SIZE": "19", "ACCELERATE_CPU_AFFINITY": "True"}.items():
+        alone.setenv(name, text)
+    world = current_world()
+    assert gpus.chosen == [world.device] == [torch.device("cuda", 5)]
+    assert not {"PMI_SIZE", "ACCELERATE_CPU_AFFINITY"} & gpus.environment.keys()
+    assert os.environ["PMI_SIZE"] == "19"
+
+
+@pytest.mark.parametrize(
+    ("environment", "bound"),
+    [
+        ({"ACCELERATE_CPU_AFFINITY": "True"}, [5]),
+        ({"ACCELERATE_CPU_AFFINITY": "1", "CUDA_VISIBLE_DEVICES": "7,6,5,4,3,2,1,0"}, [2]),
+        ({"ACCELERATE_CPU_AFFINITY": "1", "CUDA_VISIBLE_DEVICES": "GPU-5ebe9f43,GPU-7f4e0000"}, [5]),
+        ({"ACCELERATE_CPU_AFFINITY": "False"}, []),
+        ({}, []),
+    ],
+)
+def test_accelerate_binds_a_process_to_the_cores_beside_its_own_gpu(
+    environment: dict[str, str], bound: list[int], gpus: _Gpus, alone: pytest.MonkeyPatch
+) -> None:
+    for name, text in {**environment, "LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "8"}.items():
+        alone.setenv(name, text)
+    current_world()
+    assert gpus.bound == bound
+
+
+def test_cores_that_cannot_be_bound_are_told(gpus: _Gpus, alone: pytest.MonkeyPatch) -> None:
+    def lacking(index: int) -> None:
+        raise ImportError("the `nvidia-ml-py` package must be available. (`pip install nvidia-ml-py`)")
+
+    alone.setattr("accelerate.utils.set_numa_affinity", lacking)
+    alone.setenv("ACCELERATE_CPU_AFFINITY", "1")
+    with pytest.raises(ConfigError, match=r"--enable_cpu_affinity: .*pip install nvidia-ml-py.*; or start without it"):
+        current_world()
+
+
+@pytest.mark.parametrize(
+    ("device", "local_size", "says"),
+    [
+        ("cuda:0", 1, "8 GPUs are here, and this process uses one of them, cuda:0: --processes 8 uses all"),
+        ("cuda:0", 8, None),
+        ("cpu", 1, None),
+    ],
+)
+def test_one_process_on_a_machine_of_several_gpus_says_so(
+    device: str, local_size: int, says: str | None, gpus: _Gpus
+) -> None:
+    assert describe_unused_gpus(World(0, local_size, 0, local_size, torch.device(device), 1)) == says
 
 
 def test_available_cores_are_some_of_this_machine() -> None:

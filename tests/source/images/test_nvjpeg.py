@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from pretended_gpu import GPU, GpuTensor, Stream, decode_at_once
 from support import encoded, picture
 from torch import Tensor
 
-from pipeline.config import ImageConfig
+from pipeline.config import ImageConfig, SourceConfig
 from pipeline.errors import BadImage, ConfigError
-from pipeline.source.batches import stacked
+from pipeline.source.batches import image_batches, stacked
 from pipeline.source.images import nvjpeg
 from pipeline.source.images import transform as transform_module
 from pipeline.source.images.decoding import Picture, TorchvisionDecoder
 from pipeline.source.images.transform import ImageTransform
+from pipeline.source.sample import Sample
+from pipeline.source.selection import Selection
 
 pytest_plugins = ["pretended_gpu"]
 
@@ -155,6 +158,18 @@ def test_a_group_is_bounded_by_its_pixels(calls: list[int], monkeypatch: pytest.
     monkeypatch.setattr(nvjpeg, "_GROUP_PIXELS", 3 * 40 * 56)
     assert_as_torchvision([PLAIN] * 7)
     assert calls == [3, 3, 1]
+
+
+def test_a_hundred_files_share_a_call_however_small_batches_are(
+    calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transform_module, "cuda_device", lambda: CPU)
+    transform = ImageTransform(ImageConfig(size=32, decoder="nvjpeg"))
+    samples = [Sample(number, str(number), {"jpg": PLAIN}) for number in range(250)]
+    with ThreadPoolExecutor(1) as pool:
+        found = list(image_batches(samples, Selection(SourceConfig(shards="x.tar")), transform, 8, pool))
+    assert [len(batch.rows) for batch in found] == [8] * 31 + [2]
+    assert calls == [100, 100, 50]
 
 
 def test_nothing_is_decoded_of_nothing(calls: list[int]) -> None:
