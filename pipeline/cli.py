@@ -15,6 +15,7 @@ import click
 
 from pipeline import __version__
 from pipeline.config import Config, examples, load_config
+from pipeline.cublas import set_repeatable_workspaces
 from pipeline.errors import VqtokError
 from pipeline.import_commands import ImportCommands
 from pipeline.malloc import keep_freed_memory
@@ -61,6 +62,7 @@ def main() -> None:
         raise VqtokError("vqtok runs on Linux and macOS; on Windows, use it in WSL")
     keep_freed_memory()
     let_waiting_threads_sleep()
+    set_repeatable_workspaces()
 
 
 def _with_config(command: Callable[..., None]) -> Callable[..., None]:

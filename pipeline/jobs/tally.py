@@ -46,7 +46,7 @@ class Tally:
     @property
     def perplexity(self) -> float:
         """exp of the entropy of code use: K for even use, 1 when one code takes everything."""
-        uses_K = self.sums[2:].double()
+        uses_K = self.sums[2:].cpu().double()  # not every accelerator has float64
         shares = uses_K[uses_K > 0] / uses_K.sum()
         return math.exp(-(shares * shares.log()).sum().item())
 
@@ -83,7 +83,8 @@ class MeanImage:
         count = int(self.sums[0])
         if count < 2:
             return None
-        total = self.sums[1].item() - self.sums[2:].double().square().sum().item() / count
+        sums = self.sums.cpu()  # not every accelerator has float64
+        total = sums[1].item() - sums[2:].double().square().sum().item() / count
         # An image differs from the mean of the others by n / (n - 1) of its difference from that of all.
         error = total / count / (len(self.sums) - 2) * (count / (count - 1)) ** 2
         return 10 * math.log10(255**2 / error) if error > 1 else None

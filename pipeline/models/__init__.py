@@ -6,6 +6,7 @@
     layouts · rules    values that a tokenizer brings along: the order of its tokens, and how they become embeddings
     folder             config.json and the files beside it
     arithmetic         which float32 torch may use
+    determinism        the same bits each time on a GPU
 
 The two model classes are imported when they are asked for, because importing torch takes seconds; layouts and
 `tokenizers.registry.tokenizer_identity` do without it.

@@ -83,7 +83,7 @@ def make_report(config: Config, folder: Path, basis: str) -> Report:
 
 
 def _rebuild(config: Config, store: TokenStore, damage: list[str]) -> tuple[Tensor, Tensor] | None:
-    """Some originals and what the store's tokens decode to, each uint8 [N, 3, H, W]; None if they cannot be.
+    """Some originals and what the store's tokens decode to, each uint8 [N, 3, H, W] on the CPU; None if they cannot be.
 
     Damaged parts are left out, and named in `damage`.
     """
@@ -109,7 +109,7 @@ def _rebuild(config: Config, store: TokenStore, damage: list[str]) -> tuple[Tens
             except StoreError as error:
                 damage.append(str(error))
                 continue
-            originals.append(batch.img_B3HW[np.arange(len(rows)) * store.num_views + views])
+            originals.append(batch.img_B3HW[np.arange(len(rows)) * store.num_views + views].cpu())
             reconstructions.append(_decode(tokenizer, store, tokens.to(world.device).idx_Bl))
     return (torch.cat(originals), torch.cat(reconstructions)) if originals else None
 

@@ -27,7 +27,7 @@ class HeldOut:
     """One process's share of the held-out images."""
 
     img_B3HW: Tensor
-    """uint8, every world_size-th image."""
+    """uint8 on the CPU, every world_size-th image."""
     images: int
     """Images of all processes."""
     skipped: int
@@ -47,7 +47,7 @@ def load_held_out(config: Config, rank: int, world_size: int) -> HeldOut | None:
     skipped = 0
     for sample in read_all(shards, config.source):
         try:
-            images.append(transform(selection.image(sample)))
+            images.append(transform(selection.image(sample)).cpu())
         except BadSample:
             skipped += 1
         if len(images) == MAX_IMAGES:
@@ -87,7 +87,8 @@ def evaluate(
     model.eval()
     tally = Tally.empty(model.quantize.num_embeddings, accelerator.device)
     rebuilt = []
-    for img_B3HW in torch.split(held_out.img_B3HW.to(accelerator.device), batch_size):
+    for shown_B3HW in torch.split(held_out.img_B3HW, batch_size):
+        img_B3HW = shown_B3HW.to(accelerator.device)
         reconstruction_B3HW, _, indices_N = model(normalize_pixels(img_B3HW, normalization))
         pixels_B3HW = to_pixels(reconstruction_B3HW.float(), normalization)
         tally.add(img_B3HW, pixels_B3HW, indices_N)

@@ -15,6 +15,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.config import Config, TrainConfig
+from pipeline.cublas import set_repeatable_workspaces
 from pipeline.errors import ConfigError
 from pipeline.jobs.training.agreement import StopAgreement
 from pipeline.jobs.training.birth import TrainResult, begin, find_result, record_result
@@ -33,6 +34,7 @@ from pipeline.jobs.training.shards import require_usable_image, training_shards
 from pipeline.jobs.training.stepper import Interval, Stepper
 from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
 from pipeline.jobs.work.precision import refuse_slow_training
+from pipeline.models.determinism import same_each_time
 from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization
 from pipeline.signals import StopRequest, exit_status
@@ -77,7 +79,7 @@ class Training:
         configuration, and when the disk is full; TrainingDiverged when the training goes wrong: then no tokenizer is
         there, and no checkpoint of what went wrong.
         """
-        with explaining_a_full_disk(self._folder, self._state_bytes):
+        with same_each_time(self._accelerator.device), explaining_a_full_disk(self._folder, self._state_bytes):
             if not self._accelerator.is_main_process:
                 return self._run(request)
             with only_training(self._folder):
@@ -121,7 +123,7 @@ class Training:
         ranks, cache = Ranks(rank, size, gather_object), IndexCache(self._folder, self._config.source)
         collection = count_samples(self._config, self._shards, needed, ranks, cache)
         place = Place(self._position.samples, rank, size)
-        yield from training_batches(self._config, collection, place, pin_memory=accelerator.device.type == "cuda")
+        yield from training_batches(self._config, collection, place, accelerator.device)
 
     def _train(
         self,
@@ -248,6 +250,7 @@ def _set_rates(optimizer: AdamW, schedule: LambdaLR, train: TrainConfig) -> None
 
 
 def _accelerator(train: TrainConfig, folder: Path) -> Accelerator:
+    set_repeatable_workspaces()  # before it takes hold of a device
     if not torch.accelerator.is_available():
         _require_precision(train, "cpu", has_fp16=False)
     try:

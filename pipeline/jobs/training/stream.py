@@ -45,11 +45,13 @@ class Place:
 
 
 def training_batches(
-    config: Config, collection: Collection, place: Place, pin_memory: bool
+    config: Config, collection: Collection, place: Place, device: torch.device
 ) -> Generator[TrainBatch, None, None]:
     """The stream of one process, decoded by `train.workers` worker processes.
 
-    It ends where the collection has not been counted, and else never.
+    It ends where the collection has not been counted, and else never. The images are on the CPU or already on `device`,
+    which trains: see `image.decoder`.
+
     Raises SourceError for a source shard that cannot be read.
     """
     # Threads of an object store's client do not survive a fork; starting workers anew takes seconds.
@@ -62,7 +64,8 @@ def training_batches(
             sampler=encoded,
             collate_fn=_unchanged,
             num_workers=config.train.workers,
-            pin_memory=pin_memory,
+            # Pixels that nvJPEG leaves on the device have no pages to pin.
+            pin_memory=device.type == "cuda" and config.image.decoder != "nvjpeg",
             multiprocessing_context="forkserver" if remote else None,
             worker_init_fn=leave_signals_to_parent,
             # Without one of its own it would draw from the generator whose state a checkpoint holds.

@@ -18,15 +18,8 @@ from pipeline.errors import TokenizerError
 from pipeline.models.arithmetic import float32_arithmetic
 from pipeline.models.networks.quantizer import VectorQuantizer
 from pipeline.models.networks.search import nearest_codes
-from pipeline.models.rules.multiscale import (
-    PATCH_NUMS,
-    PHI_BIAS,
-    PHI_WEIGHT,
-    Phi,
-    downsample,
-    running_sums,
-    upsample,
-)
+from pipeline.models.rules.multiscale import PATCH_NUMS, PHI_BIAS, PHI_WEIGHT, Phi, running_sums
+from pipeline.models.rules.resizing import downsample, upsample
 
 
 def phi_numbers(phis: int, scales: int) -> list[int]:

@@ -20,6 +20,7 @@ from pipeline.errors import TokenizerError
 from pipeline.models.arithmetic import float32_arithmetic
 from pipeline.models.layouts.scales import NAME, sides_of
 from pipeline.models.rules.lookup import lookup
+from pipeline.models.rules.resizing import downsample, upsample
 
 PHI_SHARE = 0.5
 """How much of a scale goes through its convolution; the rest is passed on as it is."""
@@ -38,16 +39,6 @@ class Phi:
         """h (1 - share) + conv(h) share, in float32."""
         conv_BCPP = F.conv2d(h_BCPP, self.weight_SCC33[scale], self.bias_SC[scale], padding=1)
         return h_BCPP * (1 - PHI_SHARE) + conv_BCPP * PHI_SHARE
-
-
-def upsample(h_BCpp: Tensor, side: int, last: bool) -> Tensor:
-    """Codes of one scale on the finest grid [B, C, P, P]: bicubic, but for the last scale, which is there already."""
-    return h_BCpp if last else F.interpolate(h_BCpp, size=(side, side), mode="bicubic")
-
-
-def downsample(f_BCPP: Tensor, p: int, last: bool) -> Tensor:
-    """A feature map at one scale, [B, C, p, p]: the mean over areas, but for the last scale."""
-    return f_BCPP if last else F.interpolate(f_BCPP, size=(p, p), mode="area")
 
 
 def running_sums(idx: Sequence[Tensor], sides: Sequence[int], codebook_KC: Tensor, phi: Phi) -> Iterator[Tensor]:
