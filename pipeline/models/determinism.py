@@ -2,11 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from pipeline.cublas import REPEATABLE, VARIABLE, set_repeatable_workspaces
 from pipeline.errors import ConfigError
+
+_DETERMINISTIC: Any = torch.utils.deterministic  # its setting has no type
 
 
 @contextlib.contextmanager
@@ -26,7 +29,7 @@ def same_each_time(device: torch.device) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
-        torch.utils.deterministic.fill_uninitialized_memory,
+        _DETERMINISTIC.fill_uninitialized_memory,
     )
     _set(True, False, False, False)
     try:
@@ -39,7 +42,7 @@ def same_each_time(device: torch.device) -> Iterator[None]:
 def _set(enabled: bool, warn_only: bool, benchmark: bool, fill: bool) -> None:
     torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
     torch.backends.cudnn.benchmark = benchmark  # it chooses the algorithm that happens to be the fastest today
-    torch.utils.deterministic.fill_uninitialized_memory = fill  # with NaN; costs a kernel for each buffer
+    _DETERMINISTIC.fill_uninitialized_memory = fill  # with NaN; costs a kernel for each buffer
 
 
 def _require_workspaces(device: torch.device) -> None:
