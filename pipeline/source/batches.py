@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline.errors import BadSample
 from pipeline.overlap import ordered_map
 from pipeline.records import Reject
-from pipeline.shortage import memory_errors
+from pipeline.source.filling import Filling, FillingInPlace, FillingOnDevice, Places
 from pipeline.source.images.fitting import Shot
-from pipeline.source.images.nvjpeg import in_use_here
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.images.views import View
 from pipeline.source.sample import Sample
@@ -51,7 +48,24 @@ class ImageBatch:
 
 
 Outcome = tuple[Row, list[Shot]] | Reject
-Prepare = Callable[[Sequence[Sample]], list[Outcome]]
+
+
+@dataclass
+class Task:
+    """Samples that one thread decodes, one after the other."""
+
+    samples: list[Sample] = field(default_factory=list)
+    places: list[Places] = field(default_factory=list)
+    """Where the views of each are to be written; nothing for memory of their own."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        return repr(self.samples)
+
+
+Prepare = Callable[[Task], list[Outcome]]
 
 
 def samples_of_batch(batch_size: int, views: int) -> int:
@@ -72,8 +86,9 @@ def image_batches(
     decoders: Executor,
     threads: int = 1,
     wrapped: Callable[[Prepare], Prepare] = lambda prepare: prepare,
+    pinned: bool = False,
 ) -> Iterator[ImageBatch]:
-    """Select and decode `samples` on `decoders`, and stack them into batches of `batch_size` images.
+    """Select and decode `samples` on `decoders`, into batches of `batch_size` images.
 
     A batch has whole samples, `samples_of_batch` of them.
 
@@ -83,87 +98,83 @@ def image_batches(
     Args:
         threads: how many `decoders` has; at least twice as many tasks are in flight, so that none is idle.
         wrapped: puts something around what decodes some samples, such as a clock.
+        pinned: whether batches in the memory of the host are pinned, for a CUDA device that will copy them.
     """
 
-    def prepare(task: Sequence[Sample]) -> list[Outcome]:
+    def prepare(task: Task) -> list[Outcome]:
         return prepare_samples(task, selection, transform)
 
     size = samples_of_batch(batch_size, transform.views)
+    filling = _filling(size, transform, pinned)
     count = transform.task_files or max(1, min(_TASK_SAMPLES, size // 4))
-    tasks = split_into_tasks(samples, count, transform.task_bytes)
-    chosen: list[tuple[Row, list[Shot]]] = []
+    tasks = split_into_tasks(samples, count, transform.task_bytes, filling.expect)
+    chosen: list[tuple[Row, list[View]]] = []
     rejects: list[Reject] = []
     for outcomes in ordered_map(wrapped(prepare), tasks, decoders, 2 * size, weight=len, at_least=2 * threads):
         for outcome in outcomes:
             if isinstance(outcome, Reject):
+                filling.reject()
                 rejects.append(outcome)
                 continue
-            chosen.append(outcome)
+            row, shots = outcome
+            filling.add(shots)
+            chosen.append((row, [shot.view for shot in shots]))
             if len(chosen) == size:
-                yield _batch(chosen, rejects, size, transform)
+                yield _batch(chosen, rejects, filling)
                 chosen, rejects = [], []
     if chosen or rejects:
-        yield _batch(chosen, rejects, size, transform)
+        yield _batch(chosen, rejects, filling)
 
 
-def _batch(
-    chosen: Sequence[tuple[Row, list[Shot]]], rejects: list[Reject], size: int, transform: ImageTransform
-) -> ImageBatch:
-    images = [shot.img_3HW for _, shots in chosen for shot in shots]
-    return ImageBatch(
-        stacked(images, size * transform.views, transform),
-        [row for row, _ in chosen],
-        [[shot.view for shot in shots] for _, shots in chosen],
-        rejects,
-    )
+def _filling(size: int, transform: ImageTransform, pinned: bool) -> Filling:
+    if transform.device.type == "cpu":
+        return FillingInPlace(size, transform.views, transform.size, pinned)
+    return FillingOnDevice(size * transform.views, transform.size, transform.device)
 
 
-def split_into_tasks(samples: Iterable[Sample], count: int, size: int) -> Iterator[list[Sample]]:
-    """Runs of at most `count` samples; one that holds `size` bytes or more is not added to."""
-    task: list[Sample] = []
+def _batch(chosen: Sequence[tuple[Row, list[View]]], rejects: list[Reject], filling: Filling) -> ImageBatch:
+    return ImageBatch(filling.take(), [row for row, _ in chosen], [views for _, views in chosen], rejects)
+
+
+def split_into_tasks(
+    samples: Iterable[Sample], count: int, size: int, expect: Callable[[], Places] = tuple
+) -> Iterator[Task]:
+    """Runs of at most `count` samples; one that holds `size` bytes or more is not added to.
+
+    Args:
+        expect: called for each sample; where its views are to be written.
+    """
+    task = Task()
     task_bytes = 0
     for sample in samples:
-        task.append(sample)
+        task.samples.append(sample)
+        task.places.append(expect())
         task_bytes += sum(map(len, filter(None, sample.members.values())))
         if len(task) == count or task_bytes >= size:
             yield task
-            task, task_bytes = [], 0
+            task, task_bytes = Task(), 0
     if task:
         yield task
 
 
-def prepare_samples(samples: Sequence[Sample], selection: Selection, transform: ImageTransform) -> list[Outcome]:
+def prepare_samples(task: Task, selection: Selection, transform: ImageTransform) -> list[Outcome]:
     """For each sample its row and its views, or the reject that it becomes."""
     selected: list[Row | BadSample] = []
     files: list[bytes] = []
-    for sample in samples:
+    for sample in task.samples:
         try:
             row = Row(sample.key, selection.label(sample), selection.fields(sample))
             files.append(selection.image(sample))
             selected.append(row)
         except BadSample as error:
             selected.append(error)
-    images = iter(transform.many(files, [found.key for found in selected if isinstance(found, Row)]))
+    rows = [(found, places) for found, places in zip(selected, task.places, strict=True) if isinstance(found, Row)]
+    images = iter(transform.many(files, [row.key for row, _ in rows], [places for _, places in rows]))
     outcomes: list[Outcome] = []
-    for sample, found in zip(samples, selected, strict=True):
+    for sample, found in zip(task.samples, selected, strict=True):
         shots = next(images) if isinstance(found, Row) else found
         if isinstance(found, Row) and isinstance(shots, list):
             outcomes.append((found, shots))
         elif isinstance(shots, BadSample):
             outcomes.append(Reject(key=sample.key, index=sample.index, stage=shots.stage, reason=str(shots)))
     return outcomes
-
-
-def stacked(images: Sequence[Tensor], count: int, transform: ImageTransform) -> Tensor:
-    """At most `count` images as one uint8 tensor [count, 3, H, W], channels last in memory, black where there is no
-    image."""
-    with memory_errors():
-        # The layout in which decoders give them, so that stacking copies whole images.
-        img_BHW3 = torch.empty((count, *transform.size, 3), dtype=torch.uint8, device=transform.device)
-        img_BHW3[len(images) :].zero_()
-        if images and img_BHW3.is_cpu:
-            # torch would wake threads for it, on cores that are decoding.
-            np.stack([img_3HW.permute(1, 2, 0).numpy() for img_3HW in images], out=img_BHW3[: len(images)].numpy())
-        elif images:
-            torch.stack([in_use_here(img_3HW).permute(1, 2, 0) for img_3HW in images], out=img_BHW3[: len(images)])
-        return img_BHW3.permute(0, 3, 1, 2)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support import encoded, shared_data, tar_bytes
+from support import encoded, picture, shared_data, tar_bytes
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.config import ImageConfig, SourceConfig
 from pipeline.errors import BadImage, SourceError
 from pipeline.files import LocalFiles
 from pipeline.overlap import prefetch
 from pipeline.records import Reject
-from pipeline.source.batches import ImageBatch, Row, image_batches, images_of_batch, prepare_samples, split_into_tasks
+from pipeline.source.batches import (
+    ImageBatch,
+    Row,
+    Task,
+    image_batches,
+    images_of_batch,
+    prepare_samples,
+    split_into_tasks,
+)
 from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.images.fitting import Shot
 from pipeline.source.images.transform import ImageTransform
@@ -182,10 +191,10 @@ def test_batches_hold_all_views_of_whole_samples(
 @pytest.mark.parametrize("error", [MemoryError("no memory"), RuntimeError("CUDA error"), ImportError("no codec")])
 def test_a_fault_of_the_machine_is_raised_and_never_a_reject(pool: ThreadPoolExecutor, error: Exception) -> None:
     class Failing(ImageTransform):
-        def many(self, files: Sequence[bytes], keys: Sequence[str]) -> list[list[Shot] | BadImage]:
+        def many(self, files: Sequence[bytes], *rest: Any) -> list[list[Shot] | BadImage]:
             if plain(6) in files:
                 raise error
-            return super().many(files, keys)
+            return super().many(files, *rest)
 
     found = image_batches(map(sample, range(9)), selection(), Failing(ImageConfig(size=(8, 12))), 4, pool)
     assert next(found).rejects == []
@@ -224,12 +233,12 @@ def test_tasks_are_bounded_by_samples_and_bytes(sizes: list[int], count: int, si
     samples = [Sample(n, str(n), {"jpg": bytes(length), "txt": None}) for n, length in enumerate(sizes)]
     tasks = list(split_into_tasks(samples, count, size))
     assert [len(task) for task in tasks] == expected
-    assert [item for task in tasks for item in task] == samples
+    assert [item for task in tasks for item in task.samples] == samples
 
 
 def test_samples_of_a_task_keep_their_order_and_their_faults() -> None:
     task = [sample(0), bad(1), sample(2, txt=b"no picture"), sample(3), sample(4, png=plain(1), cls=b"cat"), sample(5)]
-    outcomes = prepare_samples(task, selection(), TRANSFORM)
+    outcomes = prepare_samples(Task(task, [()] * len(task)), selection(), TRANSFORM)
     found = [item.stage if isinstance(item, Reject) else item[0].label for item in outcomes]
     assert found == [0, "decode", "select", 3, "label", 5]
     shades = [item[1][0].img_3HW.unique().tolist() for item in outcomes if not isinstance(item, Reject)]
@@ -240,9 +249,9 @@ def test_small_images_are_decoded_many_at_a_time(pool: ThreadPoolExecutor) -> No
     calls: list[int] = []
 
     class Counting(ImageTransform):
-        def many(self, files: Sequence[bytes], keys: Sequence[str]) -> list[list[Shot] | BadImage]:
+        def many(self, files: Sequence[bytes], *rest: Any) -> list[list[Shot] | BadImage]:
             calls.append(len(files))
-            return super().many(files, keys)
+            return super().many(files, *rest)
 
     apply = Counting(ImageConfig(size=(8, 12)))
     assert len(list(image_batches(map(sample, range(128)), selection(), apply, 64, pool))) == 2
@@ -253,9 +262,9 @@ def test_batches_smaller_than_the_machine_occupy_all_threads() -> None:
     meeting = threading.Barrier(12, timeout=20)  # passed only by twelve tasks at once
 
     class Meeting(ImageTransform):
-        def many(self, files: Sequence[bytes], keys: Sequence[str]) -> list[list[Shot] | BadImage]:
+        def many(self, files: Sequence[bytes], *rest: Any) -> list[list[Shot] | BadImage]:
             meeting.wait()
-            return super().many(files, keys)
+            return super().many(files, *rest)
 
     apply = Meeting(ImageConfig(size=(8, 12)))
     with ThreadPoolExecutor(12) as pool:
@@ -312,3 +321,32 @@ def test_batches_hold_what_the_transform_makes_of_each_image() -> None:
         (batch,) = image_batches(samples, selection(), apply, 100, pool)
     for item, img_3HW in zip(samples, batch.img_B3HW, strict=True):
         assert torch.equal(img_3HW, apply(item.members["jpg"] or b""))
+
+
+class _Operators(TorchDispatchMode):
+    """Counts what torch is asked for. Each gives way to other threads, and waits for its turn to come again."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+class _Here(Executor):
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+@pytest.mark.parametrize(("have", "most"), [(48, 4), (32, 2), ((40, 48), 5)])
+def test_few_operators_make_the_pixels_of_an_image(have: int | tuple[int, int], most: int) -> None:
+    """Where many threads decode, Python's lock decides, and operators cost more than their own time."""
+    height, width = have if isinstance(have, tuple) else (have, have)
+    data = encoded(Image.fromarray(picture(height, width)), "JPEG")
+    samples = [sample(number, jpg=data) for number in range(64)]
+    with _Operators() as operators:
+        (batch,) = image_batches(samples, selection(), ImageTransform(ImageConfig(size=32)), 64, _Here())
+    assert len(batch.rows) == 64
+    assert operators.count <= 64 * (most + 0.2)

@@ -3,14 +3,14 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import TypeVar
 
 from pipeline.jobs.work.watch import Watch
 from pipeline.records import SourceShard
 
 T = TypeVar("T")
-S = TypeVar("S", bound=Sequence[Any])
+S = TypeVar("S", bound=Sized)
 
 
 class Stage:

@@ -10,7 +10,6 @@ Decoding takes at most PEAK_BYTES_PER_PIXEL for each pixel of an image, and noth
 """
 
 import contextlib
-import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -24,10 +23,9 @@ from pipeline.source.images.jpeg_header import jpeg_header
 from pipeline.source.images.memory import failure
 from pipeline.source.images.opening import read_with_pillow
 from pipeline.source.images.pillow import convert_with_pillow, decode_with_pillow
-from pipeline.source.images.vision import ImageReadMode, decode_jpeg
+from pipeline.source.images.vision import ImageReadMode, cpu_jpeg
 
-# Up to this size a call of the decoder costs about as much as the decoding itself, so many images share one.
-_SMALL_PIXELS = 2**16
+_RGB = ImageReadMode.RGB.value
 
 # Decoders only read what they are given.
 warnings.filterwarnings("ignore", message="The given buffer is not writable")
@@ -95,20 +93,16 @@ class TorchvisionDecoder(CpuDecoder):
         self._max_pixels = max_pixels
 
     def __call__(self, files: Sequence[bytes]) -> Iterator[Picture | BadImage]:
-        """Small JPEGs are decoded many at a time, all other images one after the other."""
-        for small, run in itertools.groupby(files, self._is_small_jpeg):
-            if small:
-                yield from map(as_picture, decode_jpegs(list(run)))
-            else:
-                yield from (as_picture(decoded(data, self._max_pixels)) for data in run)
+        """See `Decoder`."""
+        for data in files:
+            yield as_picture(self._decoded(data))
 
-    def _is_small_jpeg(self, data: bytes) -> bool:
+    def _decoded(self, data: bytes) -> Tensor | BadImage:
+        # Most files are such, and looked at once.
         header = jpeg_header(data)
-        return (
-            header is not None
-            and header.one_scan
-            and header.width * header.height <= min(_SMALL_PIXELS, self._max_pixels)
-        )
+        if header is not None and header.one_scan and header.width * header.height <= self._max_pixels:
+            return pixels_of_jpeg(data)
+        return decoded(data, self._max_pixels)
 
 
 class PillowDecoder(CpuDecoder):
@@ -156,12 +150,10 @@ def decode_rgb(data: bytes, max_pixels: int) -> Tensor:
     MemoryError where the machine, not the image, is at fault.
     """
     found = examine(data, max_pixels)
-    if isinstance(found, Jpeg):
-        (pixels,) = decode_jpegs([data])
-        if isinstance(pixels, BadImage):
-            raise pixels
-        return pixels
-    return found
+    pixels = pixels_of_jpeg(data) if isinstance(found, Jpeg) else found
+    if isinstance(pixels, BadImage):
+        raise pixels
+    return pixels
 
 
 def examine(data: bytes, max_pixels: int) -> Jpeg | Tensor:
@@ -191,22 +183,17 @@ def _may_be_rgb(image: Any) -> bool:
     return image.info.get("adobe_transform") == 0 or bytes(layer[0] for layer in image.layer) == b"RGB"
 
 
-def decode_jpegs(files: Sequence[bytes]) -> list[Tensor | BadImage]:
-    """Pixels uint8 [3, height, width] of each JPEG, upright, or why there are none. A bad one costs only itself.
+def pixels_of_jpeg(data: bytes) -> Tensor | BadImage:
+    """Pixels uint8 [3, height, width] of a JPEG, upright, or why there are none.
 
     Raises MemoryError where the machine has too little.
     """
     try:
-        found: list[Tensor | BadImage] = decode_jpeg(
-            [as_tensor(data) for data in files], ImageReadMode.RGB, apply_exif_orientation=True
-        )
-        return found
+        return cpu_jpeg(as_tensor(data), _RGB, True)
     except RuntimeError as error:
-        if len(files) > 1:
-            return [pixels for data in files for pixels in decode_jpegs([data])]
         reason = failure("JPEG", error)
         if isinstance(reason, BadImage):
-            return [reason]
+            return reason
         raise reason from error
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pipeline.errors import BadImage, ConfigError
 from pipeline.shortage import is_memory_shortage, reason_of
-from pipeline.source.images.decoding import Jpeg, Picture, as_picture, as_tensor, decode_jpegs, examine
+from pipeline.source.images.decoding import Jpeg, Picture, as_picture, as_tensor, examine, pixels_of_jpeg
 from pipeline.source.images.orientation import exif_orientation, turned
 from pipeline.source.images.vision import ImageReadMode, decode_jpeg
 from pipeline.threads import use_device
@@ -84,7 +84,7 @@ class NvjpegDecoder:
             yield from self._decode(group)
             group, group_pixels = [], 0
             if found is not None:
-                yield self._on_device(decode_jpegs([data])[0] if isinstance(found, Jpeg) else found)
+                yield self._on_device(pixels_of_jpeg(data) if isinstance(found, Jpeg) else found)
         yield from self._decode(group)
 
     def _examined(self, data: bytes) -> Jpeg | Tensor | BadImage | None:
@@ -110,7 +110,7 @@ class NvjpegDecoder:
                 return [picture for one in group for picture in self._decode([one])]
             if _is_short_of_memory(error):
                 raise MemoryError(f"image.decoder: nvjpeg: {reason_of(error)}") from error
-            return [self._on_device(pixels) for pixels in decode_jpegs([group[0][0]])]
+            return [self._on_device(pixels_of_jpeg(group[0][0]))]
         return [as_picture(turned(image, turn)) for image, (_, turn) in zip(images, group, strict=True)]
 
     def _drain(self) -> None:

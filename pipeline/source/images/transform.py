@@ -1,6 +1,7 @@
 """From the bytes of an image file to the pixels that are encoded."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
 from pipeline.shortage import memory_errors
+from pipeline.source.images.canvas import Place
 from pipeline.source.images.decoding import Decoder, Picture, PillowDecoder, TorchvisionDecoder
 from pipeline.source.images.fitting import Fitting, Shot
 from pipeline.source.images.nvjpeg import NvjpegDecoder, cuda_device, in_use_here
@@ -63,7 +65,9 @@ class ImageTransform:
             raise found
         return found[0].img_3HW.contiguous()
 
-    def many(self, files: Sequence[bytes], keys: Sequence[str]) -> list[list[Shot] | BadImage]:
+    def many(
+        self, files: Sequence[bytes], keys: Sequence[str], places: Iterable[Sequence[Place]] = itertools.repeat(())
+    ) -> list[list[Shot] | BadImage]:
         """For each file its views, V of them, or why there are none. An image is decoded once for all of its views.
 
         The pixels are there when this returns, also on a GPU, and may be read on the stream that is now the calling
@@ -71,22 +75,23 @@ class ImageTransform:
 
         Args:
             keys: of the samples, which random views depend on.
+            places: for each file where its views are written, on the CPU; none for memory of their own.
 
         Raises MemoryError where the machine has too little.
         """
         with memory_errors(), self._decoder.at_work():
-            found = [self._shots(picture, key) for picture, key in zip(self._decoder(files), keys, strict=True)]
-        for shots in found:
-            if isinstance(shots, list):
-                for shot in shots:
+            found = list(map(self._shots, self._decoder(files), keys, places))
+        if self.device.type != "cpu":
+            for shots in found:
+                for shot in shots if isinstance(shots, list) else ():
                     in_use_here(shot.img_3HW)
         return found
 
-    def _shots(self, found: Picture | BadImage, key: str) -> list[Shot] | BadImage:
+    def _shots(self, found: Picture | BadImage, key: str, places: Sequence[Place]) -> list[Shot] | BadImage:
         if isinstance(found, BadImage):
             return found
         try:
-            return self._fit(found, key)
+            return self._fit(found, key, places)
         except BadImage as error:
             return error
 

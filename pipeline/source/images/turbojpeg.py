@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from pipeline.errors import BadImage, ConfigError
-from pipeline.source.images.decoding import CpuDecoder, Jpeg, Picture, as_picture, decode_jpegs, examine
+from pipeline.source.images.decoding import CpuDecoder, Jpeg, Picture, as_picture, examine, pixels_of_jpeg
 from pipeline.source.images.orientation import exif_orientation, swaps_sides, turned
 
 try:
@@ -49,7 +49,7 @@ class TurboJpegDecoder(CpuDecoder):
     def _decode(self, data: bytes) -> Picture | BadImage:
         found = examine(data, self._max_pixels)
         if isinstance(found, Jpeg):
-            return self._scaled(data, found) or as_picture(decode_jpegs([data])[0])
+            return self._scaled(data, found) or as_picture(pixels_of_jpeg(data))
         return as_picture(found)
 
     def _scaled(self, data: bytes, jpeg: Jpeg) -> Picture | None:

@@ -60,10 +60,22 @@ def _not_disabled(function: Callable[..., Any] | None = None, *_: object, **__: 
 
 
 with _compiler_left_out():
+    import torch
     from torchvision import __version__ as torchvision_version
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as transforms
     from torchvision.utils import make_grid
 
-__all__ = ["ImageReadMode", "InterpolationMode", "decode_jpeg", "make_grid", "torchvision_version", "transforms"]
+__all__ = [
+    "ImageReadMode",
+    "InterpolationMode",
+    "cpu_jpeg",
+    "decode_jpeg",
+    "make_grid",
+    "torchvision_version",
+    "transforms",
+]
+
+cpu_jpeg: Callable[[torch.Tensor, int, bool], torch.Tensor] = torch.ops.image.decode_jpeg.default
+"""What `decode_jpeg` calls for one file on the CPU: bytes, ImageReadMode, whether EXIF turns the picture."""
