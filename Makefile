@@ -15,6 +15,10 @@ LOWEST := .venv/lowest
 # Without uv on the machine, pip puts one into .venv.
 UV   := PATH="$$PATH:.venv/uv/bin" uv
 
+# Unless it is told how many, tokenizing starts one process or more for each GPU, of NVIDIA or AMD.
+GPUS := $(wildcard /dev/nvidia[0-9]* /dev/kfd)
+PROCESSES := $(if $(and $(filter file,$(origin NPROC)),$(GPUS)),auto,$(NPROC))
+
 # What torchrun hands on. It would die of SIGUSR1, by which Slurm and others announce the end.
 SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 
@@ -57,8 +61,8 @@ else
 		--no-python $(RUN) train --config $(CONFIG) $(ARGS)
 endif
 
-tokenize: setup $(DATA) ## train unless there is a tokenizer, tokenize in NPROC processes, report; run again to resume
-	@$(RUN) run --config $(CONFIG) --processes $(NPROC) $(ARGS)
+tokenize: setup $(DATA) ## train unless there is a tokenizer, tokenize in NPROC processes (on GPUs: as many as are best), report; run again to resume
+	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES) $(ARGS)
 
 status: setup ## say how far a job is
 	@$(RUN) status --config $(CONFIG) $(ARGS)
@@ -70,7 +74,7 @@ report: setup $(DATA) ## write report.html for a finished store
 	@$(RUN) report --config $(CONFIG) $(ARGS)
 
 ar: setup $(DATA) ## train a small autoregressive transformer on the store, tokenizing first; ARGS are its own options
-	@$(RUN) run --config $(CONFIG) --processes $(NPROC)
+	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES)
 ifeq ($(origin NPROC),file)
 	@$(BIN)/python scripts/examples/train_ar.py --config $(CONFIG) $(ARGS)
 else
@@ -132,7 +136,7 @@ bench-gpu: setup ## the same on a GPU, with a large tokenizer too
 	@$(BIN)/python scripts/benchmarks/bench_gpu.py $(ARGS)
 
 bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with the tokenizer in the loop (some minutes)
-	@$(RUN) run --config $(CONFIG) --processes $(NPROC)
+	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES)
 	@$(BIN)/python scripts/examples/bench_ar.py --config $(CONFIG) $(ARGS)
 
 bench: ## all benchmarks but that of a GPU, with their defaults (over an hour)

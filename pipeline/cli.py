@@ -81,8 +81,23 @@ def _with_config(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+class _Processes(click.IntRange):
+    """A number of processes; None for `auto`."""
+
+    name = "number of processes, nor auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "auto" else super().convert(value, param, ctx)
+
+
 _processes = click.option(
-    "--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine."
+    "--processes",
+    "-n",
+    type=_Processes(1),
+    default=1,
+    show_default=True,
+    metavar="N|auto",
+    help="Processes on this machine; auto: one or more for each GPU, as CPU cores allow, and one without a GPU.",
 )
 _allow_slow = click.option("--allow-slow", is_flag=True, help="Go on with a precision that this processor is slow in.")
 _allow_change = click.option(
@@ -203,7 +218,7 @@ def train(config: Config, allow_change: bool, allow_slow: bool) -> None:
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @_allowances
 @_processes
-def tokenize(config: Config, dry_run: bool, processes: int, **options: bool) -> None:
+def tokenize(config: Config, dry_run: bool, processes: int | None, **options: bool) -> None:
     """Write the tokens of a collection into a store.
 
     Run it again to resume. The same command runs under torchrun and accelerate launch, and any number of
@@ -224,7 +239,7 @@ def tokenize(config: Config, dry_run: bool, processes: int, **options: bool) -> 
 @_allow_change
 @_allowances
 @_processes
-def run(config: Config, allow_change: bool, processes: int, **options: bool) -> None:
+def run(config: Config, allow_change: bool, processes: int | None, **options: bool) -> None:
     """Train, tokenize and report, all in one.
 
     It trains unless there is a finished tokenizer.

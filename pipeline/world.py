@@ -55,6 +55,14 @@ def launched_rank() -> tuple[int, int]:
     return found["RANK"], found["WORLD_SIZE"]
 
 
+def processes_here() -> int:
+    """How many processes a launcher has started on this machine together with this one, itself among them.
+
+    Raises ConfigError for what is no such number.
+    """
+    return _launched()["LOCAL_WORLD_SIZE"]
+
+
 def current_world() -> World:
     """Read what torchrun, `accelerate launch`, srun or nobody set, and let Accelerate choose the kind of device.
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from support import ROOT
 
 
@@ -29,3 +30,22 @@ def test_an_environment_that_is_activated_and_out_of_date_is_renewed(tmp_path: P
     calls = (tmp_path / "calls").read_text()
     assert "-m pip" not in calls
     assert calls.count("uv pip install") == 2
+
+
+# What is on the command line, and how many processes tokenize.
+PROCESSES = [
+    (["GPUS="], "2"),
+    (["GPUS=", "NPROC=3"], "3"),
+    (["GPUS=/dev/nvidia0"], "auto"),
+    (["GPUS=/dev/nvidia0", "NPROC=3"], "3"),
+]
+
+
+@pytest.mark.parametrize(("variables", "expected"), PROCESSES)
+def test_where_a_gpu_is_seen_tokenizing_starts_as_many_processes_as_are_best(
+    variables: list[str], expected: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
+    command = ["make", "--dry-run", "tokenize", *variables]
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert f"--processes {expected} " in said.stdout

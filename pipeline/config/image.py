@@ -84,6 +84,11 @@ class ImageConfig(Section):
         return {"center": None, "flip": 2, "ten_crop": 10}[self.views]
 
     @property
+    def gpu_decodes(self) -> bool:
+        """Whether JPEGs are decoded by a GPU."""
+        return self.decoder == "nvjpeg"
+
+    @property
     def covered(self) -> tuple[int, int]:
         """Height and width that a resized image just covers: `size`, scaled until its shorter side is `resize_to`.
 

@@ -24,6 +24,8 @@ class Load:
     """Whether the encoder ran on the CPU cores that also decode."""
     bf16_helps: bool = False
     """Whether the device is known to encode faster in bfloat16 than as it did."""
+    gpu_decodes: bool = False
+    """Whether images are decoded by a GPU, for which the threads of the decoder wait: that is work of theirs."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,20 @@ def find_bounds(loads: Iterable[Load], idle: float | None = None, *, seconds: fl
         most = None
     if seconds is None:
         seconds = max(load.seconds.get("wall", 0.0) for load in loads)
-    bf16 = all(load.bf16_helps for load in loads)
-    return Bounds(shares, most, _remedy(most, on_cpu, bf16, idle) if seconds >= _TELLING_SECONDS else "")
+    bf16, gpu_decodes = all(load.bf16_helps for load in loads), all(load.gpu_decodes for load in loads)
+    remedy = _remedy(most, on_cpu, bf16, gpu_decodes, idle) if seconds >= _TELLING_SECONDS else ""
+    return Bounds(shares, most, remedy)
 
 
-def _remedy(stage: str | None, on_cpu: bool, bf16: bool, idle: float | None) -> str:
+def _remedy(stage: str | None, on_cpu: bool, bf16: bool, gpu_decodes: bool, idle: float | None) -> str:
     """What would help when a stage bounds, or none does."""
     more = "start more processes" if idle is not None else "start more processes where CPU cores are idle"
     idle_cores = idle is None or idle >= _IDLE
     faster = ["set tokenize.precision=bf16"] if bf16 else []
     if stage == "read":
         return _any_of("read the source from faster storage", *[more] * idle_cores)
+    if stage == "decode" and gpu_decodes:
+        return _any_of("start processes on more GPUs", "set image.decoder=torchvision where CPU cores are idle")
     if stage == "decode":
         turbo = "set image.decoder=turbojpeg for images much larger than image.size"
         return _any_of("add CPU cores", turbo if on_cpu else "set image.decoder=nvjpeg")

@@ -9,15 +9,18 @@ from pipeline.jobs.bounds import Load, find_bounds, in_all
 THREADS = {"read": 1, "decode": 4, "encode": 2, "write": 1, "cores": 4}
 
 
-def load(on_cpu: bool, wall: float = 10.0, bf16_helps: bool = False, **seconds: float) -> Load:
+def load(
+    on_cpu: bool, wall: float = 10.0, bf16_helps: bool = False, gpu_decodes: bool = False, **seconds: float
+) -> Load:
     stages = {"read": 0.1, "decode": 0.1, "encode": 0.1, "write": 0.1, "wall": wall, **seconds}
-    return Load(stages, THREADS, on_cpu, bf16_helps)
+    return Load(stages, THREADS, on_cpu, bf16_helps, gpu_decodes)
 
 
 @pytest.mark.parametrize(
     ("found", "stage", "text"),
     [
         (load(False, decode=37), "decode", r"decode bounds \(read 1%, decode 92%, encode 0%, write 1% busy\); add CPU"),
+        (load(False, decode=37, gpu_decodes=True), "decode", ".*; start processes on more GPUs or set .*=torchvision"),
         (load(False, encode=19), "encode", "encode bounds .*; start processes on more GPUs$"),
         (load(False, encode=19, bf16_helps=True), "encode", ".*; start .* GPUs or set tokenize.precision=bf16$"),
         (load(False, read=9.5), "read", "read bounds .*; read the source from faster storage"),

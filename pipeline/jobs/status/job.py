@@ -119,6 +119,7 @@ class Observer:
         self._shards = {shard.part: shard for shard in self._plan.shards}
         self._asks_for_labels = config.source.label is not None
         self._timeout_s = config.tokenize.claim_timeout
+        self._gpu_decodes = config.image.gpu_decodes
         self._commits: dict[str, Committed] = {}
         self._reasons: dict[str, ReasonCounts] = {}
         self._beats: dict[str, tuple[Claim, float]] = {}
@@ -155,7 +156,9 @@ class Observer:
             rejects=most_common(self._reasons.get(commit.part, {}) for commit in commits),
             images_per_second=mean.images_per_second if mean else None,
             recent_images_per_second=recent.images_per_second if recent else None,
-            bounds=find_bounds((commit.load() for commit in commits), seconds=mean.seconds if mean else 0.0),
+            bounds=find_bounds(
+                (commit.load(self._gpu_decodes) for commit in commits), seconds=mean.seconds if mean else 0.0
+            ),
             eta_seconds=bytes_left / speed.bytes_per_second if pending and speed and speed.bytes_per_second else None,
             complete=not (pending or damage) and is_current(manifest, plan.committed, plan.planned),
             damaged=[str(error) for error in damage],

@@ -52,10 +52,14 @@ class Committed(BaseModel):
         wall_s = self.seconds.get("wall", sum(self.seconds.values()))  # before there was `wall`, stages took turns
         return WorkDone(end - wall_s, end, self.seen, self.sources[0].bytes)
 
-    def load(self) -> Load:
-        """What its stages did in that time."""
+    def load(self, gpu_decodes: bool) -> Load:
+        """What its stages did in that time.
+
+        Args:
+            gpu_decodes: whether its images were decoded by a GPU.
+        """
         on_cpu = str(self.execution.get("device", "")).startswith("cpu")
-        return Load(self.seconds, self.threads, on_cpu, on_cpu and self._bf16_would_help())
+        return Load(self.seconds, self.threads, on_cpu, on_cpu and self._bf16_would_help(), gpu_decodes)
 
     def _bf16_would_help(self) -> bool:
         """Whether it was encoded in float32 by a CPU that has faster instructions; of other hosts nobody can tell."""

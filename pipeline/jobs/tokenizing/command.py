@@ -1,6 +1,6 @@
 """`vqtok tokenize` as its user meets it: here or in several processes, with what is said around the progress bar.
 
-Imports torch when there is something to tokenize, and only in processes that do.
+Imports torch when there is something to tokenize, and only in processes that do, or that count GPUs for them.
 """
 
 import sys
@@ -12,6 +12,7 @@ from pipeline.jobs.plan import Plan, is_finished, refuse_unwritable
 from pipeline.jobs.tokenizing.checked import checked_plan
 from pipeline.jobs.tokenizing.other_sources import describe_other_parts
 from pipeline.jobs.work.launch import tokenize_in_processes
+from pipeline.jobs.work.processes import automatic
 from pipeline.jobs.work.result import NO_ROWS, TokenizeResult
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.jobs.work.starting import announced, say_what_is_loaded
@@ -22,13 +23,14 @@ from pipeline.world import launched_rank
 def tokenize_as_asked(
     config: Config,
     config_arguments: Sequence[str],
-    processes: int,
+    processes: int | None,
     options: Mapping[str, bool],
     plan: Plan | None = None,
 ) -> int:
     """Tokenize, and print what came of it; the exit status.
 
     Args:
+        processes: None for as many as are best here.
         config_arguments: what makes the command line load `config`, for other processes.
         options: `no_wait`, `no_progress`, `check_files`, and every `allow_...` of `tokenize.run`.
         plan: `checked_plan` of this configuration, where it is known.
@@ -53,6 +55,8 @@ def tokenize_as_asked(
         return 0
     refuse_unwritable(plan.store)
     _say(others)
+    if processes is None:
+        processes = _as_many_as_are_best(plan, config, options)
     if not options["no_progress"]:
         say_what_is_loaded(processes)
     status, found = _tokenize(plan, config, config_arguments, processes, options)
@@ -60,6 +64,13 @@ def tokenize_as_asked(
         _report(found)
     _say(others)
     return status
+
+
+def _as_many_as_are_best(plan: Plan, config: Config, options: Mapping[str, bool]) -> int:
+    if not options["no_progress"]:
+        say_what_is_loaded()
+    with terminable(), announced(plan.store, 1, config.tokenize.claim_timeout):
+        return automatic(len(plan.pending))
 
 
 def _tokenize(

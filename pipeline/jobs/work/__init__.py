@@ -5,6 +5,6 @@ machine, stages, watch                   what it is done with; how long each sta
 lanes                                    several source shards at once, one behind the other
 shard_queue, claim_queue, failures       what hands them out, what is claimed by whom, why one stays pending
 execution, precision                     how tokens are made, and whether the processor is made for it
-launch, siblings, starting               several processes of one command, and what they tell each other
+processes, launch, siblings, starting    several processes of one command, how many, and what they tell each other
 progress, result                         how far all are, and what came of it
 """

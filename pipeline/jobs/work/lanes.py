@@ -122,7 +122,8 @@ class _Lanes:
             self._done.rejected += commit.rejected
             self._done.unlabelled += commit.unlabelled
             self._done.missing.append(commit.missing)
-            self._done.loads.append(Load(commit.seconds, commit.threads, machine.encoder.on_cpu, machine.bf16_helps))
+            on_cpu, gpu_decodes = machine.encoder.on_cpu, self._work.config.image.gpu_decodes
+            self._done.loads.append(Load(commit.seconds, commit.threads, on_cpu, machine.bf16_helps, gpu_decodes))
 
     def _fail(self, shard: SourceShard, caught: Exception) -> None:
         """Tell why a source shard failed; go on after what is its own fault or that of its size."""

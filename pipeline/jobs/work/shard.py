@@ -134,7 +134,7 @@ def tokenize_shard(
 
 def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: Callable[[], None]) -> EncodedShard:
     """All stages but the last: what a source shard brings into the store. As `tokenize_shard`."""
-    began, stages = time.monotonic(), Stages(shard, work.machine.watch)
+    began, stages = time.monotonic(), Stages(shard, work.machine.watch, work.config.image.gpu_decodes)
     opener = Opener(work.config.source)
     refuse_other_names(shard, work.config.source, work.birth.classes)
     reader, rows = opener.open(shard), _no_rows(work)

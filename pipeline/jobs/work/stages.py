@@ -84,11 +84,15 @@ class Stage:
 
 
 class Stages:
-    """Those that a source shard goes through before it is written."""
+    """Those that a source shard goes through before it is written.
 
-    def __init__(self, shard: SourceShard, watch: Watch) -> None:
+    Args:
+        gpu_decodes: whether the threads of the decoder wait for a GPU, which is work then.
+    """
+
+    def __init__(self, shard: SourceShard, watch: Watch, gpu_decodes: bool = False) -> None:
         self.read = Stage("read", shard, watch, time.perf_counter)
-        self.decode = Stage("decode", shard, watch, time.thread_time)
+        self.decode = Stage("decode", shard, watch, time.perf_counter if gpu_decodes else time.thread_time)
         self.encode = Stage("encode", shard, watch, time.perf_counter)
 
     @property

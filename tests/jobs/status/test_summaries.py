@@ -36,4 +36,4 @@ def test_bfloat16_is_hinted_at_where_this_processor_has_it(
     change: dict[str, object], flags: bool, helps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committed, "_cpu_has_bf16", lambda: flags)
-    assert Committed.model_validate(COMMIT | change).load().bf16_helps is helps
+    assert Committed.model_validate(COMMIT | change).load(gpu_decodes=False).bf16_helps is helps

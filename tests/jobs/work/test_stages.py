@@ -1,10 +1,11 @@
 """Stages count what they do, and for how long."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from pipeline.jobs.work.stages import Stage
+from pipeline.jobs.work.stages import Stage, Stages
 from pipeline.jobs.work.watch import Watch
 from pipeline.records import SourceShard
 
@@ -60,3 +61,11 @@ def test_work_that_fails_took_its_time_too() -> None:
         work(["bad"])
     stage.add(4, 5)
     assert (stage.seconds, stage.count) == (10, 8)
+
+
+def test_a_wait_of_the_decoder_is_work_where_it_is_for_a_gpu() -> None:
+    """On the CPU it is for other threads, which work."""
+    for gpu_decodes in (False, True):
+        decode = Stages(SHARD, Watch(None, None), gpu_decodes).decode
+        decode.timed(lambda samples: time.sleep(0.05))("ab")
+        assert (decode.seconds >= 0.05) is gpu_decodes

@@ -1,0 +1,37 @@
+"""How many processes a job is best given on this machine."""
+
+from pipeline.world import available_cores, processes_here
+
+# More threads of one process decode hardly more photographs: they wait for Python's lock.
+_CORES = 5
+# Each has the tokenizer and a batch in the memory of its GPU.
+_MOST_PER_DEVICE = 4
+
+
+def automatic(source_shards: int) -> int:
+    """For `--processes auto`: one or more for each GPU where CPU cores allow, and one where there is none; one, too,
+    where a launcher has started several.
+
+    Loads torch, and leaves the GPUs alone: no CUDA context is created.
+
+    Args:
+        source_shards: pending ones. More processes would find nothing to do.
+    """
+    if processes_here() > 1:
+        return 1
+    return processes_for(available_cores(), _count_devices(), source_shards)
+
+
+def processes_for(cores: int, devices: int, source_shards: int) -> int:
+    """The same for a machine of so many CPU cores and GPUs. Pure."""
+    each = min(max(cores // max(devices, 1) // _CORES, 1), _MOST_PER_DEVICE)
+    return max(min(devices * each, source_shards), 1)
+
+
+def _count_devices() -> int:
+    import torch  # seconds to import, and needed by this function alone
+
+    # By way of NVML, which asks the driver; CUDA_VISIBLE_DEVICES counts.
+    if count := torch.cuda.device_count():
+        return count
+    return torch.accelerator.device_count() if torch.accelerator.is_available() else 0
