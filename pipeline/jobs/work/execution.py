@@ -14,8 +14,12 @@ from pipeline.source.images.vision import torchvision_version
 from pipeline.store.schema.commits import read_commit
 
 
-def describe_execution(config: Config, device: torch.device, images_at_once: int) -> JSON:
-    """Precision, kind of device, batch shape and library versions, for commit records."""
+def describe_execution(config: Config, device: torch.device, images_at_once: int, search: str | None) -> JSON:
+    """Precision, kind of device, batch shape and library versions, for commit records.
+
+    Args:
+        search: of nearest codes, where it is not torch's.
+    """
     kind = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -26,6 +30,7 @@ def describe_execution(config: Config, device: torch.device, images_at_once: int
         "device": kind,
         "batch_size": config.tokenize.batch_size,
         "images_at_once": images_at_once,
+        **({} if search is None else {"search": search}),
         "versions": {
             **{name: version(name) for name in _libraries(config)},
             **(_cuda_versions(config) if device.type == "cuda" else {}),

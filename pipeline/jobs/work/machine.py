@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
+from pipeline.errors import TokenizerError
 from pipeline.jobs.work.batch_fit import refuse_large_batch, too_large
 from pipeline.jobs.work.execution import describe_execution
 from pipeline.jobs.work.failures import explaining_gpu_failures
 from pipeline.jobs.work.precision import bf16_would_help
 from pipeline.jobs.work.watch import Hang, Watch
 from pipeline.models.batch_encoder import BatchEncoder, Encoding, Tokens
-from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.models.tokenizers.protocol import FastSearch, Tokenizer
 from pipeline.records import JSON
 from pipeline.shortage import memory_errors
 from pipeline.source.batches import images_of_batch
@@ -118,7 +120,8 @@ def this_machine(
     ):
         images = images_of_batch(settings.batch_size, config.image.num_views or 1)
         at_once = encoder.images_at_once(image_size, images)
-        execution = describe_execution(config, world.device, at_once)
+        search = _fast_search(tokenizer, at_once, image_size)
+        execution = describe_execution(config, world.device, at_once, search)
         if not encoder.on_cpu:
             refuse_large_batch(encoder, images, image_size, str(execution["device"]))
         yield Machine(
@@ -133,6 +136,17 @@ def this_machine(
             bf16_would_help(settings.precision, world.device),
             pins=world.device.type == "cuda",
         )
+
+
+def _fast_search(tokenizer: Tokenizer, images: int, image_size: tuple[int, int]) -> str | None:
+    """The search that a tokenizer uses from now on in place of torch's; where it could not, a line says why."""
+    if not isinstance(tokenizer, FastSearch):
+        return None
+    try:
+        return tokenizer.use_fast_search(images, image_size)
+    except TokenizerError as error:
+        print(f"vqtok: codes are searched by torch, the kernel for this GPU is not used: {error}", file=sys.stderr)
+        return None
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from pipeline.errors import TokenizerError
 from pipeline.models.arithmetic import float32_arithmetic
 from pipeline.models.networks.quantizer import VectorQuantizer
-from pipeline.models.networks.search import nearest_codes
 from pipeline.models.rules.multiscale import PATCH_NUMS, PHI_BIAS, PHI_WEIGHT, Phi, running_sums
 from pipeline.models.rules.resizing import downsample, upsample
 
@@ -180,7 +179,7 @@ class MultiscaleQuantizer(VectorQuantizer):
         codes_KC = self.embedding.weight.detach()
         if self.cosine:
             rest_NC, codes_KC = F.normalize(rest_NC, dim=1), F.normalize(codes_KC, dim=1)
-        return nearest_codes(rest_NC, codes_KC)
+        return self.nearest(rest_NC, codes_KC)
 
     def _check(self, z_BCPP: Tensor) -> None:
         P = self.patch_nums[-1]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from pipeline.errors import TokenizerError
 from pipeline.models.networks.kmeans import draw_vectors, kmeans
 from pipeline.models.networks.ranks import first_rank_where, from_rank, sum_over_ranks
-from pipeline.models.networks.search import check_same_device, nearest_codes
+from pipeline.models.networks.search import Search, check_same_device, nearest_codes
 from pipeline.models.rules.lookup import lookup
 
 _LAPLACE = 1e-5  # keeps the mean finite of a code that no vector chose for long
@@ -69,6 +69,8 @@ class VectorQuantizer(nn.Module):
         self.kmeans_init = kmeans_init
         self.revive_after = revive_after
         self.cosine = cosine
+        self.nearest: Search = nearest_codes
+        """How codes are found. Training leaves it as it is."""
         self.accumulates = False
         """Set it before each forward pass that is not the last of its training step. Such passes only gather what the
         last one counts. With `place_codes` at its start, a step is the same in one batch or in several."""
@@ -103,7 +105,7 @@ class VectorQuantizer(nn.Module):
             if learns:
                 self._place_codes(z_NC.detach())
             codebook_KC = self.get_codebook().to(z_NC.dtype)
-            indices_N = nearest_codes(z_NC.detach(), codebook_KC.detach())
+            indices_N = self.nearest(z_NC.detach(), codebook_KC.detach())
             q_NC = F.embedding(indices_N, codebook_KC)
             loss = self._loss(z_NC, q_NC)
             if learns:
@@ -129,7 +131,7 @@ class VectorQuantizer(nn.Module):
         self._check(z_BChw)
         B, _, h, w = z_BChw.shape
         with torch.no_grad(), torch.autocast(z_BChw.device.type, enabled=False):
-            return nearest_codes(self._vectors(z_BChw), self.get_codebook()).reshape(B, h, w)
+            return self.nearest(self._vectors(z_BChw), self.get_codebook()).reshape(B, h, w)
 
     @property
     def codes_wait(self) -> bool:

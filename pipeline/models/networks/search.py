@@ -3,7 +3,7 @@
 Shape letters: N vectors, K codes, C their length, n rows and k columns of one chunk of distances.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from pipeline.errors import TokenizerError
 from pipeline.models.arithmetic import float32_arithmetic
+
+Search = Callable[[Tensor, Tensor], Tensor]
+"""The index of the nearest code of each vector, int64 [N], of vectors [N, C] and a codebook [K, C]."""
 
 # Distances held at once, and codes compared at once. On a CPU both should stay in the caches of a core: a codebook of
 # 16,384 codes of length 256, fetched anew for every few vectors, takes twice as long as in blocks. An accelerator wants

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.layouts.layout import BlockLayout, Indices
+from pipeline.models.networks.search_fused import FusedSearch
+from pipeline.models.networks.search_trial import Searcher, use_if_equal
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.lookup import LOOKUP
 from pipeline.models.rules.rule import Rule
@@ -127,6 +129,18 @@ class NetworkTokenizer:
             self._encodes = copy.deepcopy(self.model)
             self._encodes.encoder.to(_DTYPES[precision])
         return self
+
+    def use_fast_search(self, images: int, image_size: tuple[int, int]) -> str | None:
+        """On CUDA, search by a kernel that needs no matrix of distances. See `FastSearch`."""
+        quantize = self.model.quantize
+        if self.device.type != "cuda" or not isinstance(quantize, Searcher):
+            return None
+        try:
+            search = FusedSearch()
+        except ImportError as error:
+            raise TokenizerError(str(error)) from error
+        use_if_equal(search, quantize, images, self.model.grid_of(*image_size))
+        return search.name
 
     @torch.no_grad()
     def encode(self, img_B3HW: Tensor) -> list[Tensor]:

@@ -5,7 +5,7 @@ Shape letters: B images of H x W pixels, h and w grid sides, L_i tokens of block
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -93,3 +93,14 @@ class Tokenizer(Protocol):
 
     def identity(self) -> JSON:
         """All that decides token values, as JSON; weights as a digest."""
+
+
+@runtime_checkable
+class FastSearch(Protocol):
+    """What a tokenizer may have beside: a search that is faster than torch's on its device."""
+
+    def use_fast_search(self, images: int, image_size: tuple[int, int]) -> str | None:
+        """Search so from now on, if it finds the same codes for a batch of images (height, width); its name.
+
+        None where the device has no such search. Raises TokenizerError saying why it is not used where it should be.
+        """

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from torch import Tensor
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
 from pipeline.models.layouts.cuts import cut_named
+from pipeline.models.networks.search import nearest_codes
 from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.protocol import Precision, Tokenizer
 from pipeline.records import Geometry, Normalization
@@ -118,3 +121,25 @@ def test_an_encoder_that_overflows_is_an_error_and_not_a_token() -> None:
     ours.to("cpu", "fp16")
     with pytest.raises(TokenizerError, match=r"not finite in fp16; use precision bf16 or fp32"):
         ours.encode(images(1, 8, 8))
+
+
+def test_a_fast_search_is_for_cuda() -> None:
+    ours = tokenizer()
+    assert ours.use_fast_search(2, (16, 16)) is None
+    assert ours.model.quantize.nearest is nearest_codes
+
+
+def test_without_triton_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = tokenizer()
+    monkeypatch.setattr(NetworkTokenizer, "device", torch.device("cuda"))
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(TokenizerError, match="triton"):
+        ours.use_fast_search(2, (16, 16))
+    assert ours.model.quantize.nearest is nearest_codes
+
+
+def test_a_quantizer_with_a_search_of_its_own_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = tokenizer()
+    monkeypatch.setattr(NetworkTokenizer, "device", torch.device("cuda"))
+    del ours.model.quantize.nearest
+    assert ours.use_fast_search(2, (16, 16)) is None

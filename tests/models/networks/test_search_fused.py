@@ -1,0 +1,182 @@
+"""The kernels of the search: in Triton's interpreter, where there is Triton, and on a GPU, where there is one."""
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.models.networks.search import nearest_codes
+from pipeline.models.networks.search_fused import FusedSearch, _margin, _tf32
+from pipeline.models.networks.search_trial import equally_near
+
+INTERPRETED = """
+import sys
+import numpy as np
+import torch
+from pipeline.models.networks import search_fused
+
+search_fused._FEW = 1
+settle, close = search_fused._Work._settle, []
+
+def settled(work, *found):
+    settle(work, *found)
+    close.append(int(work._count))
+
+search_fused._Work._settle = settled
+search, cases, found = search_fused.FusedSearch(), np.load(sys.argv[1]), {}
+for name in sorted({key.split("/")[0] for key in cases.files}):
+    indices = search(*(torch.from_numpy(cases[f"{name}/{part}"]) for part in ("vectors", "codes")))
+    found[f"{name}/indices"], found[f"{name}/close"] = indices.numpy(), close[-1]
+np.savez(sys.argv[2], **found)
+"""
+
+SHAPES = [(1, 8), (77, 8), (100, 14), (130, 32), (300, 64), (70, 100), (96, 256)]
+"""K and C: whole tiles and parts of them, one part of a code and several."""
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def at(values: Tensor, places: Mapping[tuple[int, ...], float]) -> Tensor:
+    """A copy with other numbers in some places."""
+    changed = values.clone()
+    for place, value in places.items():
+        changed[place] = value
+    return changed
+
+
+def cases() -> dict[str, tuple[Tensor, Tensor]]:
+    """Vectors and codes by name."""
+    nan, inf, z, e = math.nan, math.inf, numbers(60, 64, seed=1), numbers(150, 64, seed=2)
+    odd = {(3,): nan, (5, 2): inf, (6, 1): -inf, (7, 0): inf, (7, 1): -inf, (8, 63): nan}
+    neighbours = e[:75].repeat_interleave(2, 0)
+    neighbours[1::2] *= 1 + 2**-23
+    return {
+        **{f"{K}x{C}": (numbers(60, C, seed=K), numbers(K, C, seed=C)) for K, C in SHAPES},
+        "copies": (e[:50].clone(), e[:50].repeat(3, 1)),
+        "one code, many times": (z, e[:1].repeat(150, 1)),
+        "zeros": (torch.zeros(60, 64), torch.zeros(150, 64)),
+        "neighbours": (e[:60] + 1e-3 * z, neighbours),
+        "vectors that are not finite": (at(z, odd), e),
+        "NaN in codes": (z, at(e, {(77, 2): nan, (100,): nan})),
+        "inf in a code": (z, at(e, {(77, 2): inf})),
+        "codes too long for a distance": (z, torch.full((150, 64), 3e38)),
+        "one vector": (z[:1], e),
+        "a tiny scale": (1e-20 * z, 1e-20 * e),
+    }
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, np.ndarray]:
+    """What the kernels find in all cases, in one process."""
+    if find_spec("triton") is None:
+        pytest.skip("no Triton here")
+    folder: Path = tmp_path_factory.mktemp("interpreter")
+    given = {}
+    for name, (z, e) in cases().items():
+        given |= {f"{name}/vectors": z.numpy(), f"{name}/codes": e.numpy()}
+    np.savez(folder / "cases.npz", **given)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED, folder / "cases.npz", folder / "found.npz"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+    )
+    if "only 0-dimensional arrays can be converted" in done.stderr:
+        pytest.skip("the interpreter of this Triton is older than this numpy")
+    assert done.returncode == 0, done.stderr
+    return np.load(folder / "found.npz")
+
+
+def indices_of(found: Mapping[str, np.ndarray], name: str) -> Tensor:
+    return torch.from_numpy(found[f"{name}/indices"])
+
+
+def check(z_NC: Tensor, codebook_KC: Tensor, found_N: Tensor) -> None:
+    """A search in float64 finds the same, but where float32 cannot tell."""
+    distances_NK = codebook_KC.double().square().sum(1) - 2 * z_NC.double() @ codebook_KC.double().T
+    nearest_N = distances_NK.argmin(dim=1)
+    differ_N = found_N != nearest_N
+    assert found_N.dtype == torch.int64
+    assert equally_near(z_NC[differ_N], codebook_KC, found_N[differ_N], nearest_N[differ_N])
+
+
+@pytest.mark.parametrize("name", [*(f"{K}x{C}" for K, C in SHAPES), "neighbours", "one vector", "a tiny scale"])
+def test_it_finds_what_a_search_in_float64_finds(interpreted: Mapping[str, np.ndarray], name: str) -> None:
+    check(*cases()[name], indices_of(interpreted, name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "copies",
+        "one code, many times",
+        "zeros",
+        "vectors that are not finite",
+        "NaN in codes",
+        "inf in a code",
+        "codes too long for a distance",
+    ],
+)
+def test_ties_and_numbers_that_are_not_finite_are_as_torch_has_them(
+    interpreted: Mapping[str, np.ndarray], name: str
+) -> None:
+    z_NC, codebook_KC = cases()[name]
+    expected_N = torch.addmm(codebook_KC.square().sum(1), z_NC, codebook_KC.T, alpha=-2).argmin(dim=1)
+    assert indices_of(interpreted, name).tolist() == expected_N.tolist()
+
+
+def test_few_vectors_are_searched_twice(interpreted: Mapping[str, np.ndarray]) -> None:
+    close = {name: int(interpreted[f"{name}/close"]) for name in cases()}
+    assert all(close[f"{K}x{C}"] <= 1 for K, C in SHAPES)
+    assert close["copies"] == 50
+    assert close["vectors that are not finite"] == 5
+    assert close["NaN in codes"] == 60
+
+
+@pytest.mark.parametrize("C", [8, 64, 1000])
+def test_the_margin_covers_what_tf32_loses(C: int) -> None:
+    """Of products whose operands lose what a tensor core does not read; it adds up a little worse than float32 does."""
+    z_NC, codes_KC = numbers(200, C), numbers(300, C, seed=1)
+    (z_big, z_small), (e_big, e_small) = ((_tf32(v), v - _tf32(v)) for v in (z_NC, codes_KC))
+    assert torch.equal(_tf32(z_big), z_big)
+    z_read, e_read = (((v.view(torch.int32)) & -0x2000).view(torch.float32) for v in (z_small, e_small))
+    products_NK = z_read @ e_big.T + z_big @ e_read.T + z_big @ e_big.T
+    error_N = 2 * (products_NK.double() - z_NC.double() @ codes_KC.double().T).abs().amax(dim=1)
+    margin_N = _margin(z_NC, codes_KC.square().sum(dim=1))
+    assert (2 * error_N < margin_N).all()
+    assert (margin_N < 1e-3 * z_NC.norm(dim=1) * codes_KC.norm(dim=1).max() * max(1, C / 64)).all()
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", list(cases()))
+def test_on_a_gpu_it_finds_what_torch_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.models.networks.search_fused._FEW", 1)
+    z_NC, codebook_KC = (values.cuda() for values in cases()[name])
+    found_N, expected_N = FusedSearch()(z_NC, codebook_KC), nearest_codes(z_NC, codebook_KC)
+    differ_N = found_N != expected_N
+    assert equally_near(z_NC[differ_N], codebook_KC, found_N[differ_N], expected_N[differ_N])
+
+
+@needs_gpu
+def test_on_a_gpu_it_needs_no_matrix_of_distances() -> None:
+    z_NC, codebook_KC = numbers(65_536, 64).cuda(), numbers(16_384, 64, seed=1).cuda()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    found_N = FusedSearch()(z_NC, codebook_KC)
+    assert torch.cuda.max_memory_allocated() - before < 64 << 20 < len(z_NC) * len(codebook_KC) * 4
+    differ_N = found_N != (expected_N := nearest_codes(z_NC, codebook_KC))
+    assert differ_N.float().mean() < 1e-3
+    assert equally_near(z_NC[differ_N], codebook_KC, found_N[differ_N], expected_N[differ_N])
