@@ -12,6 +12,9 @@ import triton.language as tl
 _LAST = tl.constexpr(0x7FFFFFFF)
 """Above every index."""
 
+_SIZES = ("N", "K", "S", "tiles_each")
+"""What a kernel is not compiled anew for."""
+
 
 @triton.jit
 def _part(numbers, inside, C: tl.constexpr, TC: tl.constexpr):
@@ -34,7 +37,7 @@ def _add_products(z, big, small, sums):
     return tl.dot(z_big, big, sums, input_precision="tf32")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def two_nearest(
     z_NC,
     big_KC,
@@ -95,7 +98,7 @@ def two_nearest(
     tl.store(index_SN + at, winner, mask=rows < N)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def settle(least_SN, second_SN, index_SN, margin_N, keys_N, close_N, count, N, S, TN: tl.constexpr):
     """The index of each vector whose two least distances are more than a margin apart, into `keys_N`.
 
@@ -121,7 +124,7 @@ def settle(least_SN, second_SN, index_SN, margin_N, keys_N, close_N, count, N, S
     tl.store(close_N + start + tl.cumsum(listed) - listed, rows, mask=close)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def nearest_of_listed(
     z_NC,
     codes_KC,
