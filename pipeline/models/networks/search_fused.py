@@ -17,7 +17,9 @@ from pipeline.models.networks.search import nearest_codes
 # Fewer distances than these are found sooner by torch: three launches take longer than they do.
 _FEW = 1 << 22
 
-_ABOVE_ALL = torch.iinfo(torch.int64).max
+# Tiles of codes that one program goes through at least, where few vectors are shared among all.
+_FEW_TILES = 4
+
 _INDEX = 0x7FFFFFFF
 _TINY = 1e-37  # products that underflow
 
@@ -111,7 +113,7 @@ class _Work:
     def _search_close(self) -> None:
         K, C = self._codes_KC.shape
         tiles = _exact_tiles(C)
-        each = _ceil(_ceil(K, tiles.codes), 8)
+        each = max(_FEW_TILES, _ceil(_ceil(K, tiles.codes), 2 * self._processors))
         self._kernels.nearest_of_listed[(4 * self._processors,)](
             self._z_NC, self._codes_KC, self._squared_K, self._close_N, self._count, self._keys_N, K, each,
             C=C, **tiles.shape(),
@@ -137,7 +139,8 @@ def _tf32(values: Tensor) -> Tensor:
 
 
 def _coarse_tiles(C: int) -> _Tiles:
-    return _Tiles(128, 64, min(_padded(C), 32), 8, 3)
+    whole = _padded(C)
+    return _Tiles(128, 32, whole, 8, 2) if whole <= 64 else _Tiles(128, 64, 32, 8, 3)
 
 
 def _exact_tiles(C: int) -> _Tiles:
