@@ -98,5 +98,6 @@ def test_a_gpu_that_is_not_in_the_table_is_not_guessed() -> None:
 
 def test_the_search_is_bound_by_products_or_by_memory() -> None:
     peak = PEAKS["A100"]
-    assert SearchWork(1000, 1000, 195).least_seconds(peak) == pytest.approx(2 * 195e6 / 19.5e12)
+    assert SearchWork(1000, 1000, 195).least_seconds(peak) == pytest.approx(2 * 195e6 / 52e12)
+    assert SearchWork(1000, 1000, 195).least_seconds(PEAKS["RTX 4090"]) == pytest.approx(2 * 195e6 / 82.6e12)
     assert SearchWork(1_000_000, 2, 8).least_seconds(peak) == pytest.approx((32 * 1_000_002 + 8e6) / 1555e9)

@@ -11,9 +11,14 @@ class Peak:
     bf16_tflops: float
     """Tensor cores, 10^12 FLOP/s."""
     fp32_tflops: float
-    """Outside tensor cores: what an exact float32 search can use."""
+    """Outside tensor cores."""
     gb_per_second: float
     """Of its memory."""
+
+    @property
+    def search_tflops(self) -> float:
+        """Of products with the error of float32: those, or three of TF32 at half the rate of bfloat16."""
+        return max(self.fp32_tflops, self.bf16_tflops / 2 / 3)
 
 
 PEAKS = {

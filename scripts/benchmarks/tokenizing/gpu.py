@@ -1,5 +1,6 @@
 """One tokenizer on an accelerator: end to end, its parts, and how much of the device they use."""
 
+import contextlib
 import copy
 import math
 import time
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.networks.quantizer import VectorQuantizer
-from pipeline.models.networks.search import nearest_codes
+from pipeline.models.networks.search import Search, nearest_codes
 from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.networks.vqvae import SimpleVQVAE
-from pipeline.models.tokenizers.protocol import Precision, Tokenizer
+from pipeline.models.tokenizers.protocol import FastSearch, Precision, Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization
@@ -70,6 +71,7 @@ class GpuResult:
     stages: dict[str, float]
     """Milliseconds of a batch."""
     search_seconds: float
+    torch_search_seconds: float
     """Of a batch."""
     search_work: "SearchWork"
     skipped: dict[str, str] = field(default_factory=dict)
@@ -94,10 +96,10 @@ class SearchWork:
     length: int
 
     def least_seconds(self, peak: Peak) -> float:
-        """Its products in float32, or reading vectors and codes and writing indices once: what takes longer."""
+        """Its products, or reading vectors and codes and writing indices once: what takes longer."""
         flops = 2 * self.vectors * self.codes * self.length
         moved = 4 * self.length * (self.vectors + self.codes) + 8 * self.vectors
-        return max(flops / (peak.fp32_tflops * 1e12), moved / (peak.gb_per_second * 1e9))
+        return max(flops / (peak.search_tflops * 1e12), moved / (peak.gb_per_second * 1e9))
 
 
 def measure_model(
@@ -138,7 +140,8 @@ def measure_model(
         flops=encoder_flops(model.encoder, setting.side),
         rates=rates,
         stages=stages,
-        search_seconds=_seconds_of_search(quantize, work, setting.device),
+        search_seconds=_seconds_of_search(quantize.nearest, quantize, work, setting.device),
+        torch_search_seconds=_seconds_of_search(nearest_codes, quantize, work, setting.device),
         search_work=work,
         skipped=skipped,
     )
@@ -174,21 +177,26 @@ def _jobs(tokenizer: Path, photos: Photos, folder: Path, setting: Setting) -> tu
 
 
 def _load(folder: Path, setting: Setting) -> Tokenizer:
-    return load_tokenizer(folder, "raster", setting.device, setting.precision)
+    """As a job has it, with the search that it uses."""
+    tokenizer = load_tokenizer(folder, "raster", setting.device, setting.precision)
+    if isinstance(tokenizer, FastSearch):
+        with contextlib.suppress(TokenizerError):  # the job says so
+            tokenizer.use_fast_search(setting.batch_size, (setting.side, setting.side))
+    return tokenizer
 
 
 def _encode(tokenizer: Tokenizer, batches: Sequence[Tensor], photos: Photos, setting: Setting) -> Encode:
     return Encode(tokenizer, setting.device, available_cores(), batches, len(photos))
 
 
-def _seconds_of_search(quantize: VectorQuantizer, work: SearchWork, device: torch.device) -> float:
+def _seconds_of_search(search: Search, quantize: VectorQuantizer, work: SearchWork, device: torch.device) -> float:
     """The fastest of some searches of random vectors."""
     codes_KC = quantize.get_codebook().detach()
     z_NC = torch.randn(work.vectors, work.length, device=device)
-    nearest_codes(z_NC, codes_KC)
+    search(z_NC, codes_KC)
     best = math.inf
     for _ in range(_SEARCHES):
-        best = min(best, _seconds_on_device(lambda: nearest_codes(z_NC, codes_KC), device))
+        best = min(best, _seconds_on_device(lambda: search(z_NC, codes_KC), device))
     return best
 
 
