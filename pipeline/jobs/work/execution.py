@@ -14,7 +14,7 @@ from pipeline.source.images.vision import torchvision_version
 from pipeline.store.schema.commits import read_commit
 
 
-def describe_execution(config: Config, device: torch.device, images_at_once: int, search: str | None) -> JSON:
+def describe_execution(config: Config, device: torch.device, images_at_once: int, search: str | None = None) -> JSON:
     """Precision, kind of device, batch shape and library versions, for commit records.
 
     Args:
