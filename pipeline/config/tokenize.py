@@ -19,6 +19,8 @@ class TokenizeConfig(Section):
     """Images encoded at once. Batches never cross source shards; the last one is padded."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Precision of the encoder; the code search is always float32. `tf32` is for CUDA."""
+    compile: bool = False
+    """Whether torch compiles the encoder: a minute or more at the start of each process; tokens may change."""
     decode_workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Decoding threads per process; `auto` shares the CPU cores among the processes of this host."""
     codec: Literal["lz4", "raw"] = "lz4"

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,11 +10,16 @@ import torch
 Arithmetic = Literal["ieee", "tf32"]
 
 _BACKENDS: Any = torch.backends  # its per-operation settings have no types
-_OPERATIONS: dict[Arithmetic, tuple[Any, ...]] = {
-    "ieee": (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv),
-    "tf32": (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv),
-}
-"""Operations that torch may run on float32 input in TF32 or bfloat16, by what they are told."""
+_OPERATIONS: tuple[Any, ...] = (
+    _BACKENDS.cuda.matmul,
+    _BACKENDS.cudnn.conv,
+    _BACKENDS.cudnn.rnn,  # which no tokenizer uses, but must agree with convolutions where somebody reads `allow_tf32`
+    _BACKENDS.mkldnn.matmul,
+    _BACKENDS.mkldnn.conv,
+)
+"""Operations that torch may run on float32 input in TF32 or bfloat16."""
+_OF_GPUS = 3
+"""How many of them `tf32` is about."""
 
 
 class _Shared:
@@ -25,6 +30,7 @@ class _Shared:
         self._arithmetic: Arithmetic = "ieee"
         self._inside = 0
         self._before: list[tuple[Any, str]] = []
+        self._older: tuple[bool | None, str | None] = (None, None)
 
     def enter(self, arithmetic: Arithmetic) -> None:
         with self._changed:
@@ -42,18 +48,46 @@ class _Shared:
                 self._changed.notify_all()
 
     def _set(self) -> None:
-        wanted = ("none", "ieee") if self._arithmetic == "ieee" else ("tf32",)
-        self._before = [
-            (op, op.fp32_precision) for op in _OPERATIONS[self._arithmetic] if op.fp32_precision not in wanted
-        ]
-        for op, _ in self._before:
-            op.fp32_precision = self._arithmetic
+        exact = self._arithmetic == "ieee"
+        self._before = [(op, op.fp32_precision) for op in _OPERATIONS]
+        self._older = convolutions, products = _older_settings()
+        if convolutions is not None and convolutions == exact:
+            _BACKENDS.cudnn.allow_tf32 = not exact
+        if products is not None and (products == "highest") != exact:
+            torch.set_float32_matmul_precision("highest" if exact else "high")
+        wanted = ("none", "ieee") if exact else ("tf32",)
+        for op in _OPERATIONS if exact else _OPERATIONS[:_OF_GPUS]:
+            if op.fp32_precision not in wanted:
+                op.fp32_precision = self._arithmetic
+        if not exact:
+            _put_back(self._before[_OF_GPUS:])  # for CPUs the older settings would change more than was asked for
 
     def _restore(self) -> None:
-        for op, precision in self._before:
+        convolutions, products = self._older
+        if convolutions is not None:
+            _BACKENDS.cudnn.allow_tf32 = convolutions
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        _put_back(self._before)
+
+
+def _put_back(before: Sequence[tuple[Any, str]]) -> None:
+    for op, precision in before:
+        if op.fp32_precision != precision:
             op.fp32_precision = "none"  # inherit, which is what a process-wide setting had the operation do
             if op.fp32_precision != precision:
                 op.fp32_precision = precision
+
+
+def _older_settings() -> tuple[bool | None, str | None]:
+    """`torch.backends.cudnn.allow_tf32` and the global matmul precision; None for one that contradicts what the
+    operations were told, at which torch raises."""
+    convolutions, products = None, None
+    with contextlib.suppress(RuntimeError):
+        convolutions = bool(_BACKENDS.cudnn.allow_tf32)
+    with contextlib.suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
+    return convolutions, products
 
 
 _shared = _Shared()
@@ -70,9 +104,9 @@ def float32_arithmetic(arithmetic: Arithmetic) -> Iterator[None]:
 
     A thread waits while another one needs the other arithmetic; it may enter its own again.
 
-    Only the per-operation setting (https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html) is
-    used. It never raises, it overrides what the older `allow_tf32` and `set_float32_matmul_precision` have
-    set, and once it is restored those can be read again; reading them here could raise.
+    The per-operation settings (https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html) decide. The older
+    ones, `allow_tf32` and `set_float32_matmul_precision`, are set to agree with them, for torch's compiler reads those,
+    and torch raises where both say different things. A caller who has mixed both so already keeps the older ones.
     """
     _shared.enter(arithmetic)
     try:

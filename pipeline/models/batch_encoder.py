@@ -5,28 +5,28 @@ Shape letters: B images of H x W pixels, R rows of them that count, L tokens of 
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.models.tokenizers.pixels import normalize_pixels
-from pipeline.models.tokenizers.protocol import NO_TOKEN, Tokenizer, not_finite
-from pipeline.threads import one_thread
+from pipeline.errors import ConfigError
+from pipeline.models.lane import Lane, Tokens, recorded
+from pipeline.models.tokenizers.pixels import Normalizer
+from pipeline.models.tokenizers.protocol import NO_TOKEN, PixelTokenizer, Tokenizer, not_finite
+from pipeline.records import JSON
+from pipeline.threads import one_thread, use_device
 
 # Measured with 2 cores at 256 px: one image at a time is 1.5 times as fast as 16, whose activations leave the cache.
 _CPU_PIXELS_AT_ONCE = 65_536
 
 # One computes while the other copies and launches.
 _ACCELERATOR_THREADS = 2
-
-Tokens = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,24 @@ class BatchEncoder:
 
     Args:
         cores: CPU cores that encoding may use.
+        compiles: let torch compile the encoder, when the first batch of a shape comes.
+
+    Raises ConfigError for a tokenizer that cannot be compiled.
     """
 
-    def __init__(self, tokenizer: Tokenizer, device: torch.device, cores: int) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, device: torch.device, cores: int, compiles: bool = False) -> None:
+        if compiles:
+            _compile(tokenizer)
+        self._encode_pixels = _encode_pixels(tokenizer)
+        self.execution: JSON = tokenizer.execution() if isinstance(tokenizer, PixelTokenizer) else {}
+        """What of this may change a few tokens, beside precision, device and batch shape."""
         self._device = device
         self.on_cpu = device.type == "cpu"
         self.threads = cores if self.on_cpu else _ACCELERATOR_THREADS
         """Batches or pieces of them that are encoded at once."""
-        self.pool = ThreadPoolExecutor(self.threads, "cores" if self.on_cpu else "encode", one_thread)
+        self.pool = ThreadPoolExecutor(self.threads, "cores" if self.on_cpu else "encode", self._begin_thread)
         """Where encoding is done. On a CPU, whatever else needs the same cores is best done there too."""
-        self._streams = threading.local()
+        self._of_thread = threading.local()
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +97,11 @@ class BatchEncoder:
         height, width = image_size
         return min(batch_size, max(1, _CPU_PIXELS_AT_ONCE // (height * width)))
 
+    def warm_up(self, image_size: tuple[int, int], batch_size: int) -> None:
+        """Encode a black batch, so that what has to be compiled is. Raises ConfigError where it cannot be."""
+        img_BHW3 = torch.zeros(batch_size, *image_size, 3, dtype=torch.uint8)
+        self.submit(img_BHW3.permute(0, 3, 1, 2), 1).result()
+
     def submit(self, img_B3HW: Tensor, rows: int, at_most: int | None = None) -> Encoding:
         """Begin to encode uint8 images, of which the first `rows` count; at least one.
 
@@ -100,7 +112,7 @@ class BatchEncoder:
         """
         batch_size, _, height, width = img_B3HW.shape
         size = self.images_at_once((height, width), min(batch_size, at_most or batch_size))
-        ready = _recorded(img_B3HW)
+        ready = recorded(img_B3HW)
         # Always whole pieces: their shape must not depend on how many rows count.
         pieces = [
             self.pool.submit(self._encode, img_B3HW[start : start + size], ready) for start in range(0, rows, size)
@@ -113,35 +125,43 @@ class BatchEncoder:
         started = clock()
         with torch.inference_mode():
             if self._device.type == "cuda":
-                tokens = self._encode_on_stream(img_B3HW, ready)
+                found = self._lane.run(img_B3HW, ready, self._on_device)
             else:
-                tokens = self._tokens(img_B3HW.to(self._device))
-        return _Piece(tokens, clock() - started)
-
-    def _encode_on_stream(self, img_B3HW: Tensor, ready: "torch.cuda.Event | None") -> Tokens:
-        stream: torch.cuda.Stream | None = getattr(self._streams, "own", None)
-        if stream is None:
-            stream = self._streams.own = torch.cuda.Stream(self._device)
-        with torch.cuda.stream(stream):
-            if ready is not None:
-                stream.wait_event(ready)
-                img_B3HW.record_stream(stream)
-            elif img_B3HW.is_cpu:
-                img_B3HW = img_B3HW.pin_memory()
-            return self._tokens(img_B3HW.to(self._device, non_blocking=True))
-
-    def _tokens(self, img_B3HW: Tensor) -> Tokens:
-        blocks = self._tokenizer.encode(normalize_pixels(img_B3HW, self._tokenizer.normalization))
-        tokens: Tokens = torch.cat(blocks, dim=1).cpu().numpy()
-        if tokens.size and tokens.min() <= NO_TOKEN:
+                found = self._on_device(img_B3HW.to(self._device)).cpu().numpy()
+        if found[-1]:
             raise not_finite("this precision")
-        return tokens
+        return _Piece(found[:-1].reshape(len(img_B3HW), -1), clock() - started)
+
+    def _on_device(self, img_B3HW: Tensor) -> Tensor:
+        """The tokens of images in one row, and whether any is missing as the last number: int64 [B * L + 1].
+
+        One row, so that one copy brings all to the host.
+        """
+        tokens_n = torch.cat(self._encode_pixels(img_B3HW), dim=1).flatten()
+        return torch.cat([tokens_n, (tokens_n <= NO_TOKEN).any().long()[None]])
+
+    @property
+    def _lane(self) -> Lane:
+        """That of this thread."""
+        lane: Lane | None = getattr(self._of_thread, "lane", None)
+        if lane is None:
+            lane = self._of_thread.lane = Lane(self._device)
+        return lane
+
+    def _begin_thread(self) -> None:
+        one_thread()
+        use_device(self._device)
 
 
-def _recorded(img_B3HW: Tensor) -> "torch.cuda.Event | None":
-    """The moment at which images that were decoded on a GPU are there, as a mark in the stream that made them."""
-    if not img_B3HW.is_cuda:
-        return None
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(img_B3HW.device))
-    return event
+def _encode_pixels(tokenizer: Tokenizer) -> Callable[[Tensor], list[Tensor]]:
+    """From uint8 images to blocks."""
+    if isinstance(tokenizer, PixelTokenizer):
+        return tokenizer.encode_pixels
+    normalize = Normalizer(tokenizer.normalization)
+    return lambda img_B3HW: tokenizer.encode(normalize(img_B3HW))
+
+
+def _compile(tokenizer: Tokenizer) -> None:
+    if not isinstance(tokenizer, PixelTokenizer):
+        raise ConfigError(f"tokenize.compile: {type(tokenizer).__name__} cannot be compiled: set it to false")
+    tokenizer.compile()

@@ -115,15 +115,17 @@ def this_machine(
         repeatable_convolutions(),
         explaining_gpu_failures(),
         Watch(settings.stall_timeout, on_hang) as watch,
-        BatchEncoder(tokenizer, world.device, world.cores) as encoder,
+        BatchEncoder(tokenizer, world.device, world.cores, settings.compile) as encoder,
         _decoders(config, encoder, world) as (decoders, decode_threads),
     ):
         images = images_of_batch(settings.batch_size, config.image.num_views or 1)
         at_once = encoder.images_at_once(image_size, images)
         search = _fast_search(tokenizer, at_once, image_size)
-        execution = describe_execution(config, world.device, at_once, search)
+        execution = describe_execution(config, world.device, at_once, search) | encoder.execution
         if not encoder.on_cpu:
             refuse_large_batch(encoder, images, image_size, str(execution["device"]))
+        elif settings.compile:
+            encoder.warm_up(image_size, images)
         yield Machine(
             world.device,
             encoder,

@@ -24,12 +24,23 @@ from pipeline.errors import TokenizerError
 from pipeline.models.layouts.layout import BlockShape, layout_among
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from torch import Tensor
 
-    Cells = npt.NDArray[np.int64]
-    """Flat indices row * w + column, int64 [L_i]."""
+
+@dataclass(frozen=True)
+class Rectangle:
+    """Cells of a grid that make a block, as ranges of rows and columns: slices, which no device waits for."""
+
+    rows: range
+    columns: range
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """What cuts it out of the last two dimensions of a tensor."""
+        return slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
 
 
 @dataclass(frozen=True)
@@ -40,31 +51,27 @@ class GridCut:
     """What configurations and stores call it."""
     decodable: bool
     """Whether the blocks hold each cell exactly once on every grid, so that `join` can undo `split`."""
-    cells: Callable[[int, int], tuple[Cells, ...]]
+    blocks: Callable[[int, int], tuple[Rectangle, ...]]
     """From (h, w) to the cells of each block in order."""
 
     def block_lengths(self, grid: tuple[int, int]) -> tuple[int, ...]:
         """L_i, the number of tokens of each block, on a grid (h, w)."""
-        return tuple(len(cells) for cells in self.cells(*grid))
+        return tuple(map(len, self.blocks(*grid)))
 
     def shape(self, block: int, grid: tuple[int, int]) -> BlockShape | None:
-        """A block that is a rectangle of the grid (h, w) in row-major order; None for any other block."""
-        h, w = grid
-        cells = self.cells(h, w)[block].tolist()
-        if not cells:
+        """A block that has cells, as a rectangle of the grid (h, w); None for one that has none."""
+        cells = self.blocks(*grid)[block]
+        if not len(cells):
             return None
-        of_row, of_column = [cell // w for cell in cells], [cell % w for cell in cells]
-        rows, columns = (range(min(numbers), max(numbers) + 1) for numbers in (of_row, of_column))
-        if cells != [row * w + column for row in rows for column in columns]:
-            return None
+        rows, columns = cells.rows, cells.columns
         title = f"grid rows {rows[0]} to {rows[-1]}, columns {columns[0]} to {columns[-1]}"
         return BlockShape(title, len(columns))
 
     def split(self, idx_Bhw: Tensor) -> list[Tensor]:
         """Cut integer grids [B, h, w] into blocks: a list of int64 [B, L_i] on the same device."""
-        B, h, w = idx_Bhw.shape
-        idx_BN = idx_Bhw.reshape(B, h * w).long()
-        return [idx_BN[:, cells] for cells in self.cells(h, w)]
+        _, h, w = idx_Bhw.shape
+        idx_Bhw = idx_Bhw.long()
+        return [idx_Bhw[:, *cells.slices].flatten(1) for cells in self.blocks(h, w)]
 
     def join(self, idx_Bl: Sequence[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
         """Undo `split`: integer blocks [B, L_i] back to int64 grids [B, h, w] on the same device.
@@ -87,10 +94,10 @@ class GridCut:
                 f"blocks of shapes {shapes} do not fit layout {self.name!r} on grid {grid}, "
                 f"whose blocks have lengths {self.block_lengths(grid)}"
             )
-        idx_BN = idx_Bl[0].long().new_empty((B, h * w))
-        for cells, block_BL in zip(self.cells(h, w), idx_Bl, strict=True):
-            idx_BN[:, cells] = block_BL.long()
-        return idx_BN.reshape(B, h, w)
+        idx_Bhw = idx_Bl[0].long().new_empty((B, h, w))
+        for cells, block_BL in zip(self.blocks(h, w), idx_Bl, strict=True):
+            idx_Bhw[:, *cells.slices] = block_BL.long().reshape(B, len(cells.rows), len(cells.columns))
+        return idx_Bhw
 
 
 def _square_grid(idx_Bl: Sequence[Tensor]) -> tuple[int, int]:
@@ -102,24 +109,17 @@ def _square_grid(idx_Bl: Sequence[Tensor]) -> tuple[int, int]:
     return side, side
 
 
-def _rectangle(w: int, rows: range, columns: range) -> Cells:
-    """Cells of a rectangle in a grid of width w, row-major."""
-    import numpy as np  # block lengths are asked for by commands that answer at once
-
-    return np.add.outer(np.asarray(rows, np.int64) * w, np.asarray(columns, np.int64)).reshape(-1)
+def _raster(h: int, w: int) -> tuple[Rectangle, ...]:
+    return (Rectangle(range(h), range(w)),)
 
 
-def _raster(h: int, w: int) -> tuple[Cells, ...]:
-    return (_rectangle(w, range(h), range(w)),)
-
-
-def _quadrants(h: int, w: int) -> tuple[Cells, ...]:
+def _quadrants(h: int, w: int) -> tuple[Rectangle, ...]:
     top, bottom = range(h // 2), range(h // 2, h)
     left, right = range(w // 2), range(w // 2, w)
-    return tuple(_rectangle(w, rows, columns) for rows in (top, bottom) for columns in (left, right))
+    return tuple(Rectangle(rows, columns) for rows in (top, bottom) for columns in (left, right))
 
 
-def _diagonal(h: int, w: int) -> tuple[Cells, ...]:
+def _diagonal(h: int, w: int) -> tuple[Rectangle, ...]:
     top_left, _, _, bottom_right = _quadrants(h, w)
     return top_left, bottom_right
 
@@ -127,9 +127,9 @@ def _diagonal(h: int, w: int) -> tuple[Cells, ...]:
 CUTS: dict[str, GridCut] = {
     cut.name: cut
     for cut in (
-        GridCut("raster", decodable=True, cells=_raster),
-        GridCut("quadrants", decodable=True, cells=_quadrants),
-        GridCut("diagonal", decodable=False, cells=_diagonal),
+        GridCut("raster", decodable=True, blocks=_raster),
+        GridCut("quadrants", decodable=True, blocks=_quadrants),
+        GridCut("diagonal", decodable=False, blocks=_diagonal),
     )
 }
 """All of them, by name."""

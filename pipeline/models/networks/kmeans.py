@@ -6,6 +6,7 @@ Shape letters: N vectors, K codes, C their length.
 import torch
 from torch import Tensor
 
+from pipeline.models.networks.float64 import in_float64
 from pipeline.models.networks.search import nearest_codes
 
 _VECTORS_PER_CODE = 64  # more do not move the centres enough to pay for the time
@@ -21,7 +22,7 @@ def draw_vectors(vectors_NC: Tensor, count: int) -> Tensor:
     drawn = vectors_NC[order_N[torch.arange(count, device=vectors_NC.device) % N]]
     if count > N:
         # In float64, for the sum of many finite squares can be too large for float32.
-        scale = vectors_NC.double().square().mean().sqrt().to(drawn.dtype)
+        scale = in_float64(vectors_NC).square().mean().sqrt().to(drawn)
         drawn[N:] += 0.01 * scale * torch.randn_like(drawn[N:])
     return drawn
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import TokenizerError
+from pipeline.models.networks.float64 import in_float64
 from pipeline.models.networks.kmeans import draw_vectors, kmeans
 from pipeline.models.networks.ranks import first_rank_where, from_rank, sum_over_ranks
 from pipeline.models.networks.search import Search, check_same_device, nearest_codes
@@ -121,7 +122,7 @@ class VectorQuantizer(nn.Module):
             return self.embedding.weight
         # Normalised in float64, the float32 table is the same on CPUs and GPUs and can be stored and compared.
         weight_KC = self.embedding.weight
-        return F.normalize(weight_KC.double(), dim=1).to(weight_KC.dtype)
+        return F.normalize(in_float64(weight_KC), dim=1).to(weight_KC)
 
     def search(self, z_BChw: Tensor) -> Tensor:
         """Index of the code of each vector of z [B, C, h, w], int64 [B, h, w]. No gradient, no counting.

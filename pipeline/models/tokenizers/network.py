@@ -3,8 +3,9 @@
 Shape letters: B images of H x W pixels, h and w grid sides, L_i tokens of block i, K codes, C their length.
 """
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy.typing as npt
@@ -16,9 +17,11 @@ from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.layouts.layout import BlockLayout, Indices
 from pipeline.models.networks.search_fused import FusedSearch
 from pipeline.models.networks.search_trial import Searcher, use_if_equal
+from pipeline.models.networks.vqgan.norms import GroupNorm, kernels_work
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.lookup import LOOKUP
 from pipeline.models.rules.rule import Rule
+from pipeline.models.tokenizers.pixels import Normalizer, Pixels
 from pipeline.models.tokenizers.protocol import NO_TOKEN, Codebook, Precision, not_finite
 from pipeline.records import JSON, Geometry, Normalization
 
@@ -97,6 +100,9 @@ class NetworkTokenizer:
         self._identity = identity
         self._precision: Precision = "fp32"
         self._encodes = model
+        self._memory_format, self._fuses = torch.channels_last, False
+        self._normalize = Normalizer(normalization)
+        self._compiled: Callable[[Tensor], Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -122,9 +128,8 @@ class NetworkTokenizer:
         if precision == "tf32" and kind != "cuda":
             raise ConfigError(f"tokenize.precision: tf32 is for CUDA, and this device is {kind}: set it to fp32")
         self._precision = precision
-        # channels_last is what convolutions want, on CPUs and on GPUs with tensor cores.
-        _channels_last(self.model.to(device))
-        self._encodes = self.model
+        self._lay_out(self.model.to(device))
+        self._encodes, self._compiled = self.model, None
         if _DTYPES[precision] != torch.float32:
             self._encodes = copy.deepcopy(self.model)
             self._encodes.encoder.to(_DTYPES[precision])
@@ -150,10 +155,41 @@ class NetworkTokenizer:
         would give those some code all the same. On an accelerator, where to look would be to wait for it, all tokens of
         such an image are NO_TOKEN instead.
         """
+        pixels = img_B3HW.to(self.device).contiguous(memory_format=self._memory_format)
+        return self._search(self._vectors(self._encodes.encode, pixels))
+
+    @torch.no_grad()
+    def encode_pixels(self, img_B3HW: Tensor) -> list[Tensor]:
+        """uint8 images [B, 3, H, W] on any device to what `encode` gives for them normalised; raises as it does.
+
+        Raises ConfigError where `compile` was asked for and cannot be had.
+        """
+        img_B3HW = img_B3HW.to(self.device)
+        if self._compiled is None:
+            return self.encode(self._normalize(img_B3HW))
+        with _compiler_errors():
+            # Always the same format: another one would be compiled anew.
+            z_BChw = self._vectors(self._compiled, img_B3HW.contiguous(memory_format=torch.channels_last))
+        return self._search(z_BChw)
+
+    def compile(self) -> None:
+        """Have torch compile normalisation and encoder as one graph for each shape, until the next `to`."""
+        # A shape of its own for each graph: one graph for all shapes would give other tokens from the second shape on.
+        graph = Pixels(self._encodes.encode, self.normalization).to(self.device)
+        self._compiled = torch.compile(graph, fullgraph=True, dynamic=False)
+
+    def execution(self) -> JSON:
+        """Whether the encoder is compiled, and which group norm it has where that is not torch's."""
+        if self._compiled is not None:
+            return {"compile": True}
+        return {"group_norm": "triton"} if self._fuses else {}
+
+    def _vectors(self, encode: Callable[[Tensor], Tensor], pixels_B3HW: Tensor) -> Tensor:
         arithmetic: Arithmetic = "tf32" if self._precision == "tf32" else "ieee"
-        pixels = img_B3HW.to(self.device).contiguous(memory_format=torch.channels_last)
         with float32_arithmetic(arithmetic), torch.autocast(self.device.type, enabled=False):
-            z_BChw = self._encodes.encode(pixels)
+            return encode(pixels_B3HW)
+
+    def _search(self, z_BChw: Tensor) -> list[Tensor]:
         finite_B = z_BChw.isfinite().flatten(1).all(dim=1)
         if z_BChw.is_cpu and not finite_B.all():
             raise not_finite(self._precision)
@@ -192,9 +228,33 @@ class NetworkTokenizer:
     def identity(self) -> JSON:
         return copy.deepcopy(self._identity)
 
+    def _lay_out(self, model: nn.Module) -> None:
+        """Put weights into the memory format in which the encoder is fastest on its device.
 
-def _channels_last(model: nn.Module) -> None:
-    """As `Module.to` does it, which cannot where there are tensors of five dimensions."""
-    for parameter in model.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        As `Module.to` does it, which cannot where there are tensors of five dimensions.
+        """
+        norms = [module for module in self.model.encoder.modules() if isinstance(module, nn.GroupNorm)]
+        ours = all(isinstance(norm, GroupNorm) for norm in norms)
+        on_cuda = self.device.type == "cuda"
+        self._fuses = on_cuda and bool(norms) and ours and kernels_work(self.device)
+        # channels_last is what convolutions want, on CPUs and on GPUs with tensor cores. But torch's group norm has no
+        # kernel for it on CUDA, and makes copies that take longer than those of the convolutions.
+        copies = on_cuda and norms and not self._fuses
+        self._memory_format = torch.contiguous_format if copies else torch.channels_last
+        for parameter in model.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
+
+
+@contextlib.contextmanager
+def _compiler_errors() -> Iterator[None]:
+    """Raise ConfigError for what torch's compiler cannot do."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"tokenize.compile: torch cannot compile this encoder here ({reason}): set it to false"
+        ) from error

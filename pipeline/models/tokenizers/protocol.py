@@ -104,3 +104,20 @@ class FastSearch(Protocol):
 
         None where the device has no such search. Raises TokenizerError saying why it is not used where it should be.
         """
+
+
+@runtime_checkable
+class PixelTokenizer(Tokenizer, Protocol):
+    """One that normalises pixels itself, so that this and its encoder can be compiled as one graph."""
+
+    def encode_pixels(self, img_B3HW: Tensor) -> list[Tensor]:
+        """uint8 images [B, 3, H, W] to what `encode` gives for them. Raises TokenizerError as `encode` does."""
+
+    def compile(self) -> None:
+        """Have torch compile what leads from pixels to vectors, from the next batch on.
+
+        What cannot be compiled raises ConfigError with that batch.
+        """
+
+    def execution(self) -> JSON:
+        """What may change a few tokens, beside precision and device; empty where there is nothing of the kind."""

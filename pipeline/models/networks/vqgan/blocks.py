@@ -7,12 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.networks.vqgan.architecture import GROUPS
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """The normalisation that all of them use."""
-    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+from pipeline.models.networks.vqgan.norms import GroupNorm, fuses
 
 
 class Residual(nn.Module):
@@ -20,17 +15,30 @@ class Residual(nn.Module):
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
-        self.norm1 = group_norm(inner)
+        self.norm1 = GroupNorm(inner)
         self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
-        self.norm2 = group_norm(outer)
+        self.norm2 = GroupNorm(outer)
         self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
         self.shortcut = nn.Identity() if inner == outer else nn.Conv2d(inner, outer, 1)
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
-        h_BDHW = self.conv1(F.silu(self.norm1(x_BDHW)))
-        h_BDHW = self.conv2(F.silu(self.norm2(h_BDHW)))
+        if fuses(x_BDHW):
+            return self._fused(x_BDHW)
+        h_BDHW = self.conv1(self.norm1.silu(x_BDHW))
+        h_BDHW = self.conv2(self.norm2.silu(h_BDHW))
         out: Tensor = self.shortcut(x_BDHW) + h_BDHW
         return out
+
+    def _fused(self, x_BDHW: Tensor) -> Tensor:
+        """The same, where the biases of the convolutions are added by what reads their results anyway."""
+        from pipeline.models.networks.vqgan import kernels
+
+        h_BDHW = _without_bias(self.conv1, self.norm1.silu(x_BDHW))
+        h_BDHW = _without_bias(self.conv2, self.norm2.silu(h_BDHW, added_D=self.conv1.bias))
+        if isinstance(self.shortcut, nn.Conv2d):
+            x_BDHW = _without_bias(self.shortcut, x_BDHW)
+        assert self.conv2.bias is not None
+        return kernels.residual_sum(x_BDHW, h_BDHW, self.conv2.bias, getattr(self.shortcut, "bias", None))
 
 
 class Attention(nn.Module):
@@ -38,7 +46,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
 
@@ -106,3 +114,9 @@ class Middle(nn.Module):
 def dtype_of(module: nn.Module) -> torch.dtype:
     """The dtype that a module computes in."""
     return next(module.parameters()).dtype
+
+
+def _without_bias(conv: nn.Conv2d, x_BDHW: Tensor) -> Tensor:
+    out_BDHW = F.conv2d(x_BDHW, conv.weight, None, conv.stride, conv.padding)
+    # cuDNN may choose another format for 1x1 convolutions.
+    return out_BDHW.contiguous(memory_format=torch.channels_last)

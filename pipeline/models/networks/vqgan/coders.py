@@ -4,10 +4,10 @@ Shape letters: B images of H x W pixels, h and w grid sides, D channels, C lengt
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.models.networks.vqgan.architecture import Architecture
-from pipeline.models.networks.vqgan.blocks import Downsample, Level, Middle, Upsample, group_norm
+from pipeline.models.networks.vqgan.blocks import Downsample, Level, Middle, Upsample
+from pipeline.models.networks.vqgan.norms import GroupNorm
 
 
 class Encoder(nn.Module):
@@ -24,7 +24,7 @@ class Encoder(nn.Module):
         for level, width in zip(self.levels[:-1], shape.widths, strict=False):
             level.resample = Downsample(width)
         self.middle = Middle(lowest, shape.middle_attention)
-        self.norm_out = group_norm(lowest)
+        self.norm_out = GroupNorm(lowest)
         self.conv_out = nn.Conv2d(lowest, latent, 3, padding=1)
         kernel = architecture.quant_kernel
         self.quant_conv = nn.Conv2d(latent, architecture.embedding_dim, kernel, padding=kernel // 2)
@@ -33,8 +33,8 @@ class Encoder(nn.Module):
         x_BDHW = self.conv_in(img_B3HW)
         for level in self.levels:
             x_BDHW = level(x_BDHW)
-        x_BDhw = self.norm_out(self.middle(x_BDHW))
-        z_BChw: Tensor = self.quant_conv(self.conv_out(F.silu(x_BDhw)))
+        x_BDhw = self.norm_out.silu(self.middle(x_BDHW))
+        z_BChw: Tensor = self.quant_conv(self.conv_out(x_BDhw))
         return z_BChw
 
 
@@ -54,12 +54,12 @@ class Decoder(nn.Module):
         )
         for level, width in zip(self.levels[1:], shape.widths[1:], strict=True):
             level.resample = Upsample(width)
-        self.norm_out = group_norm(shape.widths[0])
+        self.norm_out = GroupNorm(shape.widths[0])
         self.conv_out = nn.Conv2d(shape.widths[0], 3, 3, padding=1)
 
     def forward(self, q_BChw: Tensor) -> Tensor:
         x_BDHW = self.middle(self.conv_in(self.quant_conv(q_BChw)))
         for level in reversed(self.levels):
             x_BDHW = level(x_BDHW)
-        img_B3HW: Tensor = self.conv_out(F.silu(self.norm_out(x_BDHW)))
+        img_B3HW: Tensor = self.conv_out(self.norm_out.silu(x_BDHW))
         return img_B3HW

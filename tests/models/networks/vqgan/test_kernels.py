@@ -1,0 +1,135 @@
+"""Our kernels in Triton's interpreter, where there is Triton, and on a GPU, where there is one."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.models.networks.vqgan import blocks, norms
+
+CASES = [
+    (torch.float32, (1, 96, 1, 1), 2e-5),  # one position
+    (torch.float32, (1, 160, 33, 32), 2e-5),  # two stretches of positions, of the second only a part
+    (torch.float16, (1, 64, 5, 7), 4e-3),
+    (torch.bfloat16, (2, 64, 5, 7), 0.04),  # the interpreter rounds towards zero
+]
+"""And what is allowed beside float64, of a value of 1 or of the value."""
+
+
+def errors(device: str) -> dict[str, float]:
+    """The largest error of each kernel, in units of what is allowed."""
+    from pipeline.models.networks.vqgan import kernels
+
+    found: dict[str, float] = {}
+    for dtype, shape, tolerance in CASES:
+        x, h = (numbers(*shape, seed=seed).to(device, dtype) * 3 + 5 for seed in (0, 1))
+        x, h = (value.contiguous(memory_format=torch.channels_last) for value in (x, h))
+        weight, bias, added = (numbers(shape[1], seed=seed).to(device, dtype) for seed in (2, 3, 4))
+        silu = dtype != torch.float16
+        for extra in (None, added) if silu else (None,):
+            ours = kernels.group_norm(x, weight, bias, 32, 1e-6, silu, extra)
+            assert ours.is_contiguous(memory_format=torch.channels_last) and ours.dtype == dtype
+            theirs = F.group_norm(summed(x, extra), 32, weight.double(), bias.double(), 1e-6)
+            found[f"norm {dtype} {shape} {extra is None}"] = error(ours, F.silu(theirs) if silu else theirs) / tolerance
+        for extra in (None, bias):
+            ours = kernels.residual_sum(x, h, added, extra)
+            exact = summed(x, extra) + summed(h, added)
+            found[f"sum {dtype} {shape} {extra is None}"] = error(ours, exact) / tolerance
+    return found
+
+
+def summed(x: Tensor, added_D: Tensor | None) -> Tensor:
+    return x.double() if added_D is None else x.double() + added_D.double()[:, None, None]
+
+
+def error(ours: Tensor, exact: Tensor) -> float:
+    return float(((ours.double() - exact).abs() / exact.abs().clamp(min=1)).max())
+
+
+def difference_of_blocks(device: str) -> float:
+    """What the kernels change in the result of a residual block, whose biases they add."""
+    torch.manual_seed(0)
+    block = blocks.Residual(64, 96).to(device, memory_format=torch.channels_last)
+    x = numbers(1, 64, 5, 3, seed=0).to(device).contiguous(memory_format=torch.channels_last)
+    before = blocks.fuses
+    try:
+        with torch.no_grad():
+            blocks.fuses = norms.fuses = lambda x: False
+            plain = block(x)
+            blocks.fuses = norms.fuses = lambda x: True
+            return float((block(x) - plain).abs().max())
+    finally:
+        blocks.fuses = norms.fuses = before
+
+
+def numbers(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module", params=["cpu", "cuda"])
+def found(request: pytest.FixtureRequest) -> Any:
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")
+        return [errors("cuda"), difference_of_blocks("cuda")]
+    if find_spec("triton") is None:
+        pytest.skip("no Triton")
+    # Whether kernels are interpreted is decided when Triton is imported.
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_each_kernel_computes_what_float64_does(found: Any) -> None:
+    assert len(found[0]) == 4 * len(CASES) - 1
+    assert {name: off for name, off in found[0].items() if not off <= 1} == {}
+
+
+def test_a_block_gives_what_it_gives_without_them(found: Any) -> None:
+    assert found[1] < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
+@pytest.mark.parametrize("capability", [80, 90])
+def test_triton_compiles_them_for_gpus(capability: int) -> None:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from pipeline.models.networks.vqgan import kernels
+
+    tiles = {"ROWS": 32, "COLUMNS": 64}
+    whole = {"STRETCH": 1024, "STRETCHES": 2, "GROUP": 5, "COLUMNS": 8, "ADDED": True}
+    for kernel, constants in [
+        (kernels._moments, {**tiles, "STRETCH": 1024}),
+        (kernels._factors, whole),
+        (kernels._factors, {**whole, "N": 1, "S": 1, "ADDED": False}),  # a number that is 1 becomes a constant
+        (kernels._apply, {**tiles, "SILU": True}),
+        (kernels._sum, {**tiles, "X_ADDED": True}),
+    ]:
+        numbers = {"N": "i32", "D": "i32", "S": "i32", "eps": "fp32"}
+        floats = ("means", "squares", "scales", "shifts")
+        types = {
+            name: "constexpr" if name in constants else numbers.get(name, "*fp32" if name in floats else "*bf16")
+            for name in kernel.arg_names
+        }
+        places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+        compiled = compile(ASTSource(kernel, types, places), target=GPUTarget("cuda", capability, 32))
+        assert "cubin" in compiled.asm
+
+
+if __name__ == "__main__":
+    print(json.dumps([errors("cpu"), difference_of_blocks("cpu")]))
