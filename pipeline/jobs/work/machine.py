@@ -21,7 +21,8 @@ from pipeline.jobs.work.execution import describe_execution
 from pipeline.jobs.work.failures import explaining_gpu_failures
 from pipeline.jobs.work.precision import bf16_would_help
 from pipeline.jobs.work.watch import Hang, Watch
-from pipeline.models.batch_encoder import BatchEncoder, Encoding, Tokens
+from pipeline.models.batch_encoder import BatchEncoder, Encoding
+from pipeline.models.lane import Tokens
 from pipeline.models.tokenizers.protocol import FastSearch, Tokenizer
 from pipeline.records import JSON
 from pipeline.shortage import memory_errors

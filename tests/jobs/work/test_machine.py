@@ -18,8 +18,10 @@ from pipeline.jobs.work.lanes import tokenize_all
 from pipeline.jobs.work.stages import Stage
 from pipeline.models.batch_encoder import BatchEncoder
 from pipeline.models.tokenizers.network import NetworkTokenizer
-from pipeline.source import batches
+from pipeline.source import batches, filling
+from pipeline.source.filling import FillingInPlace
 from pipeline.source.find import find_source_shards
+from pipeline.source.images.canvas import Canvas
 
 pytest_plugins = ["fixtures_store"]
 
@@ -41,11 +43,12 @@ def test_every_thread_that_touches_the_device_has_made_it_its_own(job: Job, monk
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
 
     class OnCpu(BatchEncoder):
-        def __init__(self, tokenizer: Any, device: torch.device, cores: int) -> None:
+        def __init__(self, tokenizer: Any, device: torch.device, cores: int, compiles: bool = False) -> None:
             super().__init__(tokenizer, torch.device("cpu"), cores)
             self.on_cpu = False
 
     monkeypatch.setattr(machine, "BatchEncoder", OnCpu)
+    monkeypatch.setattr(filling, "Canvas", lambda count, size, pinned: Canvas(count, size))  # pinning needs a driver
     seen: dict[str, set[int]] = {}
 
     def watch(where: Any, name: str, what: str) -> None:
@@ -58,7 +61,7 @@ def test_every_thread_that_touches_the_device_has_made_it_its_own(job: Job, monk
         monkeypatch.setattr(where, name, watched)
 
     watch(batches, "prepare_samples", "decode")
-    watch(batches, "stacked", "stack")
+    watch(FillingInPlace, "take", "stack")
     watch(BatchEncoder, "submit", "submit")
     watch(shard, "_tokens_of", "fetch")
     config = job.config("tokenize.batch_size=2", "tokenize.decode_workers=2")
