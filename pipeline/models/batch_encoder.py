@@ -3,6 +3,7 @@
 Shape letters: B images of H x W pixels, R rows of them that count, L tokens of one image.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.lane import Lane, Tokens, recorded
 from pipeline.models.tokenizers.pixels import Normalizer
 from pipeline.models.tokenizers.protocol import NO_TOKEN, PixelTokenizer, Tokenizer, not_finite
@@ -100,7 +101,8 @@ class BatchEncoder:
     def warm_up(self, image_size: tuple[int, int], batch_size: int) -> None:
         """Encode a black batch, so that what has to be compiled is. Raises ConfigError where it cannot be."""
         img_BHW3 = torch.zeros(batch_size, *image_size, 3, dtype=torch.uint8)
-        self.submit(img_BHW3.permute(0, 3, 1, 2), 1).result()
+        with contextlib.suppress(TokenizerError):  # that they may have no finite vectors is not the question
+            self.submit(img_BHW3.permute(0, 3, 1, 2), 1).result()
 
     def submit(self, img_B3HW: Tensor, rows: int, at_most: int | None = None) -> Encoding:
         """Begin to encode uint8 images, of which the first `rows` count; at least one.
