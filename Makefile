@@ -23,8 +23,8 @@ PROCESSES := $(if $(and $(filter file,$(origin NPROC)),$(GPUS)),auto,$(NPROC))
 SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sample train tokenize status verify report ar lint test test-lowest test-slow chaos bench-costs bench-loader \
-	bench-tokenize bench-vqgan bench-gpu bench-ar bench clean
+.PHONY: help setup lock sample train tokenize status verify report ar lint test test-lowest test-slow chaos gpu-check bench-costs \
+	bench-loader bench-tokenize bench-vqgan bench-gpu bench-ar bench clean
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
@@ -106,6 +106,9 @@ test-slow: setup ## the long tests too
 chaos: setup ## a thousand kills of tokenizing processes, ten thousand damages to stores: what is lost or wrong (some 45 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 	@PYTHONPATH=tests $(BIN)/python -m chaos.fuzz $(FUZZ_ARGS)
+
+gpu-check: setup ## whether all is right on this machine's GPU, as a table (some minutes)
+	@$(BIN)/python scripts/gpu_check.py $(ARGS)
 
 bench-costs: setup ## what exactness costs: resuming, claims and commits, handing out, memory, a billion rows (some 40 minutes)
 	@$(BIN)/python scripts/benchmarks/bench_costs.py resume

@@ -1,0 +1,93 @@
+"""Too large a batch, an assertion on the device, SIGKILL: nothing is lost, and what is wrong is said."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from gpu.check import Bench, Line, skipped
+from gpu.processes import run, started, vqtok
+from pipeline.config import Config
+from pipeline.errors import VqtokError
+from pipeline.jobs.tokenizing import job as tokenize
+
+_SHARE = 0.01
+"""Of the device's memory: what a batch is too large for."""
+
+
+def a_batch_too_large(bench: Bench) -> Iterator[Line]:
+    """With little of the device's memory, a batch that does not fit: one error, which says what to do."""
+    what = "a batch too large is one error that names tokenize.batch_size"
+    if not bench.on_gpu:
+        yield skipped(what, "no GPU")
+        return
+    memory = torch.cuda.get_device_properties(bench.device).total_memory
+    # Activations of the first layer alone take twice what there is.
+    bytes_of_image = 4 * 128 * (bench.collection.side // 2) ** 2
+    batch = max(64, int(2 * _SHARE * memory) // bytes_of_image)
+    config = bench.collection.config("large", tokenize={"batch_size": batch})
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(_SHARE, bench.device)
+    try:
+        result = tokenize.run(config, show_progress=False)
+        said = f"no error: {result}"
+    except VqtokError as error:
+        said = str(error)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
+        torch.cuda.empty_cache()
+    yield Line(what, "tokenize.batch_size" in said, f"batches of {batch}: {said[:300]}")
+
+
+def a_device_assert(bench: Bench) -> Iterator[Line]:
+    """An assertion that fails on the device while images are encoded: the process ends, and the next one does all."""
+    what = "an assertion on the device ends the process, without a commit or a claim"
+    if not bench.on_gpu:
+        yield skipped(what, "no GPU")
+        return
+    config = bench.collection.config("assert")
+    file = bench.collection.folder / "assert.yaml"
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("broken.py")),
+        "tokenize",
+        "--no-progress",
+        "--config",
+        str(file),
+    ]
+    done = run(command, bench.folder / "assert", bench.seconds_left)
+    left = _left(config)
+    words = done.last_words
+    yield Line(what, done.status not in (0, 2) and left == (0, 0), f"status {done.status}, {_told(left)}; {words}")
+    tokenize.run(config, show_progress=False)
+    yield _same(bench, config, "the next run does all of it")
+
+
+def sigkill(bench: Bench) -> Iterator[Line]:
+    """A kill after the first commit, and another process that goes on."""
+    config = bench.collection.config("killed")
+    file = bench.collection.folder / "killed.yaml"
+    with started(vqtok("tokenize", "--no-progress", "--config", file), bench.folder / "killed") as running:
+        seen = running.until(lambda: _left(config)[0] > 0, bench.seconds_left)
+        running.kill()
+    left = _left(config)
+    yield Line("SIGKILL after a commit", seen, _told(left))
+    tokenize.run(config, show_progress=False)
+    yield _same(bench, config, "resumed to the same digest")
+
+
+def _same(bench: Bench, config: Config, what: str) -> Line:
+    expected, _ = bench.collection.tokenized("expected")
+    found = bench.collection.digest(config)
+    return Line(what, found == expected, f"{found[:12]} {expected[:12]}")
+
+
+def _left(config: Config) -> tuple[int, int]:
+    """Commits and claims of a store."""
+    store = Path(config.tokenize.store)
+    return len(list(store.glob("commits/*.json"))), len(list(store.glob("claims/*.json")))
+
+
+def _told(left: tuple[int, int]) -> str:
+    return f"{left[0]} commits, {left[1]} claims"
