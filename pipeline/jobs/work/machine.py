@@ -74,8 +74,6 @@ class Machine:
     batches_ahead: int
     bf16_helps: bool
     """Whether the device has faster instructions for bfloat16 than for what it does."""
-    pins: bool
-    """Whether batches are best decoded into pinned memory, from which the device copies them by itself."""
     turns: Turns = field(default_factory=Turns)
 
     def encode(self, img_B3HW: Tensor, batch_size: int) -> Array:
@@ -137,7 +135,6 @@ def this_machine(
             # As many as occupy all threads of the encoder; a batch of small images is a piece or two for one of them.
             max(_BATCHES_AHEAD, math.ceil(encoder.threads * at_once / images)),
             bf16_would_help(settings.precision, world.device),
-            pins=world.device.type == "cuda",
         )
 
 

@@ -185,7 +185,7 @@ def _begin_to_encode(
             machine.decoders,
             machine.threads["decode"],
             stages.decode.timed,
-            machine.pins,
+            pinned=machine.device.type == "cuda",
         )
         for batch in batches:
             tokens = machine.encoder.submit(batch.img_B3HW, batch.images, batch_size) if batch.rows else None

@@ -19,7 +19,6 @@ from pipeline.jobs.work.stages import Stage
 from pipeline.models.batch_encoder import BatchEncoder
 from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.source import batches, filling
-from pipeline.source.filling import FillingInPlace
 from pipeline.source.find import find_source_shards
 from pipeline.source.images.canvas import Canvas
 
@@ -48,7 +47,13 @@ def test_every_thread_that_touches_the_device_has_made_it_its_own(job: Job, monk
             self.on_cpu = False
 
     monkeypatch.setattr(machine, "BatchEncoder", OnCpu)
-    monkeypatch.setattr(filling, "Canvas", lambda count, size, pinned: Canvas(count, size))  # pinning needs a driver
+    pinned = list[bool]()
+
+    def unpinned(count: int, size: tuple[int, int], pin: bool) -> Canvas:
+        pinned.append(pin)
+        return Canvas(count, size)
+
+    monkeypatch.setattr(filling, "Canvas", unpinned)
     seen: dict[str, set[int]] = {}
 
     def watch(where: Any, name: str, what: str) -> None:
@@ -61,16 +66,18 @@ def test_every_thread_that_touches_the_device_has_made_it_its_own(job: Job, monk
         monkeypatch.setattr(where, name, watched)
 
     watch(batches, "prepare_samples", "decode")
-    watch(FillingInPlace, "take", "stack")
+    watch(filling, "Canvas", "pin")
+    watch(Canvas, "filled", "stack")
     watch(BatchEncoder, "submit", "submit")
     watch(shard, "_tokens_of", "fetch")
     config = job.config("tokenize.batch_size=2", "tokenize.decode_workers=2")
     with work_of(config, device=torch.device("cuda", 5)) as work:
         seen.clear()
         assert not tokenize_all(ListQueue(find_source_shards(config.source)), work).failures
-    assert seen.keys() == {"decode", "stack", "submit", "fetch"}
+    assert seen.keys() == {"decode", "pin", "stack", "submit", "fetch"}
     for what, threads in seen.items():
         assert threads <= chosen.keys(), what
+    assert all(pinned)
     assert {device for devices in chosen.values() for device in devices} == {torch.device("cuda", 5)}
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pipeline.config import ImageConfig, SourceConfig
 from pipeline.errors import BadImage, ConfigError
-from pipeline.source.batches import image_batches, stacked
+from pipeline.source.batches import image_batches
+from pipeline.source.filling import FillingOnDevice
 from pipeline.source.images import nvjpeg
 from pipeline.source.images import transform as transform_module
 from pipeline.source.images.decoding import Picture, TorchvisionDecoder
@@ -187,9 +188,12 @@ def transformed(gpu: Stream, options: Any) -> list[Tensor]:
     batches = []
     for first in range(3):
         found = transform.many([*MANY[first:], *MANY[:first]], [""] * len(MANY))
-        images = [shot.img_3HW for shots in found if isinstance(shots, list) for shot in shots]
-        batches.append(stacked(images, len(MANY) + 1, transform))
-        del found, images
+        filling = FillingOnDevice(len(MANY) + 1, transform.size, transform.device)
+        for shots in found:
+            if isinstance(shots, list):
+                filling.add(shots)
+        batches.append(filling.take())
+        del found, filling, shots
     gpu.synchronize()
     return [batch.memory.clone() for batch in batches if isinstance(batch, GpuTensor)]
 
