@@ -30,7 +30,8 @@ class Stream:
 
     made: ClassVar[list["Stream"]] = []
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    def __init__(self, device: torch.device | None = None, priority: int = 0) -> None:
+        self.cuda_stream = id(self)
         Stream.made.append(self)
         self.queue: list[Callable[[], object]] = []
         self.done = 0

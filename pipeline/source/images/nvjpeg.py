@@ -5,8 +5,9 @@ does not wait for the former. A block that was freed there while a kernel that r
 under that kernel (https://github.com/pytorch/vision/pull/9606). The hardware decoder does not even keep to the order of
 the stream that it is given (https://github.com/meta-pytorch/torchcodec/pull/1634), so only a wait on the host helps.
 
-So each thread decodes and resizes on a stream of its own, which is drained before each call. It is drained once more at
-the end: then the pixels are there for every other stream. Whoever reads them on another one says so, see `in_use_here`.
+So each thread decodes and resizes on a stream that nobody else uses meanwhile, and which is drained before each call.
+It is drained once more at the end: then the pixels are there for every other stream. Whoever reads them on another one
+says so, see `in_use_here`.
 """
 
 import contextlib
@@ -38,6 +39,9 @@ _TAIL_BYTES = 1024
 _NO_MEMORY = re.compile(r": 5$")
 
 
+# Held by the thread that uses a stream.
+_alone: dict[tuple[torch.device, int], threading.Lock] = {}
+
 NVJPEG_IS_EXPERIMENTAL = (
     "image.decoder: nvjpeg is experimental: that it makes the same pixels while the GPU is busy is proven by no run yet"
 )
@@ -62,12 +66,16 @@ class NvjpegDecoder:
             return
         if not hasattr(self._threads, "stream"):
             use_device(self.device)
-            self._threads.stream = torch.cuda.Stream(self.device)
-        try:
-            with torch.cuda.stream(self._threads.stream):
-                yield
-        finally:
-            self._threads.stream.synchronize()
+            # torch has 32 streams of each priority and hands them out in turn: this one may be another thread's too,
+            # but not that of an encoder, whose priority is the usual one.
+            self._threads.stream = torch.cuda.Stream(self.device, priority=-1)
+        stream = self._threads.stream
+        with _alone.setdefault((self.device, stream.cuda_stream), threading.Lock()):
+            try:
+                with torch.cuda.stream(stream):
+                    yield
+            finally:
+                stream.synchronize()
 
     def __call__(self, files: Sequence[bytes]) -> Iterator[Picture | BadImage]:
         """See `Decoder`."""

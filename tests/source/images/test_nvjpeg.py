@@ -2,6 +2,7 @@
 
 import functools
 import re
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -214,6 +215,24 @@ def test_no_memory_is_written_to_while_what_is_queued_reads_it(
     options: Any, gpu: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert are_right(gpu, options, monkeypatch)
+
+
+def test_threads_that_have_been_given_one_stream_take_turns(gpu: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one of them queues and drops would be overwritten by what the other one decodes."""
+    stream = Stream()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: stream)
+    decoder, entered = nvjpeg.NvjpegDecoder(LIMIT, GPU), threading.Event()
+
+    def enter() -> None:
+        with decoder.at_work():
+            entered.set()
+
+    other = threading.Thread(target=enter)
+    with decoder.at_work():
+        other.start()
+        assert not entered.wait(0.1)
+    other.join()
+    assert entered.is_set()
 
 
 def no_wait_at_the_end(decoder: nvjpeg.NvjpegDecoder) -> Any:
