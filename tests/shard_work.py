@@ -15,6 +15,7 @@ from pipeline.jobs.tokenizing.job import make_birth
 from pipeline.jobs.work.lanes import Done, tokenize_all
 from pipeline.jobs.work.machine import this_machine
 from pipeline.jobs.work.shard import Work
+from pipeline.models.batch_encoder import BatchEncoder
 from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.records import SourceShard
@@ -48,6 +49,14 @@ class ListQueue:
 
     def failed(self, shard: SourceShard, reason: str) -> None:
         self.failures[shard.path] = reason
+
+
+class Accelerator(BatchEncoder):
+    """An encoder that takes the CPU for a GPU."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self.on_cpu = False
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ class ImageConfig(Section):
     """Resampling filter, always antialiased; `lanczos` and `box` are Pillow's."""
     decoder: Literal["torchvision", "turbojpeg", "nvjpeg", "pillow"] = "torchvision"
     """What decodes RGB and grey JPEG files: torchvision; `turbojpeg`, at a smaller scale where that will do; `nvjpeg`,
-    on the GPU, experimental. Everything else is read by Pillow. With `pillow` all is, and Pillow also resizes."""
+    on the GPU. Everything else is read by Pillow. With `pillow` all is, and Pillow also resizes."""
     plain: Annotated[bool, Before(False)] = False
     """Read files as `Image.open(file).convert("RGB")` does, and most published scripts: not turned as EXIF says,
     without what transparency means. With the decoder `pillow` only."""

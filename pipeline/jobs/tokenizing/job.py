@@ -20,7 +20,7 @@ from pipeline.jobs.tokenizing.checked import checked_plan, refuse_other_classes
 from pipeline.jobs.work.claim_queue import ClaimQueue
 from pipeline.jobs.work.cores import IdleCores
 from pipeline.jobs.work.execution import refuse_other_execution
-from pipeline.jobs.work.failures import end_hung_process
+from pipeline.jobs.work.failures import end_hung_process, end_process_without_gpu
 from pipeline.jobs.work.image_size import taking
 from pipeline.jobs.work.lanes import tokenize_all
 from pipeline.jobs.work.machine import this_machine
@@ -36,7 +36,6 @@ from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
 from pipeline.source.classes.finding import find_classes, labels_of
 from pipeline.source.classes.names import describe_classes
-from pipeline.source.images.nvjpeg import NVJPEG_IS_EXPERIMENTAL
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store.arrays.codebook import table_digest
 from pipeline.store.schema.birth import (
@@ -135,14 +134,18 @@ def _work_on(
     labels = labels_of(config.source, birth.classes, plan.shards)
     if world.is_main:
         _warn_of_another_size(config)
-        if config.image.decoder == "nvjpeg":
-            print(f"vqtok: {NVJPEG_IS_EXPERIMENTAL}", file=sys.stderr)
         if birth.classes and config.source.classes is None:
             print(f"vqtok: {describe_classes(birth.classes)}; source.classes has another order", file=sys.stderr)
     with (
         terminable(),
         Claims(plan.store, config.tokenize.claim_timeout) as claims,
-        this_machine(config, tokenizer, world, lambda hang: end_hung_process(plan.store, claims, hang)) as machine,
+        this_machine(
+            config,
+            tokenizer,
+            world,
+            lambda hang: end_hung_process(plan.store, claims, hang),
+            lambda shard, error: end_process_without_gpu(plan.store, claims, shard, error),
+        ) as machine,
     ):
         if not allow_execution_change:
             refuse_other_execution(plan, machine.execution)

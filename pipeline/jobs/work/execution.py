@@ -20,14 +20,9 @@ def describe_execution(config: Config, device: torch.device, images_at_once: int
     Args:
         search: of nearest codes, where it is not torch's.
     """
-    kind = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
-    )
     return {
         "precision": config.tokenize.precision,
-        "device": kind,
+        "device": describe_device(device),
         "batch_size": config.tokenize.batch_size,
         "images_at_once": images_at_once,
         **({} if search is None else {"search": search}),
@@ -36,6 +31,13 @@ def describe_execution(config: Config, device: torch.device, images_at_once: int
             **(_cuda_versions(config) if device.type == "cuda" else {}),
         },
     }
+
+
+def describe_device(device: torch.device) -> str:
+    """What kind of device it is."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _libraries(config: Config) -> tuple[str, ...]:

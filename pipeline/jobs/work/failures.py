@@ -17,8 +17,9 @@ from pipeline.records import SourceShard
 from pipeline.shortage import is_gpu_failure, reason_of
 from pipeline.store.schema.failures import Failure, record_failure
 
-# How long a hung process waits for its last writes: it may be the store that hangs.
+# How long a process waits for its last writes: it may be the store that hangs.
 _GOODBYE_SECONDS = 10.0
+_ending = threading.Lock()
 
 
 def note_failure(store: Files, shard: SourceShard, reason: str) -> None:
@@ -44,11 +45,25 @@ def explaining_gpu_failures() -> Iterator[None]:
     except RuntimeError as error:
         if not is_gpu_failure(error):
             raise
-        raise VqtokError(
-            f"{reason_of(error)}: the GPU is of no more use to this process, which ends; what is committed stays, and "
-            "others can go on. Run again; if it comes again, CUDA_LAUNCH_BLOCKING=1 tells in which operation, and "
-            "nvidia-smi whether the GPU is well"
-        ) from error
+        raise VqtokError(_gpu_failure(error)) from error
+
+
+def _gpu_failure(error: RuntimeError) -> str:
+    return (
+        f"{reason_of(error)}: the GPU is of no more use to this process, which ends; what is committed stays, and "
+        "others can go on. Run again; if it comes again, CUDA_LAUNCH_BLOCKING=1 tells in which operation, and "
+        "nvidia-smi whether the GPU is well"
+    )
+
+
+def end_process_without_gpu(store: Files, claims: Claims, shard: SourceShard, error: RuntimeError) -> NoReturn:
+    """Say that the GPU has failed, give back what is claimed, and end the process: it would be aborted soon.
+
+    torch ends a process when a tensor on such a GPU is freed, so to be called while `error` keeps its stack.
+    """
+    _ending.acquire()  # for ever: other threads that find out would free theirs
+    print(f"vqtok: {shard.path}: {_gpu_failure(error)}", file=sys.stderr, flush=True)
+    _end(store, claims, shard, f"{type(error).__name__}: {reason_of(error)}")
 
 
 def end_hung_process(store: Files, claims: Claims, hang: Hang) -> NoReturn:
@@ -60,9 +75,12 @@ def end_hung_process(store: Files, claims: Claims, hang: Hang) -> NoReturn:
         file=sys.stderr,
         flush=True,
     )
+    _end(store, claims, hang.shard, reason)
 
+
+def _end(store: Files, claims: Claims, shard: SourceShard, reason: str) -> NoReturn:
     def say_goodbye() -> None:
-        note_failure(store, hang.shard, reason)
+        note_failure(store, shard, reason)
         claims.release_all()
 
     goodbye = threading.Thread(target=say_goodbye, daemon=True)

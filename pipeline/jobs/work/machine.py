@@ -17,15 +17,15 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.errors import TokenizerError
 from pipeline.jobs.work.batch_fit import refuse_large_batch, too_large
-from pipeline.jobs.work.execution import describe_execution
+from pipeline.jobs.work.execution import describe_device, describe_execution
 from pipeline.jobs.work.failures import explaining_gpu_failures
 from pipeline.jobs.work.precision import bf16_would_help
 from pipeline.jobs.work.watch import Hang, Watch
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.models.lane import Tokens
 from pipeline.models.tokenizers.protocol import FastSearch, Tokenizer
-from pipeline.records import JSON
-from pipeline.shortage import memory_errors
+from pipeline.records import JSON, SourceShard
+from pipeline.shortage import is_gpu_failure, is_memory_shortage, memory_errors
 from pipeline.source.batches import images_of_batch
 from pipeline.store.types import Array
 from pipeline.threads import cpu_threads, one_thread, use_device
@@ -74,7 +74,21 @@ class Machine:
     batches_ahead: int
     bf16_helps: bool
     """Whether the device has faster instructions for bfloat16 than for what it does."""
+    on_gpu_failure: Callable[[SourceShard, RuntimeError], object] = lambda shard, error: None
     turns: Turns = field(default_factory=Turns)
+
+    @contextlib.contextmanager
+    def looking_at_gpu(self, shard: SourceShard) -> Iterator[None]:
+        """Call `on_gpu_failure` where the GPU fails in what is done for a source shard.
+
+        At once: memory on it is freed when the exception leaves its thread, and then torch may end the process.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if is_gpu_failure(error):
+                self.on_gpu_failure(shard, error)
+            raise
 
     def encode(self, img_B3HW: Tensor, batch_size: int) -> Array:
         """Tokens int64 [B, L_total] of uint8 images, blocks concatenated in order; at most `batch_size` at once.
@@ -100,13 +114,21 @@ class Machine:
 
 @contextlib.contextmanager
 def this_machine(
-    config: Config, tokenizer: Tokenizer, world: World, on_hang: Callable[[Hang], None] | None = None
+    config: Config,
+    tokenizer: Tokenizer,
+    world: World,
+    on_hang: Callable[[Hang], None] | None = None,
+    on_gpu_failure: Callable[[SourceShard, RuntimeError], object] = lambda shard, error: None,
 ) -> Iterator[Machine]:
     """The device of this process, with threads of its own, as many as the process has CPU cores.
 
     Args:
         on_hang: called where a step takes longer than `tokenize.stall_timeout`, in a thread of its own; without it
             nobody looks.
+        on_gpu_failure: called with the source shard in work where the GPU fails, in whatever thread that is, while the
+            exception holds what is on it.
+
+    Raises ConfigError where a batch does not fit into the memory of the GPU, and VqtokError where the GPU fails.
     """
     settings, image_size = config.tokenize, config.image.size
     with (
@@ -119,32 +141,39 @@ def this_machine(
     ):
         images = images_of_batch(settings.batch_size, config.image.num_views or 1)
         at_once = encoder.images_at_once(image_size, images)
-        search = _fast_search(tokenizer, at_once, image_size)
-        execution = describe_execution(config, world.device, at_once, search) | encoder.execution
+        device = describe_device(world.device)
         if not encoder.on_cpu:
-            refuse_large_batch(encoder, images, image_size, str(execution["device"]))
+            refuse_large_batch(encoder, images, image_size, device)
         elif settings.compile:
             encoder.warm_up(image_size, images)
+        search = _fast_search(tokenizer, at_once, image_size, device)
         yield Machine(
             world.device,
             encoder,
             decoders,
-            execution,
+            describe_execution(config, world.device, at_once, search) | encoder.execution,
             {"read": 1, "decode": decode_threads, "encode": encoder.threads, "write": 1, "cores": world.cores},
             watch,
             # As many as occupy all threads of the encoder; a batch of small images is a piece or two for one of them.
             max(_BATCHES_AHEAD, math.ceil(encoder.threads * at_once / images)),
             bf16_would_help(settings.precision, world.device),
+            on_gpu_failure,
         )
 
 
-def _fast_search(tokenizer: Tokenizer, images: int, image_size: tuple[int, int]) -> str | None:
-    """The search that a tokenizer uses from now on in place of torch's; where it could not, a line says why."""
+def _fast_search(tokenizer: Tokenizer, images: int, image_size: tuple[int, int], device: str) -> str | None:
+    """The search that a tokenizer uses from now on in place of torch's; where it could not, a line says why.
+
+    Raises ConfigError where that is for want of memory: with more of it the store would be made in another way.
+    """
     if not isinstance(tokenizer, FastSearch):
         return None
     try:
-        return tokenizer.use_fast_search(images, image_size)
-    except TokenizerError as error:
+        with memory_errors():
+            return tokenizer.use_fast_search(images, image_size)
+    except (MemoryError, TokenizerError) as error:
+        if is_memory_shortage(error):
+            raise too_large(images, images // 2, device, str(error)) from error
         print(f"vqtok: codes are searched by torch, the kernel for this GPU is not used: {error}", file=sys.stderr)
         return None
 

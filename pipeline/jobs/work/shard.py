@@ -25,7 +25,7 @@ from pipeline.jobs.work.stages import Stages
 from pipeline.models.batch_encoder import Encoding
 from pipeline.overlap import Stopped, prefetch
 from pipeline.records import Reject, SourceShard
-from pipeline.source.batches import ImageBatch, image_batches
+from pipeline.source.batches import ImageBatch, Outcome, Prepare, Task, image_batches
 from pipeline.source.classes.finding import refuse_other_names
 from pipeline.source.containers.container import ShardReader
 from pipeline.source.images.transform import ImageTransform
@@ -121,8 +121,7 @@ def tokenize_shard(
 
     Raises SourceError for one that cannot be read to its end as planned, or that rejects more than
     `tokenize.max_reject_rate`; ConfigError, MemoryError or RuntimeError when the machine fails; OSError when the store
-    does;
-    Stopped when `work.stopped` is set before it is written.
+    does; Stopped when `work.stopped` is set before it is written.
     """
     encoded = encode_shard(shard, work, progress, when_read)
     machine = work.machine
@@ -139,7 +138,10 @@ def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: 
     refuse_other_names(shard, work.config.source, work.birth.classes)
     reader, rows = opener.open(shard), _no_rows(work)
     begun = _begin_to_encode(shard, reader, rows.members, work, stages, when_read)
-    with contextlib.closing(prefetch(begun, work.machine.batches_ahead, opener.stop, work.stopped)) as batches:
+    with (
+        contextlib.closing(prefetch(begun, work.machine.batches_ahead, opener.stop, work.stopped)) as batches,
+        work.machine.looking_at_gpu(shard),
+    ):
         for batch, encoding in batches:
             if encoding is not None:
                 rows.tokens.append(_tokens_of(encoding, work, stages, rows.seen))
@@ -184,15 +186,24 @@ def _begin_to_encode(
             batch_size,
             machine.decoders,
             machine.threads["decode"],
-            stages.decode.timed,
+            lambda prepare: stages.decode.timed(_looking_at_gpu(prepare, shard, machine)),
             pinned=machine.device.type == "cuda",
         )
-        for batch in batches:
-            tokens = machine.encoder.submit(batch.img_B3HW, batch.images, batch_size) if batch.rows else None
-            yield batch, tokens
+        with machine.looking_at_gpu(shard):
+            for batch in batches:
+                tokens = machine.encoder.submit(batch.img_B3HW, batch.images, batch_size) if batch.rows else None
+                yield batch, tokens
         refuse_changed(shard, reader.bytes)
     finally:
         when_read()
+
+
+def _looking_at_gpu(prepare: Prepare, shard: SourceShard, machine: Machine) -> Prepare:
+    def prepare_there(task: Task) -> list[Outcome]:
+        with machine.looking_at_gpu(shard):
+            return prepare(task)
+
+    return prepare_there
 
 
 def _tokens_of(encoding: Encoding, work: Work, stages: Stages, done: int) -> Array:

@@ -42,10 +42,6 @@ _NO_MEMORY = re.compile(r": 5$")
 # Held by the thread that uses a stream.
 _alone: dict[tuple[torch.device, int], threading.Lock] = {}
 
-NVJPEG_IS_EXPERIMENTAL = (
-    "image.decoder: nvjpeg is experimental: that it makes the same pixels while the GPU is busy is proven by no run yet"
-)
-
 
 class NvjpegDecoder:
     """Decodes JPEGs on `device`, many in one call, and everything else as `torchvision` does."""

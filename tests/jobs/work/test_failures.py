@@ -1,9 +1,20 @@
-"""What becomes of a source shard that failed, and of a process that hangs."""
+"""What becomes of a source shard that failed, of a process that hangs, and of one whose GPU fails."""
 
+import os
 import re
 from pathlib import Path
 
-from fixtures_store import make_job
+import pytest
+import torch
+from fixtures_store import COLLECTION, Child, Job, make_job
+from shard_work import Accelerator
+
+from pipeline.cli import main
+from pipeline.config import load_config
+from pipeline.jobs.work import machine
+from pipeline.models.batch_encoder import BatchEncoder
+from pipeline.models.tokenizers.network import NetworkTokenizer
+from pipeline.source.images.transform import ImageTransform
 
 pytest_plugins = ["fixtures_store"]
 
@@ -24,3 +35,56 @@ def test_a_process_with_a_hung_read_ends_and_says_where(
     assert job.start("--set", f"source.shards=['{good}']").wait().status == 0
     (commit,) = job.commits.values()
     assert failure != f"{commit['part']}.json"
+
+
+class _OnGpu:
+    """What is freed on a GPU that has failed: torch ends the process then."""
+
+    def __del__(self) -> None:
+        os.abort()
+
+
+def tokenize_until_the_gpu_fails(file: Path, stage: str, message: str) -> None:
+    """`vqtok tokenize`, for which the CPU is a GPU that fails in a stage once a source shard is committed."""
+    machine.BatchEncoder = Accelerator  # type: ignore[attr-defined,misc]
+    store = Path(load_config(file).tokenize.store)
+    where, name = {
+        "encode": (NetworkTokenizer, "encode"),
+        "decode": (ImageTransform, "many"),
+        "submit": (BatchEncoder, "submit"),
+    }[stage]
+    function = getattr(where, name)
+
+    def fail(*arguments: object, **options: object) -> object:
+        if not list(store.glob("commits/*.json")):
+            return function(*arguments, **options)
+        memory = _OnGpu()  # noqa: F841  # which the exception holds
+        raise (RuntimeError if "cuDNN" in message else torch.AcceleratorError)(message)
+
+    setattr(where, name, fail)
+    main(["tokenize", "--no-progress", "--config", str(file), "--set", "tokenize.batch_size=2"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("encode", "CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA"),
+        ("decode", "CUDA error: an illegal memory access was encountered"),
+        ("submit", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_a_gpu_that_fails_ends_the_process_which_gives_back_what_it_has_claimed(
+    stage: str, message: str, job: Job
+) -> None:
+    done = Child(tokenize_until_the_gpu_fails, job.file, stage, message, folder=job.output).wait()
+    first = message.partition("\n")[0]
+    (line,) = [line for line in done.err.splitlines() if "GPU" in line]
+    assert re.fullmatch(rf"vqtok: \S+\.tar: {re.escape(first)}: the GPU is of no more use to this process, .*", line)
+    assert (done.status, "Traceback" in done.err) == (1, False)
+    assert job.listing("claims") == []
+    assert len(job.listing("failures")) == 1
+    assert 1 <= len(job.commits) < len(COLLECTION)
+    for path, record in job.commits.items():
+        assert record["written"] + record["rejected"] == len(COLLECTION[path])
+    assert job.run("tokenize.batch_size=2").complete
+    assert job.listing("failures") == []
