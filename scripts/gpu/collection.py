@@ -86,7 +86,7 @@ def make_collection(folder: Path, side: int, images: int, shards: int, batch: in
     files = [picture(seed, side) for seed in range(min(images, _DISTINCT))]
     for shard in range(shards):
         _write(folder / f"train-{shard:03}.tar", files, range(shard * images // shards, (shard + 1) * images // shards))
-    _write(folder / "heldout.tar", files, range(min(8, len(files))))
+    _write(folder / "heldout.tar", [picture(seed, side) for seed in range(_DISTINCT, _DISTINCT + 8)], range(8))
     torch.manual_seed(0)
     model = SimpleVQVAE(1024, 64, hidden).eval()
     torch.nn.init.normal_(model.quantize.embedding.weight, std=0.05)  # about as long as its vectors
