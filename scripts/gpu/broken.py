@@ -16,5 +16,5 @@ def _broken(tokenizer: NetworkTokenizer, img_B3HW: Tensor) -> list[Tensor]:
 
 
 if __name__ == "__main__":
-    NetworkTokenizer.encode = _broken  # type: ignore[method-assign]
+    NetworkTokenizer.encode = _broken  # type: ignore[assignment,method-assign]
     main()

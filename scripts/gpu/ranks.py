@@ -23,7 +23,7 @@ def _compared(training: Training, reporter: Display) -> TrainResult:
 
 
 if __name__ == "__main__":
-    Training._finish = _compared  # type: ignore[method-assign]
+    Training._finish = _compared  # type: ignore[assignment,method-assign]
     with stop_request("ended at once") as request:
         Training(load_config(sys.argv[1]), allow_slow=True).run(request)
     end_process()

@@ -1,4 +1,4 @@
-"""A training step, its figures and an evaluation on an accelerator: no tensors of two devices meet, and none is float64.
+"""Training steps, figures and evaluation on an accelerator: no tensors of two devices meet, and none is float64.
 
 There is none here. Tensors without values are on one that is pretended: torch knows it as it knows MPS, with a gradient
 that goes back on it, and an operation on two devices raises. Asked for a value, it says yes.
