@@ -13,6 +13,7 @@ from gpu.check import Bench, Line
 from gpu.collection import picture
 from pipeline.config import Config
 from pipeline.jobs.work.machine import Machine, this_machine
+from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.models.tokenizers.pixels import normalize_pixels
 from pipeline.models.tokenizers.protocol import Precision
@@ -115,9 +116,12 @@ def _tokens(tokenizer: NetworkTokenizer, img_B3HW: Tensor) -> Tensor:
 
 def _excess(bench: Bench, img_B3HW: Tensor, found_BL: Tensor) -> float:
     """By how much of its distance a chosen code is farther than the nearest one, at most; in float64 on the CPU."""
-    model = _tokenizer(bench, "cpu", "fp32").model.double()
+    tokenizer = _tokenizer(bench, "cpu", "fp32")
+    model = tokenizer.model
+    assert isinstance(model, SimpleVQVAE)
+    model.double()
     with torch.inference_mode():
-        normalized = normalize_pixels(img_B3HW, _tokenizer(bench, "cpu", "fp32").normalization).double()
+        normalized = normalize_pixels(img_B3HW, tokenizer.normalization).double()
         worst = 0.0
         for image, chosen_L in zip(normalized, found_BL, strict=True):
             z_NC = model.encode(image[None]).flatten(2)[0].T
