@@ -2,8 +2,8 @@
 
 import os
 
-VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
-REPEATABLE = (":4096:8", ":16:8")
+_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
+_REPEATABLE = (":4096:8", ":16:8")
 """Values with which cuBLAS adds up in one order: https://docs.nvidia.com/cuda/cublas/#results-reproducibility"""
 
 
@@ -13,5 +13,5 @@ def set_repeatable_workspaces() -> None:
     cuBLAS and torch read the variable at the first product on a device, so call this before; processes started later
     inherit it. A value of the environment that does the same is left alone.
     """
-    if os.environ.get(VARIABLE) not in REPEATABLE:
-        os.environ[VARIABLE] = REPEATABLE[0]
+    if os.environ.get(_VARIABLE) not in _REPEATABLE:
+        os.environ[_VARIABLE] = _REPEATABLE[0]

@@ -476,6 +476,10 @@ class Child:
             return "Z"
 
 
+CPU = {"ACCELERATE_USE_CPU": "true"}
+"""The environment of a process that is to leave a GPU alone."""
+
+
 def vqtok(*arguments: str | Path, folder: Path, **options: Any) -> Child:
     """The command in a process of its own; `options` of Child."""
     return Child(_command, [str(argument) for argument in arguments], folder=folder, **options)

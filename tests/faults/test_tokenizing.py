@@ -19,6 +19,7 @@ import torch
 import yaml
 from fixtures_store import (
     COLLECTION,
+    CPU,
     Child,
     Done,
     Halt,
@@ -364,14 +365,14 @@ def test_a_source_shard_that_needs_too_much_memory_fails_alone(
     large = encoded(Image.new("L", (9000, 9000)), "PNG", compress_level=1)
     write_shard(copied / "train-0001.tar", [*good_samples(100, 3), ("large", {"png": large, "cls": b"1"})])
     job = make_job(tmp_path / "job", copied, tokenizer_folder, {"image.max_pixels": 10**8})
-    done = job.start(more_memory=400 << 20).wait()
+    done = job.start(more_memory=400 << 20, environment=CPU).wait()
     assert (done.status, done.out, "Traceback" in done.err) == (1, "", False), done.err
     assert re.search(r"train-0001\.tar stays pending: MemoryError", done.err), done.err
     assert "5 of 6 source shards are committed" in done.err
     assert job.commits.keys() == COLLECTION.keys() - {"train-0001.tar"}
     assert job.listing("claims") == []
     assert_sound(job)
-    again = job.start().wait()
+    again = job.start(environment=CPU).wait()
     assert (again.status, again.err) == (0, "")
     assert job.commits["train-0001.tar"]["written"] == 4  # not one of them rejected
     assert_sound(job)
@@ -385,7 +386,7 @@ def test_a_batch_that_is_too_large_to_encode_fails_its_source_shard(job: Job) ->
         "source.exclude=[more/*, train-0000.tar, train-0003.tar]",
     ]
     words = [word for setting in settings for word in ("--set", setting)]
-    done = job.start(*words, more_memory=300 << 20).wait()
+    done = job.start(*words, more_memory=300 << 20, environment=CPU).wait()
     assert (done.status, done.out, "Traceback" in done.err) == (1, "", False), done.err
     assert re.search(r"train-0001\.tar stays pending: MemoryError: .*tried to allocate \d+ bytes", done.err), done.err
     # The empty one is committed, unless the little memory that is left is too little for that.
@@ -396,7 +397,7 @@ def test_a_batch_that_is_too_large_to_encode_fails_its_source_shard(job: Job) ->
 @pytest.mark.parametrize("megabytes", sampled(30, 1, 60))
 def test_memory_too_short_for_threads_is_said_and_nothing_is_lost(job: Job, megabytes: int) -> None:
     """A thread is refused with a plain RuntimeError, at the start or in the middle."""
-    done = job.start(more_memory=megabytes << 20).wait()
+    done = job.start(more_memory=megabytes << 20, environment=CPU).wait()
     assert (done.status, "Traceback" in done.err) == (1, False), done.err
     assert re.search("can't start new thread|MemoryError", done.err), done.err
     assert job.start().wait().status == 0

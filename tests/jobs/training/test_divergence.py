@@ -85,7 +85,7 @@ def test_a_resumed_watch_judges_as_one_that_was_not_interrupted() -> None:
 
 @pytest.fixture(scope="module")
 def accelerator() -> Accelerator:
-    return Accelerator(cpu=True)
+    return Accelerator()
 
 
 def verdict(accelerator: Accelerator, folder: Path, model: nn.Module, lines: list[JSON], done: int = 0) -> Verdict:

@@ -29,7 +29,7 @@ def test_batches_smaller_than_the_machine_occupy_all_cores(job: Job, monkeypatch
     """Each is one piece for one thread; six threads meet, or none goes on."""
     config = job.config("source.exclude=[more/*]", "tokenize.batch_size=1")
     meeting, encoded = threading.Barrier(6, timeout=20), itertools.count()
-    with work_of(config, cores=6) as work:
+    with work_of(config, 6, torch.device("cpu")) as work:
         encode_with(monkeypatch, lambda: next(encoded) < 6 and meeting.wait())
         assert not tokenize_all(ListQueue(find_source_shards(config.source)), work).failures
 
@@ -104,7 +104,7 @@ def test_no_more_threads_than_cores_unless_asked_for(
         return timed(stage, told)
 
     monkeypatch.setattr(Stage, "timed", tell)
-    with work_of(config, cores=3) as work:
+    with work_of(config, 3, torch.device("cpu")) as work:
         encode_with(monkeypatch, lambda: encoding.add(threading.get_ident()))
         assert not tokenize_all(ListQueue(find_source_shards(config.source)), work).failures
         assert work.machine.threads["decode"] == (3 if workers == "auto" else 1)

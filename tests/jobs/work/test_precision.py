@@ -3,11 +3,14 @@
 import os
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from accelerate import Accelerator
+from fixtures_store import CPU as WITHOUT_GPU
 from fixtures_store import Child, Job, make_job, vqtok
 from torch import Tensor
 
@@ -77,8 +80,16 @@ class _SlowInBf16(SimpleVQVAE):
         return super().forward(_MoreWork.apply(img_B3HW))
 
 
+@dataclass
+class OnCpu:
+    """What is asked of an Accelerator, which would take a GPU where there is one."""
+
+    device: torch.device = CPU
+    is_main_process: bool = True
+
+
 def test_training_is_measured_too(job: Job) -> None:
-    slow, accelerator = _SlowInBf16(hidden_dim=8), Accelerator(cpu=True)
+    slow, accelerator = _SlowInBf16(hidden_dim=8), cast("Accelerator", OnCpu())
     weights = {name: value.clone() for name, value in slow.state_dict().items()}
     with pytest.raises(ConfigError, match=r"train\.precision: bf16 is .* ms of a core .* set train\.precision=fp32"):
         refuse_slow_training(job.config("train.precision=bf16"), slow, accelerator)
@@ -109,10 +120,10 @@ def verify_slowly(*arguments: str) -> None:
 
 def test_verify_refuses_before_it_reads_anything(finished: Job, tmp_path: Path) -> None:
     arguments = ["--config", str(finished.file), "--set", "tokenize.precision=bf16", "--rate", "0.01"]
-    done = Child(verify_slowly, *arguments, folder=tmp_path).wait()
+    done = Child(verify_slowly, *arguments, folder=tmp_path, environment=WITHOUT_GPU).wait()
     assert (done.status, done.out) == (2, "")
     assert re.fullmatch(r"vqtok: tokenize\.precision: bf16 is 3\.0 times slower .* with --allow-slow\n", done.err)
-    allowed = Child(verify_slowly, *arguments, "--allow-slow", folder=tmp_path).wait()
+    allowed = Child(verify_slowly, *arguments, "--allow-slow", folder=tmp_path, environment=WITHOUT_GPU).wait()
     assert (allowed.status, allowed.err) == (0, "")
     assert "rows encoded again" in allowed.out
 
@@ -138,7 +149,9 @@ def test_what_cannot_be_used_here_is_a_bad_configuration(
     job: Job, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     changed = make_job(tmp_path / "changed", job.source, job.tokenizer, change)
-    done = vqtok("tokenize", "--no-progress", "--config", changed.file, folder=tmp_path).wait()
+    done = vqtok(
+        "tokenize", "--no-progress", "--config", changed.file, folder=tmp_path, environment=WITHOUT_GPU
+    ).wait()
     assert (done.status, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1
     assert re.match(f"vqtok: {message}", done.err), done.err

@@ -1,0 +1,46 @@
+"""Bicubic upsampling: the values are torch's, and so is the gradient, but on an accelerator in one order."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+
+from pipeline.models.determinism import same_each_time
+from pipeline.models.rules.resizing import Bicubic, upsample
+
+SIZES = [*product((1, 2, 3, 4, 5, 6, 8, 10, 13), (16,)), (3, 4), (24, 32), (5, 5), (7, 3)]
+
+
+@pytest.mark.parametrize(("p", "P"), SIZES)
+def test_values_and_gradients_are_those_of_torch(p: int, P: int) -> None:
+    torch.manual_seed(p)
+    h_BCpp = torch.randn(2, 3, p, p, dtype=torch.float64, requires_grad=True)
+    gradient = torch.randn(2, 3, P, P, dtype=torch.float64)
+    for form in (torch.contiguous_format, torch.channels_last):
+        given = h_BCpp.detach().contiguous(memory_format=form).requires_grad_()
+        expected = F.interpolate(given, size=(P, P), mode="bicubic")
+        found = Bicubic.apply(given, P)
+        assert torch.equal(found, expected)
+        (g_expected,), (g_found,) = (torch.autograd.grad(out, given, gradient) for out in (expected, found))
+        torch.testing.assert_close(g_found, g_expected, rtol=1e-12, atol=1e-12)
+
+
+def test_only_gradients_on_an_accelerator_take_the_other_way() -> None:
+    """On a CPU the bits of earlier trainings stay."""
+    for device, name in (("cpu", "UpsampleBicubic2DBackward0"), ("cuda", "BicubicBackward")):
+        with FakeTensorMode():
+            h_BCpp = torch.zeros(2, 3, 4, 4, device=device, requires_grad=True)
+            assert type(upsample(h_BCpp, 8, last=False).grad_fn).__name__ == name
+            assert upsample(h_BCpp.detach(), 8, last=False).grad_fn is None
+            assert upsample(h_BCpp, 4, last=True) is h_BCpp
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_gradient_is_the_same_each_time() -> None:
+    h_BCpp = torch.randn(8, 32, 13, 13, device="cuda", requires_grad=True)
+    gradient = torch.randn(8, 32, 16, 16, device="cuda")
+    with same_each_time(h_BCpp.device):
+        found = [torch.autograd.grad(upsample(h_BCpp, 16, last=False), h_BCpp, gradient)[0] for _ in range(20)]
+    assert all(torch.equal(one, found[0]) for one in found)
