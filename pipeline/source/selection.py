@@ -1,7 +1,8 @@
 """What is taken of a sample: its image, its label, and the members to keep."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from pipeline.config import SourceConfig
 from pipeline.errors import BadSample
@@ -30,14 +31,7 @@ class Selection:
         """
         if sample.problems:
             raise BadSample(sample.problems[0])
-        if self.source.image in sample.members:
-            return sample.members[self.source.image] or b""
-        found = preferred(extension for extension in sample.members if self.is_image(extension))
-        if not found:
-            raise BadSample(why_no_image(sample.members, self.source.image))
-        if len(found) > 1:
-            raise BadSample(why_several(sample.members))
-        return sample.members[found[0]] or b""
+        return sample.members[self._image_among(tuple(sample.members))] or b""
 
     def label(self, sample: Sample) -> int:
         """The class index, NO_LABEL without a label. Raises as `Labels.of` does."""
@@ -48,6 +42,21 @@ class Selection:
     def fields(self, sample: Sample) -> dict[str, bytes | None]:
         """Kept members by extension; None where the sample has no such member."""
         return {name: sample.members.get(name) for name in self.source.keep}
+
+    @cached_property
+    def _image_among(self) -> Callable[[tuple[str, ...]], str]:
+        """Which of some members is the image. Most samples of a source shard have the same ones."""
+        return lru_cache(maxsize=256)(self._find_image)
+
+    def _find_image(self, members: tuple[str, ...]) -> str:
+        if self.source.image is not None and self.source.image in members:
+            return self.source.image
+        found = preferred(filter(self.is_image, members))
+        if not found:
+            raise BadSample(why_no_image(members, self.source.image))
+        if len(found) > 1:
+            raise BadSample(why_several(members))
+        return found[0]
 
     @cached_property
     def _labels(self) -> Labels:

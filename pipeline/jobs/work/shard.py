@@ -208,7 +208,7 @@ def _looking_at_gpu(prepare: Prepare, shard: SourceShard, machine: Machine) -> P
 
 def _tokens_of(encoding: Encoding, work: Work, stages: Stages, done: int) -> Array:
     """Those of the rows of a batch, as they are stored."""
-    with stages.encode.watched(f"the batch behind image {done}"):
+    with stages.encode.watched(lambda: f"the batch behind image {done}"):
         tokens, seconds = work.machine.result_of(encoding, work.config.tokenize.batch_size)
     rows = tokens.astype(work.birth.token_dtype).reshape(-1, *work.birth.row_shape)
     stages.encode.add(seconds, len(rows))

@@ -1,9 +1,9 @@
 """The stages of one source shard: how long each was busy, with how much, and what it is at."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from pipeline.jobs.work.watch import Watch
@@ -47,19 +47,26 @@ class Stage:
             self._seconds += seconds
             self._count += count
 
-    @contextlib.contextmanager
-    def watched(self, what: str = "") -> Iterator[None]:
-        """Watch a step, which may hang. Its seconds are not counted as busy: it may be a wait for other stages."""
-        with self._watch.doing(lambda: f"{self._name} {self._shard.path}{what and f': {what}'}", self._shard):
-            yield
+    def watched(self, what: Callable[[], object] | None = None) -> AbstractContextManager[None]:
+        """Watch a step, which may hang. Its seconds are not counted as busy: it may be a wait for other stages.
+
+        Args:
+            what: tells more of it, if it hangs.
+        """
+        return self._watch.doing(lambda: self._described(what), self._shard)
+
+    def _described(self, what: Callable[[], object] | None) -> str:
+        step = f"{self._name} {self._shard.path}"
+        return f"{step}: {what()}" if what else step
 
     def over(self, items: Iterable[T]) -> Iterator[T]:
         """`items`, one sample each; the time that it takes to get at them is that of the stage."""
         iterator = iter(items)
+        step = self.watched()
         try:
             while True:
                 started = self._clock()
-                with self.watched():
+                with step:
                     item = next(iterator, None)
                 self.add(self._clock() - started, item is not None)
                 if item is None:
@@ -75,7 +82,7 @@ class Stage:
         def work(samples: S) -> T:
             started = self._clock()
             try:
-                with self.watched(repr(samples)):
+                with self.watched(lambda: samples):
                     return function(samples)
             finally:
                 self.add(self._clock() - started, len(samples))

@@ -1,15 +1,14 @@
 """Finds a thread that hangs: in a read that never returns, in a decoder, on a device."""
 
-import contextlib
 import itertools
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from pipeline.records import SourceShard
 
@@ -26,12 +25,29 @@ class Hang:
     """Where in Python its thread is."""
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     what: Callable[[], str]
     shard: SourceShard
     since: float
     thread: int
+
+
+class _Doing:
+    """A context manager, and no generator of contextlib: every sample passes through two of them."""
+
+    __slots__ = ("_number", "_shard", "_steps", "_what")
+
+    def __init__(self, steps: dict[int, _Step], number: int, what: Callable[[], str], shard: SourceShard) -> None:
+        self._steps = steps
+        self._number = number
+        self._what = what
+        self._shard = shard
+
+    def __enter__(self) -> None:
+        self._steps[self._number] = _Step(self._what, self._shard, time.monotonic(), threading.get_ident())
+
+    def __exit__(self, *error: object) -> None:
+        del self._steps[self._number]
 
 
 class Watch:
@@ -63,15 +79,9 @@ class Watch:
     ) -> None:
         self._stopped.set()
 
-    @contextlib.contextmanager
-    def doing(self, what: Callable[[], str], shard: SourceShard) -> Iterator[None]:
-        """Say what this thread is at, until it is done; `what` is called only if it hangs."""
-        number = next(self._numbers)
-        self._steps[number] = _Step(what, shard, time.monotonic(), threading.get_ident())
-        try:
-            yield
-        finally:
-            del self._steps[number]
+    def doing(self, what: Callable[[], str], shard: SourceShard) -> _Doing:
+        """A context to say what this thread is at, until it is done; `what` is called only if it hangs."""
+        return _Doing(self._steps, next(self._numbers), what, shard)
 
     def _look(self) -> None:
         limit_s, on_hang = self._limit_s, self._on_hang

@@ -132,7 +132,10 @@ class PillowDecoder(CpuDecoder):
 
 def as_picture(found: Tensor | BadImage) -> Picture | BadImage:
     """A picture of unchanged scale."""
-    return found if isinstance(found, BadImage) else Picture(found, found.shape[1], found.shape[2])
+    if isinstance(found, BadImage):
+        return found
+    _, height, width = found.shape
+    return Picture(found, height, width)
 
 
 def decoded(data: bytes, max_pixels: int) -> Tensor | BadImage:

@@ -7,6 +7,7 @@ A header that is returned is one that Pillow opens as a JPEG of this size and of
 https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B
 """
 
+import functools
 import struct
 from typing import NamedTuple
 
@@ -19,6 +20,10 @@ _PLAIN = frozenset({_HUFFMAN_TABLES, _RESTART_INTERVAL, _COMMENT})
 
 # Bytes of a quantization table of 8 bits, with its number.
 _TABLE_BYTES = 65
+
+# Images that one program has written in one size begin alike, with some 600 bytes.
+_ALIKE_BYTES = 2048
+_KINDS = 256
 
 
 class JpegHeader(NamedTuple):
@@ -34,6 +39,16 @@ class JpegHeader(NamedTuple):
 
 def jpeg_header(data: bytes) -> JpegHeader | None:
     """Read the header of a JPEG up to its first scan; None for files that need a closer look, or are none."""
+    scan = data.find(b"\xff\xda", 0, _ALIKE_BYTES)
+    if scan > 0:
+        # If that is the scan and no part of a segment before it, nothing behind it is looked at.
+        header = _known_header(data[: scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")])
+        if header is not None:
+            return header
+    return _read_header(data)
+
+
+def _read_header(data: bytes) -> JpegHeader | None:
     if data[:3] != b"\xff\xd8\xff":
         return None
     at, frame, kind, adobe = 2, b"", 0, b""
@@ -54,6 +69,9 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
         elif not _is_harmless(marker, data[start:at]):
             return None
     return None
+
+
+_known_header = functools.lru_cache(maxsize=_KINDS)(_read_header)
 
 
 def _header(frame: bytes, kind: int, adobe: bytes, components: int) -> JpegHeader | None:
