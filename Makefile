@@ -24,7 +24,7 @@ SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock sample train tokenize status verify report ar lint test test-lowest test-slow chaos gpu-check bench-costs \
-	bench-loader bench-tokenize bench-vqgan bench-gpu bench-ar bench clean
+	bench-loader bench-tokenize bench-vqgan bench-gpu bench-feed bench-ar bench clean
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
@@ -137,6 +137,9 @@ bench-vqgan: setup ## how fast a published tokenizer of real size makes tokens (
 
 bench-gpu: setup ## the same on a GPU, with a large tokenizer too
 	@$(BIN)/python scripts/benchmarks/bench_gpu.py $(ARGS)
+
+bench-feed: setup ## how fast threads turn photographs into batches of pixels, and what Python takes of it (two minutes)
+	@$(BIN)/python scripts/benchmarks/bench_feed.py $(ARGS)
 
 bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with the tokenizer in the loop (some minutes)
 	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES)

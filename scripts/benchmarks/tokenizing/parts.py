@@ -8,16 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.config import Config
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.find import find_source_shards
+from pipeline.source.images.scaling import Scaling
 from pipeline.source.images.transform import ImageTransform
+from pipeline.source.images.vision import ImageReadMode, cpu_jpeg
 from pipeline.source.reading import open_shard
 from pipeline.source.selection import Selection
 from pipeline.threads import one_thread
@@ -49,11 +48,11 @@ class Decode:
         with ThreadPoolExecutor(self._cores, "decode", one_thread) as decoders:
             for shard in find_source_shards(source):
                 samples = open_shard(shard, source)
-                yield from image_batches(samples, selection, transform, batch_size, decoders)
+                yield from image_batches(samples, selection, transform, batch_size, decoders, self._cores)
 
 
 class DecodeLimit:
-    """The calls that cannot be done without, on files in memory, in as many threads."""
+    """The operators that cannot be done without, on files in memory, in as many threads."""
 
     def __init__(self, photos: Photos, side: int, cores: int) -> None:
         self._files = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in photos.files]
@@ -68,10 +67,13 @@ class DecodeLimit:
             return len(self._files) / (time.perf_counter() - started)
 
     def _decode(self, files: Sequence[Tensor]) -> None:
+        scaling = Scaling("bicubic")
         for data in files:
-            img_3HW = decode_jpeg(data, ImageReadMode.RGB)
-            resized = transforms.resize(img_3HW, [self._side], InterpolationMode.BICUBIC, antialias=True)
-            transforms.center_crop(resized, [self._side, self._side])
+            img_3HW = cpu_jpeg(data, ImageReadMode.RGB.value, True)
+            _, height, width = img_3HW.shape
+            scale = self._side / min(height, width)
+            if scale != 1:
+                scaling(img_3HW, (round(height * scale), round(width * scale)))
 
 
 class Encode:
