@@ -20,9 +20,10 @@ MACHINES = [
     (2, 0, 100, 1),
     (64, 0, 100, 1),  # a process decodes and encodes on all cores
     (2, 1, 100, 1),
-    (16, 1, 100, 3),
+    (7, 1, 100, 1),
+    (16, 1, 100, 4),
     (128, 1, 100, 4),
-    (128, 8, 100, 24),
+    (104, 8, 100, 24),
     (4, 8, 100, 8),  # each GPU has one
     (16, 1, 2, 2),
     (16, 1, 0, 1),  # others have all of them: it waits for those
@@ -40,7 +41,7 @@ def test_a_process_for_some_cores_and_at_least_one_for_each_gpu(
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(processes, "available_cores", lambda: 8)
+    monkeypatch.setattr(processes, "available_cores", lambda: 9)
 
 
 @pytest.mark.usefixtures("two_gpus")
