@@ -5,6 +5,7 @@ rows that a sampler of torch picks ──▶ TokenDataset ──▶ TokenBatch
 several loaders, in given proportions ──▶ MixedBatch
 """
 
+from pipeline.loader.collating import explain_collating
 from pipeline.loader.dataset import TokenDataset
 from pipeline.loader.loader import TokenLoader
 from pipeline.loader.mixtures.loader import MixtureLoader
@@ -23,3 +24,5 @@ __all__ = [
     "rows_with_label",
     "split_rows",
 ]
+
+explain_collating()

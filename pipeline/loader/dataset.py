@@ -35,7 +35,12 @@ class TokenDataset(Dataset[TokenSample]):
         return len(self.store) if self._rows is None else len(self._rows)
 
     def __getitem__(self, index: int) -> TokenSample:
-        """One sample; negative numbers count from the end. Raises IndexError."""
+        """One sample; negative numbers count from the end. Raises IndexError, and TypeError for a slice."""
+        if isinstance(index, slice):
+            raise TypeError(
+                f"dataset[...] is one sample; dataset.__getitems__(range(...)) is a batch of several, and "
+                f"TokenDataset(store, rows=...) a data set of some rows: not dataset[{index}]"
+            )
         row = range(len(self))[index]
         return self.store[row if self._rows is None else int(self._rows[row])]
 

@@ -180,7 +180,8 @@ def checked_rows(rows: Sequence[int] | Rows, length: int) -> Rows:
     """Sorted row numbers of a store of `length` as int64 [n]. Raises ValueError for anything else."""
     numbers = np.asarray(rows)
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise ValueError(f"rows must be a sequence of row numbers, not {rows!r}")
+        remedy = "; np.flatnonzero(mask) gives those of a mask" if numbers.dtype.kind == "b" else ""
+        raise ValueError(f"rows must be a sequence of row numbers, not {rows!r}{remedy}")
     numbers = numbers.astype(np.int64)
     if numbers.size and not (numbers[0] >= 0 and numbers[-1] < length and (np.diff(numbers) > 0).all()):
         raise ValueError(f"rows must be sorted, without repeats, and in 0 .. {length - 1}, the rows of the store")

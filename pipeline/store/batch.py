@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import StoreError
+from pipeline.records import Geometry
+from pipeline.store.grid import grid_of
 from pipeline.store.types import Array
 
 
@@ -18,6 +21,10 @@ class Rows(Protocol):
     @property
     def block_lengths(self) -> tuple[int, ...]:
         """L_i."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Grid, block layout and block lengths. Raises StoreError where rows differ in it."""
 
     def keys_of(self, rows: Array) -> list[str]:
         """WebDataset keys."""
@@ -47,13 +54,12 @@ class TokenSample:
 class TokenBatch:
     """B images of a store.
 
-    Tokens stay in the dtype they are stored in until `idx_Bl` is asked for: move the batch to its device first.
-    Keys, labels and kept members are read when they are asked for.
+    Tokens stay in the dtype they are stored in until `tokens`, `idx_Bl` or `grid` is asked for: move the batch to its
+    device first. Keys, labels and kept members are read when they are asked for.
     """
 
-    tokens: Tensor
-    """uint8, uint16 or uint32 [B, L_total], blocks concatenated in order; with all V views of each image
-    [B, V, L_total]."""
+    stored: Tensor
+    """uint8, uint16 or uint32 [B, L_total], as they are stored: torch neither adds nor embeds most of these."""
     row: Array
     """int64 [B], row numbers in the store."""
     store: Rows
@@ -64,20 +70,40 @@ class TokenBatch:
         return len(self.row)
 
     def __getitem__(self, rows: slice) -> "TokenBatch":
-        """A range of the rows; tensors are views."""
+        """A range of the rows; tensors are views. Raises TypeError for anything else."""
+        if not isinstance(rows, slice):
+            raise TypeError(
+                f"a TokenBatch takes a slice, such as batch[0:1], not {rows!r}; batch.tokens[i] are the tokens of "
+                "image i. In a DataLoader, a TokenDataset needs collate_fn=TokenDataset.collate"
+            )
         mask = None if self.mask is None else self.mask[rows]
-        part = replace(self, tokens=self.tokens[rows], row=self.row[rows], mask=mask)
+        part = replace(self, stored=self.stored[rows], row=self.row[rows], mask=mask)
         return part.with_label(self.__dict__["label"][rows]) if "label" in self.__dict__ else part
 
     @cached_property
+    def tokens(self) -> Tensor:
+        """int64 [B, L_total] on the device of the batch, blocks one after the other as the layout orders them; with all
+        V views of each image [B, V, L_total]."""
+        return self.stored.long()
+
+    @cached_property
     def idx_Bl(self) -> list[Tensor]:
-        """Block i as int64 [B, L_i], on the device of the tokens; with all V views of each image [B, V, L_i]."""
-        return list(self.tokens.long().split(list(self.store.block_lengths), dim=-1))
+        """Block i as int64 [B, L_i], views of `tokens`; with all V views of each image [B, V, L_i]."""
+        return list(self.tokens.split(list(self.store.block_lengths), dim=-1))
+
+    @cached_property
+    def grid(self) -> Tensor:
+        """The tokens as they lie in the image, int64 [B, h, w], whatever the block layout; with all V views of each
+        image [B, V, h, w].
+
+        Raises TokenizerError, naming the layout, where the tokens are not those of one grid.
+        """
+        return grid_of(self.tokens, self.store.geometry)
 
     @cached_property
     def label(self) -> Tensor:
         """int64 [B], -1 without a label."""
-        return torch.from_numpy(self.store.labels_of(self.row)).to(self.tokens.device)
+        return torch.from_numpy(self.store.labels_of(self.row)).to(self.stored.device)
 
     @cached_property
     def key(self) -> list[str]:
@@ -91,6 +117,32 @@ class TokenBatch:
         """
         return self.store.field_of(name, self.row)
 
+    def text(self, name: str = "txt") -> list[str | None]:
+        """A kept member of every row as text, such as its caption; None where the sample had none.
+
+        Raises StoreError for a field that the store does not have, or that is not UTF-8, naming the sample.
+        """
+        return [
+            None if data is None else self._decoded(name, place, data) for place, data in enumerate(self.field(name))
+        ]
+
+    def _decoded(self, name: str, place: int, data: bytes) -> str:
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise StoreError(
+                f"field {name!r} of row {self.row[place]}, {self.key[place]!r}, is not UTF-8 text ({error}); "
+                f"batch.field({name!r}) gives its bytes"
+            ) from None
+
+    def as_dict(self) -> dict[str, Tensor]:
+        """`tokens`, `label` and `row` as tensors of int64, `mask` where there is one: for loops that want a dict.
+
+        `TokenLoader(store, transform=TokenBatch.as_dict)` gives these in place of batches.
+        """
+        given = {"tokens": self.tokens, "label": self.label, "row": torch.from_numpy(self.row).to(self.stored.device)}
+        return given if self.mask is None else {**given, "mask": self.mask}
+
     @staticmethod
     def concatenate(batches: "Sequence[TokenBatch]") -> "TokenBatch":
         """The rows of several batches of one store, in order."""
@@ -99,7 +151,7 @@ class TokenBatch:
         masks = [batch.mask for batch in batches]
         return replace(
             batches[0],
-            tokens=torch.cat([batch.tokens for batch in batches]),
+            stored=torch.cat([batch.stored for batch in batches]),
             row=np.concatenate([batch.row for batch in batches]),
             mask=None
             if any(mask is None for mask in masks)
@@ -116,7 +168,7 @@ class TokenBatch:
 
     def _each(self, change: Any) -> "TokenBatch":
         mask = None if self.mask is None else change(self.mask)
-        return replace(self, tokens=change(self.tokens), mask=mask).with_label(change(self.label))
+        return replace(self, stored=change(self.stored), mask=mask).with_label(change(self.label))
 
     def with_label(self, label: Tensor) -> "TokenBatch":
         """This batch, knowing its labels already."""
@@ -126,7 +178,7 @@ class TokenBatch:
     def __reduce__(self) -> tuple[Any, ...]:
         # As bytes: to hand a tensor to another process by shared memory takes longer than to copy it.
         mask = None if self.mask is None else self.mask.cpu().numpy()
-        tensors = self.tokens.cpu().numpy(), mask, self.label.cpu().numpy()
+        tensors = self.stored.cpu().numpy(), mask, self.label.cpu().numpy()
         return _rebuilt, (type(self), self.row, self.store.reopening(), *tensors)
 
 
@@ -134,11 +186,11 @@ def _rebuilt(
     kind: type[TokenBatch],
     row: Array,
     reopening: tuple[Callable[..., Rows], tuple[Any, ...]],
-    tokens: Array,
+    stored: Array,
     mask: Array | None,
     label: Array,
 ) -> TokenBatch:
     reopen, arguments = reopening
     store = reopen(*arguments)
-    whole = kind(torch.from_numpy(tokens), row, store, None if mask is None else torch.from_numpy(mask))
+    whole = kind(torch.from_numpy(stored), row, store, None if mask is None else torch.from_numpy(mask))
     return whole.with_label(torch.from_numpy(label))

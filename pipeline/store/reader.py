@@ -107,7 +107,9 @@ class TokenStore:
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> TokenSample:
-        """Sample `index`; negative ones count from the end. Raises IndexError."""
+        """Sample `index`; negative ones count from the end. Raises IndexError, and TypeError for a slice."""
+        if isinstance(index, slice):
+            raise TypeError(f"store[...] is one sample; store.read({index}) is a batch of several")
         row = np.array([range(len(self))[index]])
         tokens = self._tokens.gather(self.locate(row))[0]
         idx_l = torch.from_numpy(tokens.astype(np.int64)).split_with_sizes(self.block_lengths)
@@ -378,5 +380,6 @@ def _row_numbers(rows: Sequence[int] | Array) -> Array:
     """Integers of any kind as int64 [n]. A mask is refused: its values would pass for the rows 0 and 1."""
     numbers = np.asarray(rows)
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise TypeError(f"rows must be a slice or a sequence of row numbers, not {rows!r}")
+        remedy = "; np.flatnonzero(mask) gives those of a mask" if numbers.dtype.kind == "b" else ""
+        raise TypeError(f"rows must be a slice or a sequence of row numbers, not {rows!r}{remedy}")
     return numbers.astype(np.int64)

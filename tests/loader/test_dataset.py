@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from fixtures_store import store_of_rows
@@ -19,7 +20,7 @@ from torch.utils.data import (
     random_split,
 )
 
-from pipeline.loader import TokenBatch, TokenDataset
+from pipeline.loader import TokenBatch, TokenDataset, TokenLoader
 from pipeline.store import TokenStore
 from pipeline.store.arrays import storage as arrays
 
@@ -144,9 +145,24 @@ def test_subsets_hand_on_whole_batches_and_what_does_not_is_refused(store: Token
         batches_of(ConcatDataset([dataset, dataset]))
 
 
-def test_without_collate_torch_refuses(store: TokenStore) -> None:
-    with pytest.raises(TypeError, match=r"default_collate: .*TokenBatch"):
-        next(iter(DataLoader(TokenDataset(store), batch_size=4)))
+def test_wrong_use_is_told_what_to_do(store: TokenStore) -> None:
+    for wrong in (
+        DataLoader(TokenDataset(store), batch_size=4),
+        DataLoader(ConcatDataset([TokenDataset(store)])),
+        DataLoader(TokenLoader(store)),
+        DataLoader(TokenLoader(store), batch_size=4),
+    ):
+        with pytest.raises(TypeError, match=r"collate_fn=TokenDataset\.collate"):
+            next(iter(wrong))
+    with pytest.raises(TypeError, match=r"one sample; dataset.__getitems__\(range\(...\)\) is a batch of several"):
+        TokenDataset(store)[0:10]  # type: ignore[index]
+    with pytest.raises(TypeError, match=r"one sample; store.read\(slice\(0, 10, None\)\) is a batch of several"):
+        store[0:10]  # type: ignore[index]
+    mask = np.arange(ROWS) < 7
+    with pytest.raises(ValueError, match=r"np.flatnonzero\(mask\) gives those of a mask"):
+        TokenDataset(store, mask)
+    with pytest.raises(TypeError, match=r"np.flatnonzero\(mask\) gives those of a mask"):
+        store.read(mask)
 
 
 def test_a_store_of_nothing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.errors import StoreError
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.lookup import LOOKUP
+from pipeline.records import Geometry
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
@@ -29,7 +30,7 @@ class MixedBatch(TokenBatch):
     @cached_property
     def source(self) -> Tensor:
         """int64 [B], number of the store that each row is from, on the device of the tokens."""
-        return torch.from_numpy(self.mixed.source_of(self.row)).to(self.tokens.device)
+        return torch.from_numpy(self.mixed.source_of(self.row)).to(self.stored.device)
 
     @property
     def row_in_source(self) -> Array:
@@ -78,6 +79,19 @@ class MixedStores:
     def block_lengths(self) -> tuple[int, ...]:
         """L_i."""
         return self.stores[0].block_lengths
+
+    @property
+    def geometry(self) -> Geometry:
+        """Grid, block layout and block lengths. Raises StoreError where the stores differ in grid or layout."""
+        first = self.stores[0]
+        for store in self.stores:
+            ours, theirs = first.geometry, store.geometry
+            if (ours.grid, ours.layout) != (theirs.grid, theirs.layout):
+                raise StoreError(
+                    f"{first.root} has layout {ours.layout!r} on a grid of {ours.grid}, {store.root} {theirs.layout!r} "
+                    f"on {theirs.grid}: a batch of both has no one grid; batch.idx_Bl has its blocks"
+                )
+        return first.geometry
 
     @property
     def vocab_size(self) -> int:
@@ -134,7 +148,7 @@ class MixedStores:
             whole: all views of each row, of which all stores then have equally many; else the one that it is at.
         """
         if not any(self.offsets):  # one vocabulary: rows of all stores have one size and one dtype
-            tokens = self.stores[0].batch(located, whole).tokens
+            tokens = self.stores[0].batch(located, whole).stored
         else:
             tokens = torch.from_numpy(self._shifted(located, whole))
         return MixedBatch(tokens, located.rows, self)
@@ -165,13 +179,13 @@ class MixedStores:
         dtype = self._shifts.dtype
         source = self.source_of(located.rows)
         if self._one_size:
-            tokens = self.stores[0].batch(located, whole).tokens.numpy().astype(dtype, copy=False)
+            tokens = self.stores[0].batch(located, whole).stored.numpy().astype(dtype, copy=False)
         else:
             views = (self.stores[0].num_views,) if whole else ()
             tokens = np.empty((len(located), *views, sum(self.block_lengths)), dtype)
             for number in np.unique(source).tolist():
                 places = np.flatnonzero(source == number)
-                tokens[places] = self.stores[number].batch(located[places], whole).tokens.numpy()
+                tokens[places] = self.stores[number].batch(located[places], whole).stored.numpy()
         tokens += self._shifts[source].reshape(-1, *[1] * (tokens.ndim - 1))
         return tokens
 

@@ -58,8 +58,9 @@ class Vqtok(Peer):
     def tokens(self, batch: Any) -> Sequence[Tensor | Array]:
         if isinstance(batch, list):  # of samples
             return [np.stack([np.concatenate(self.tokens(sample)) for sample in batch])]
-        if hasattr(batch, "tokens"):
-            return [batch.tokens]
+        for name in ("stored", "tokens"):
+            if hasattr(batch, name):
+                return [getattr(batch, name)]
         return _indices(batch)
 
 

@@ -11,6 +11,8 @@ from fixtures_store import store_of_rows
 
 from pipeline.errors import StoreError, TokenizerError
 from pipeline.loader import MixedBatch, MixtureLoader
+from pipeline.models.layouts.cuts import CUTS
+from pipeline.records import Geometry
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_mixtures"]
@@ -57,13 +59,13 @@ def test_stacked_vocabularies_do_not_meet(stores: list[TokenStore], mixable: Pat
     assert loader.stores.offsets == (0, 16, 0)
     assert (loader.vocab_size, tuple(loader.codebook.shape)) == (316, (316, 2))
     for batch in steps_of(loader, 5):
-        assert batch.tokens.dtype == torch.uint16
+        assert batch.stored.dtype == torch.uint16
         x_BLC = loader.idxBl_to_var_input(batch.idx_Bl)
         for number, store in enumerate(sources):
             here = torch.nonzero(batch.source == number)[:, 0]
             own = store.read(batch.row_in_source[here.numpy()])
             offset = loader.stores.offsets[number]
-            assert torch.equal(batch.tokens.long()[here], own.tokens.long() + offset)
+            assert torch.equal(batch.tokens[here], own.tokens + offset)
             assert torch.equal(x_BLC[here], store.idxBl_to_var_input(own.idx_Bl))
     with pytest.raises(TokenizerError, match="316"):
         loader.idxBl_to_var_input([torch.tensor([[316]])])
@@ -73,10 +75,29 @@ def test_stacked_vocabularies_do_not_meet(stores: list[TokenStore], mixable: Pat
 
 def test_stores_of_one_dtype_may_need_a_larger_one(stores: list[TokenStore]) -> None:
     batch = steps_of(MixtureLoader(stores, WEIGHTS, 40, offsets=[0, 255, 1 << 20]), 1)[0]
-    assert batch.tokens.dtype == torch.uint32
+    assert batch.stored.dtype == torch.uint32
     plain = steps_of(MixtureLoader(stores, WEIGHTS, 40), 1)[0]
     shift = torch.tensor([0, 255, 1 << 20])[batch.source][:, None]
-    assert torch.equal(batch.tokens.long(), plain.tokens.long() + shift)
+    assert torch.equal(batch.tokens, plain.tokens + shift)
+
+
+def test_stores_of_one_grid_have_it_and_others_are_named(tmp_path: Path) -> None:
+    def opened(name: str, layout: str, grid: tuple[int, int]) -> TokenStore:
+        geometry = Geometry(image_size=(64, 64), grid=grid, layout=layout, block_lengths=(4,) * 4, decodable=True)
+        return TokenStore(store_of_rows(tmp_path / name, [9], vocab_size=16, geometry=geometry))
+
+    one, same, wide = (
+        opened("one", "quadrants", (4, 4)),
+        opened("same", "quadrants", (4, 4)),
+        opened("w", "quadrants", (2, 8)),
+    )
+    batch = next(iter(MixtureLoader([one, same], batch_size=6, offsets=[0, 0])))
+    assert torch.equal(batch.grid, CUTS["quadrants"].join(batch.idx_Bl, (4, 4)))
+    batch = next(iter(MixtureLoader([one, wide], batch_size=6)))
+    with pytest.raises(
+        StoreError, match=r"one has layout 'quadrants' on a grid of \(4, 4\), .*/w 'quadrants' on \(2, 8\)"
+    ):
+        _ = batch.grid
 
 
 def test_there_is_room_for_tokens_of_one_s_own(stores: list[TokenStore]) -> None:
@@ -84,7 +105,7 @@ def test_there_is_room_for_tokens_of_one_s_own(stores: list[TokenStore]) -> None
     assert loader.vocab_size == 26
     assert loader.codebook[:10].isnan().all()
     batch = steps_of(loader, 1)[0]
-    assert int(batch.tokens.long().min()) >= 10
+    assert int(batch.tokens.min()) >= 10
     own = [idx_BL - 10 for idx_BL in batch.idx_Bl]
     assert torch.equal(loader.idxBl_to_var_input(batch.idx_Bl), stores[0].idxBl_to_var_input(own))
 
