@@ -10,21 +10,17 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from pipeline.records import Geometry
 from pipeline.store.grid import grid_of
+from pipeline.store.sequence import Sequenced
 from pipeline.store.types import Array
 
 
-class Rows(Protocol):
+class Rows(Sequenced, Protocol):
     """What a batch asks for all but the tokens of its rows."""
 
     @property
     def block_lengths(self) -> tuple[int, ...]:
         """L_i."""
-
-    @property
-    def geometry(self) -> Geometry:
-        """Grid, block layout and block lengths. Raises StoreError where rows differ in it."""
 
     def keys_of(self, rows: Array) -> list[str]:
         """WebDataset keys."""
@@ -99,6 +95,18 @@ class TokenBatch:
         Raises TokenizerError, naming the layout, where the tokens are not those of one grid.
         """
         return grid_of(self.tokens, self.store.geometry)
+
+    def sequence(self, **options: Any) -> Tensor:
+        """int64 [B, S], the sequences of ids of a language model; with all V views of each image [B, V, S].
+
+            batch.sequence(offset=32_000, bos=1, eol=2, eos=3, label_offset=40_000)
+
+        `store.sequence_format` describes the options, gives length and vocabulary, and the way back.
+
+        Raises as it does, and ValueError for a label above `num_labels` that is not on a GPU.
+        """
+        form = self.store.sequence_format(**options)
+        return form.ids(self.tokens, None if form.label_offset is None else self.label)
 
     @cached_property
     def label(self) -> Tensor:

@@ -30,11 +30,12 @@ from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.counts import unpack_counts
 from pipeline.store.schema.manifest import Manifest, read_manifest
 from pipeline.store.schema.snapshot import as_it_was, make_manifest
+from pipeline.store.sequence import Sequenced
 from pipeline.store.types import Array
 from pipeline.store.var_input import rule_of, var_input_of
 
 
-class TokenStore:
+class TokenStore(Sequenced):
     """Samples of a token store, ordered by part name, then as in the source shard.
 
     Args:

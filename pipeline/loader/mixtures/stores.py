@@ -18,6 +18,7 @@ from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
 from pipeline.store.schema.birth import smallest_token_dtype
+from pipeline.store.sequence import Sequenced
 from pipeline.store.types import Array
 
 Offsets = Literal["stack"] | Sequence[int] | None
@@ -44,7 +45,7 @@ class MixedBatch(TokenBatch):
         return self.store
 
 
-class MixedStores:
+class MixedStores(Sequenced):
     """What batches of several stores ask for keys, labels, kept members and embeddings.
 
     Args:
@@ -92,6 +93,12 @@ class MixedStores:
                     f"on {theirs.grid}: a batch of both has no one grid; batch.idx_Bl has its blocks"
                 )
         return first.geometry
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the labels, where all stores have the same."""
+        named = {store.classes for store in self.stores}
+        return named.pop() if len(named) == 1 else None
 
     @property
     def vocab_size(self) -> int:
