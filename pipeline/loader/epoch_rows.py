@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import get_worker_info
 
 from pipeline.errors import StoreError
+from pipeline.loader.arguments import whole_number
 from pipeline.loader.epochs import EpochOrder, Rows, Segment, Window
 from pipeline.loader.views import ChosenViews, Views
 from pipeline.store.arrays.row_array import Located
@@ -44,13 +45,12 @@ class OrderedRows:
         parts_at_a_time: int,
         views: Views = 0,
     ) -> None:
-        if seed < 0:
-            raise ValueError(f"seed must not be negative, but is {seed}")
+        seed, parts_at_a_time = whole_number("seed", seed, 0), whole_number("parts_at_a_time", parts_at_a_time, 0)
         if store.cache is not None and not parts_at_a_time:
             _warn_of_a_small_cache(store)
         self._store = store
         self._rows = None if rows is None else checked_rows(rows, len(store))
-        self._shuffle = shuffle
+        self._shuffle = bool(shuffle)
         self._seed = seed
         self._parts_at_a_time = parts_at_a_time
         self.views = ChosenViews.of(store, views, seed)

@@ -2,35 +2,28 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
-import numpy as np
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.config import load_reader_config
-from pipeline.errors import StoreError, VqtokError
-from pipeline.files import is_url
-from pipeline.loader.epoch_rows import OrderedRows, in_batches, worker_of
-from pipeline.loader.epochs import Leg, Rows, cut, lanes
+from pipeline.errors import StoreError
+from pipeline.loader.arguments import whole_number
+from pipeline.loader.batching import Batching
+from pipeline.loader.configured import options_of, store_of
+from pipeline.loader.epoch_rows import OrderedRows, worker_of
+from pipeline.loader.epochs import Rows
+from pipeline.loader.labels import LabelDropout
+from pipeline.loader.position import Position, Remainder, Steps
+from pipeline.loader.prepared import refuse_sharing
+from pipeline.loader.shared import Shared
 from pipeline.loader.views import Views
-from pipeline.store.arrays.row_array import Located
+from pipeline.records import NO_LABEL
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
 from pipeline.world import launched_rank
 
-Remainder = Literal["uneven", "drop", "pad"]
-
-# What a loader shares with its copies in workers: the epoch it stands in, the epoch that a worker has begun, and how
-# often it was given a state.
-_EPOCH, _BEGUN, _LOADS = range(3)
-_NO_EPOCH = -1
-
-# Numpy releases the interpreter's lock, for which threads that decode wait, only when it gathers 500 rows or more.
-_GATHERED_ROWS = 1024
+Transform = Callable[[TokenBatch], Any]
 
 
 class TokenLoader(IterableDataset[TokenBatch]):
@@ -56,15 +49,23 @@ class TokenLoader(IterableDataset[TokenBatch]):
         remainder: what becomes of rows that do not fill a batch on every rank. `uneven`: last batches are shorter,
             and a rank may have one batch less than another. `drop`: they are left out. `pad`: they are filled up with
             rows that have been delivered already, for which `batch.mask` is False. With `drop` and `pad` all ranks
-            make equally many steps.
+            make equally many steps. By default `uneven` for one rank and `pad` for several, where a rank that makes a
+            step more than another would wait for ever: less than batch_size * world_size rows of an epoch come twice.
         parts_at_a_time: shuffle chunks only among those of so many parts, for parts that are fetched as a whole;
             0 for all of them.
         views: of a store in which each image has several: a number, that view of each; `random`, another one of each
             image every epoch, which depends on seed, epoch and row alone; `all`, tokens are then [B, V, L_total], and B
             still counts images.
+        label_dropout: the probability with which a label is dropped, for classifier-free guidance: anew every epoch,
+            which depends on seed, epoch and row alone.
+        null_label: what `batch.label` is for a label that was dropped, and for a row without one.
+        transform: applied to every batch; what it returns is what comes, such as `TokenBatch.as_dict`. In workers of a
+            `DataLoader` it runs in the worker.
+        resume: whether an iteration goes on where the last ended. Without it each one begins with the first row of the
+            epoch (that of `set_epoch`, 0 by default), and the loader keeps no position: for evaluation.
 
     Raises ValueError for a rank outside the world, a batch size below 1, a negative seed, rows that are not sorted
-    row numbers of the store, or a view that it does not have.
+    row numbers of the store, a view that it does not have, or a probability outside 0 .. 1.
     """
 
     def __init__(
@@ -76,38 +77,41 @@ class TokenLoader(IterableDataset[TokenBatch]):
         rank: int = 0,
         world_size: int = 1,
         rows: Sequence[int] | Rows | None = None,
-        remainder: Remainder = "uneven",
+        remainder: Remainder | None = None,
         parts_at_a_time: int = 0,
         views: Views = 0,
+        label_dropout: float = 0.0,
+        null_label: int = NO_LABEL,
+        transform: Transform | None = None,
+        resume: bool = True,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
+        self._options = {name: value for name, value in locals().items() if name not in ("self", "store", "__class__")}
+        self.store = store
+        self.batch_size = whole_number("batch_size", batch_size, 1)
+        """Rows of a batch of this rank."""
+        self.rank, self.world_size = _place(rank, world_size)
+        remainder = remainder or ("uneven" if self.world_size == 1 else "pad")
         if remainder not in ("uneven", "drop", "pad"):
             raise ValueError(f"remainder must be 'uneven', 'drop' or 'pad', not {remainder!r}")
-        launched = launched_rank()[1]
-        if world_size == 1 and launched > 1:
+        self.ordered = OrderedRows(store, rows, shuffle, seed, parts_at_a_time, views)
+        self._steps = Steps(len(self.ordered), self.batch_size, remainder)
+        self.label_dropout = LabelDropout(float(label_dropout), whole_number("null_label", null_label), int(seed))
+        self._batching = Batching(store, self.ordered, self._steps, self.rank, self.label_dropout)
+        self._transform = transform
+        self._resume = resume
+        self._begun = Position.beginning(0, self.world_size)
+        self._steps_done = 0
+        self._iteration: object = None
+        self._worker: tuple[int, int, int] | None = None
+        self._is_resumed = self._resumes = self._all_taken = False
+        self._shared = Shared()
+        self._loads, self._moves = self._shared.loads, self._shared.moves
+        if remainder == "drop" and len(self.ordered) and not len(self):
             warnings.warn(
-                f"{launched} processes were started together, but this loader gives every row to every process; pass "
-                "rank and world_size to share them out",
+                f"{len(self.ordered):,} rows fill no batch of {batch_size} on each of {world_size} ranks, and "
+                "remainder='drop' leaves out what fills none: there are no batches",
                 stacklevel=2,
             )
-        self.store = store
-        self.batch_size = batch_size
-        self.ordered = OrderedRows(store, rows, shuffle, seed, parts_at_a_time, views)
-        self._rank = rank
-        self._world_size = world_size
-        self._remainder = remainder
-        self._epoch = 0
-        self._begun = [Leg(world_size)]
-        self._steps_done = 0
-        self._worker: tuple[int, int, int] | None = None
-        self._resumes = False
-        self._all_taken = False
-        self._loads = 0
-        # Workers see it change: whether forked or spawned, and also those that stay for the next epoch.
-        self._shared = torch.tensor([0, _NO_EPOCH, 0]).share_memory_()
 
     @classmethod
     def from_config(
@@ -135,37 +139,82 @@ class TokenLoader(IterableDataset[TokenBatch]):
         Raises ConfigError naming the file, the field and what would be right; StoreError, IncompleteStore and
         CorruptStore naming the file and the store; and what the constructor raises.
         """
-        config = load_reader_config(path, set)
-        if store is None:
-            store = _open(config.tokenize.store, path)
-        return cls(store, **{**config.loader.model_dump(), **options})
+        place, of_file = options_of(path, set)
+        return cls(store_of(place, path) if store is None else store, **{**of_file, **options})
+
+    def evaluation(self, **changes: Any) -> "TokenLoader":
+        """A loader of the same rows for evaluation: in the order of the store, from the first row at every `iter()`.
+
+        It keeps no position and drops no label. Of several views that are drawn at random it gives the first, and with
+        several ranks it pads.
+
+        Args:
+            changes: arguments of TokenLoader that shall be others, such as `rows=held_out`.
+        """
+        views = 0 if self.ordered.views.which == "random" else self.ordered.views.which
+        fixed = {"shuffle": False, "label_dropout": 0.0, "views": views, "remainder": None, "resume": False}
+        return type(self)(self.store, **{**self._options, **fixed, **changes})
+
+    def __repr__(self) -> str:
+        stands = f"epoch {self.epoch}, {self.steps_done} of {len(self)} steps done" if self._resume else "resume=False"
+        return (
+            f"{type(self).__name__}({self.store.root}: {len(self.ordered):,} rows, batches of {self.batch_size}, "
+            f"rank {self.rank} of {self.world_size}, {stands})"
+        )
 
     def __len__(self) -> int:
-        """Batches of a whole epoch on this rank."""
-        return self._steps([Leg(self._world_size)])
+        """Batches of a whole epoch on this rank, also where less is left of this one: that is `steps_left`."""
+        return self._steps.left(Position.beginning(0, self.world_size), self.rank)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the loader stands in, from 0."""
+        return self._begun.epoch
+
+    @property
+    def steps_left(self) -> int:
+        """Batches of this rank from here to the end of the epoch; what workers have taken it does not know."""
+        return self._steps.left(self._position, self.rank)
+
+    @property
+    def steps_done(self) -> int:
+        """Batches of this rank in this epoch so far, of the present size: what `steps_left` lacks of a whole epoch."""
+        return len(self) - self.steps_left
 
     def __iter__(self) -> Iterator[TokenBatch]:
+        refuse_sharing(self.world_size)
         info = get_worker_info()
-        return self._of_worker(info.id, info.num_workers) if info else self._own()
+        batches = self._of_worker(info.id, info.num_workers) if info else self._own()
+        # The type is that of loaders without a transform.
+        return batches if self._transform is None else cast("Iterator[TokenBatch]", map(self._transform, batches))
 
     def _own(self) -> Iterator[TokenBatch]:
         if self._all_taken:  # whoever counts batches does not ask for one beyond the last
-            self.set_epoch(self._epoch + 1)
-        self._shared[_BEGUN] = _NO_EPOCH
-        epoch, steps = self._epoch, self._steps(self._stages)
-        for step, batch in enumerate(self._batches(epoch, self._stages), start=1):
-            self._steps_done += 1
-            self._all_taken = step == steps
+            self._move(Position.beginning(self.epoch + 1, self.world_size))
+        self._shared.iterated_here()
+        position = self._position
+        if not self._resume:
+            yield from self._batching.batches(position)
+            return
+        steps = self._steps.left(position, self.rank)
+        # An iterator moves the loader as long as no other was begun, and the loader was not moved otherwise.
+        self._iteration = own = object()
+        for step, batch in enumerate(self._batching.batches(position), start=1):
+            if self._iteration is own:
+                self._steps_done += 1
+                self._is_resumed, self._all_taken = False, step == steps
             yield batch
-        self.set_epoch(epoch + 1)
+        if self._iteration is own:
+            self._move(Position.beginning(position.epoch + 1, self.world_size))
 
     def _of_worker(self, number: int, count: int) -> Iterator[TokenBatch]:
         """The share of a worker of a `DataLoader`: of the epoch of the loader that this is a copy of, or, with the
         state of a worker, what is left of that worker's share."""
         if self._resumes:
             self._resumes = False
-        elif self._loads == int(self._shared[_LOADS]):
-            self.set_epoch(int(self._shared[_EPOCH]))
+        elif self._loads == self._shared.loads:
+            if self._moves != self._shared.moves:
+                self._move(Position.beginning(self._shared.epoch, self.world_size))
             self._worker = None
         else:
             return _failing(
@@ -179,148 +228,115 @@ class TokenLoader(IterableDataset[TokenBatch]):
                 f"the loader's state is of worker {of[0]} of {of[1]}, this is worker {number} of {count}; resume with "
                 "the same number of workers, or from TokenLoader.state_after"
             )
-        # At once, not with the first batch: a StatefulDataLoader takes the state before that.
-        self._worker = number, count, done
-        self._shared[_BEGUN] = self._shared[_EPOCH]
+        if self._resume:
+            # At once, not with the first batch: a StatefulDataLoader takes the state before that.
+            self._worker = number, count, done
+            if self._shared.begin_in_worker(number):
+                _warn_of_a_second_time(self.epoch)
         return self._share(number, count, done)
 
     def _share(self, number: int, count: int, done: int) -> Iterator[TokenBatch]:
-        epoch = self._epoch
-        for step, rows in enumerate(self._located(epoch, self._stages, self.batch_size)):
+        position = self._position
+        for step, rows in enumerate(self._batching.located(position, self.batch_size)):
             if step % count == number and step >= done * count:
-                batch = self._filled(epoch, self.store.batch(rows, self.ordered.views.whole))
-                self._worker = number, count, step // count + 1
+                batch = self._batching.batch(position, rows)
+                if self._resume:
+                    self._worker = number, count, step // count + 1
                 yield batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch; where the loader is in it already, it stays there."""
-        if epoch != self._epoch:
-            self._move(epoch, [Leg(self._world_size)])
+        """Go to the beginning of an epoch, also back to that of the present one.
 
-    def _move(self, epoch: int, stages: list[Leg]) -> None:
-        self._epoch, self._begun, self._steps_done = epoch, stages, 0
-        self._worker, self._all_taken = None, False
-        if not get_worker_info():
-            self._shared[_EPOCH], self._shared[_BEGUN] = epoch, _NO_EPOCH
+        A loader that was given a state of this very epoch, and has not gone on since, stays there: so loops may call it
+        before every epoch whether they resume or not.
+
+        Raises ValueError for what is no epoch, StoreError as an iteration does.
+        """
+        refuse_sharing(self.world_size)
+        epoch = whole_number("epoch", epoch, 0)
+        if not (self._is_resumed and epoch == self.epoch and not self._shared.in_workers):
+            self._move(Position.beginning(epoch, self.world_size))
+
+    def _move(self, position: Position) -> None:
+        self._begun, self._steps_done, self._iteration = position, 0, None
+        self._worker, self._all_taken, self._is_resumed = None, False, False
+        self._moves = self._shared.moves if get_worker_info() else self._shared.moved(position.epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: a few numbers that are the same on every rank after equally many steps.
 
         Raises StoreError while the workers of a `DataLoader` iterate over copies of this loader, for it stands still.
         """
-        if not get_worker_info() and self._epoch == int(self._shared[_BEGUN]):
+        if not get_worker_info() and self._shared.in_workers:
             raise StoreError(
-                f"epoch {self._epoch} is being iterated by workers of a DataLoader, over copies of this loader: use "
+                f"epoch {self.epoch} is being iterated by workers of a DataLoader, over copies of this loader: use "
                 "state_after(steps) with the number of batches so far"
             )
-        return self._state()
-
-    def _state(self, steps: int = 0) -> dict[str, Any]:
-        state = {
-            **self.ordered.identity,
-            "epoch": self._epoch,
-            "stages": [[stage.world_size, stage.taken] for stage in self._stages_after(steps)],
-        }
-        return {**state, "worker": list(self._worker)} if self._worker else state
+        return self._state(self._position)
 
     def state_after(self, steps: int) -> dict[str, Any]:
-        """The state after so many batches from where the loader stands.
+        """The state after so many batches from where the loader stands, also beyond the end of the epoch.
 
         For loops that count themselves, because the workers of a `DataLoader` iterate over copies of this loader.
+
+        Raises ValueError for a negative number.
         """
-        return self._state(steps)
+        return self._state(self._steps.after(self._position, whole_number("steps", steps, 0)))
+
+    def _state(self, position: Position) -> dict[str, Any]:
+        state = {**self.ordered.identity, **position.tree}
+        return {**state, "worker": list(self._worker)} if self._worker else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken: the rows not seen in its epoch come next.
 
         At any world size and batch size: what is left is shared out anew. Takes no time.
 
-        Raises StoreError naming what differs when the state is of another store or another order.
+        Raises StoreError naming what differs when the state is of another store or another order, and for one in the
+        middle of an epoch where the loader keeps no position (`resume=False`).
         """
-        present = self._state()
-        missing = present.keys() - state.keys() - {"worker", "views"}
+        missing = self._state(self._position).keys() - state.keys() - {"worker", "views"}
         if missing:
             raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
         self.ordered.check(state, "loader")
         worker = worker_of(state, "loader")
-        stages = [Leg(int(world_size), int(taken)) for world_size, taken in state["stages"]]
-        if not stages[-1].taken:
-            stages.pop()
-        if not stages or stages[-1].world_size != self._world_size:
-            stages.append(Leg(self._world_size))
-        self._move(int(state["epoch"]), stages)
-        self._worker = worker
+        position = Position.resumed(state, self.world_size)
+        if not self._resume and (worker or any(stage.taken for stage in position.stages)):
+            raise StoreError("this loader keeps no position (resume=False); give the state to the one for training")
+        self._move(position)
+        self._worker, self._is_resumed = worker, True
         if get_worker_info():
             self._resumes = True
         else:
-            self._shared[_LOADS] += 1
-            self._loads = int(self._shared[_LOADS])
+            self._loads = self._shared.loaded()
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Rank and number of ranks."""
-        return self._rank, self._world_size
-
-    @property
-    def _stages(self) -> list[Leg]:
-        """Where the loader stands in its epoch."""
-        return self._stages_after(0)
-
-    def _stages_after(self, steps: int) -> list[Leg]:
-        *before, now = self._begun
-        return [*before, Leg(now.world_size, now.taken + (self._steps_done + steps) * self.batch_size)]
-
-    def _steps(self, stages: list[Leg]) -> int:
-        """Batches of this rank from now to the end of the epoch."""
-        lengths = [sum(map(len, lane)) for lane in lanes(len(self.ordered), stages)]
-        taken, size = stages[-1].taken, self.batch_size
-        own, least, most = (max(length - taken, 0) for length in (lengths[self._rank], min(lengths), max(lengths)))
-        return {"uneven": -(-own // size), "drop": least // size, "pad": -(-most // size)}[self._remainder]
-
-    def _batches(self, epoch: int, stages: list[Leg]) -> Iterator[TokenBatch]:
-        """All batches from now to the end of the epoch."""
-        several = max(_GATHERED_ROWS // self.batch_size, 1)
-        for rows in self._located(epoch, stages, several * self.batch_size):
-            batches = self.store.batches_of(rows, self.batch_size, self.ordered.views.whole)
-            yield from (self._filled(epoch, batch) for batch in batches) if self._remainder == "pad" else batches
-
-    def _located(self, epoch: int, stages: list[Leg], size: int) -> Iterator[Located]:
-        """The rows of all batches from now to the end of the epoch, so many at a time, which are whole batches."""
-        steps = self._steps(stages)
-        lane = lanes(len(self.ordered), stages)[self._rank]
-        segments = cut(lane, stages[-1].taken, len(self.ordered))
-        windows = self.ordered.windows(epoch, stages[0].world_size, segments)
-        for rows in in_batches(windows, size) if steps else ():
-            wanted = rows[: steps * self.batch_size]
-            steps -= -(-len(wanted) // self.batch_size)
-            yield wanted
-            if not steps:
-                return
-        for _ in range(steps):  # with `pad`: this rank has no row for the batch that others fill
-            yield self.ordered.locate(np.empty(0, np.int64))
-
-    def _filled(self, epoch: int, batch: TokenBatch) -> TokenBatch:
-        """A batch; with `pad` always of the full size."""
-        if self._remainder != "pad":
-            return batch
-        count = len(batch)
-        rows = batch.row if count else self.ordered.locate(np.zeros(1, np.int64)).rows
-        places = np.arange(self.batch_size)
-        full = batch
-        if count < self.batch_size:
-            filling = self.store.locate(rows[places.clip(max=len(rows) - 1)])
-            full = self.store.batch(self.ordered.at_views(epoch, filling), self.ordered.views.whole)
-        return replace(full, mask=torch.from_numpy(places < count))
+    def _position(self) -> Position:
+        """Where the loader stands."""
+        return self._begun.taken(self._steps_done * self.batch_size)
 
 
-def _open(store: str, config: str | os.PathLike[str]) -> TokenStore:
-    """The store that a configuration names; errors name the configuration, too."""
-    try:
-        return TokenStore(store)
-    except VqtokError as error:
-        relative = not is_url(store) and not Path(store.removeprefix("file://")).expanduser().is_absolute()
-        hint = f"; the path is relative to the working folder, which is {Path.cwd()}" if relative else ""
-        raise type(error)(f"{config}: tokenize.store: {error}{hint}") from error
+def _place(rank: int, world_size: int) -> tuple[int, int]:
+    """Rank and number of ranks. Raises ValueError for a rank outside the world."""
+    rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
+    launched = launched_rank()[1]
+    if world_size == 1 and launched > 1:
+        warnings.warn(
+            f"{launched} processes were started together, but this loader gives every row to every process; pass "
+            "rank and world_size to share them out",
+            stacklevel=3,
+        )
+    return rank, world_size
+
+
+def _warn_of_a_second_time(epoch: int) -> None:
+    warnings.warn(
+        f"epoch {epoch} comes a second time: workers of a DataLoader iterate over copies of the loader, which begin "
+        "where it stands; call set_epoch before every epoch. For evaluation there is TokenLoader.evaluation()",
+        stacklevel=3,
+    )
 
 
 def _failing(error: StoreError) -> Iterator[TokenBatch]:

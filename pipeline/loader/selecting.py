@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from pipeline.loader.arguments import whole_number
 from pipeline.loader.epoch_rows import checked_rows
 from pipeline.loader.epochs import Rows
-from pipeline.loader.splitmix import Words, splitmix64
+from pipeline.loader.splitmix import Words, chosen, splitmix64
 from pipeline.store.reader import TokenStore
 
 _LABEL_ROWS = 1 << 20
@@ -34,7 +35,7 @@ class RowRecord:
 
 def rows_with_label(store: TokenStore, labels: int | Iterable[int]) -> Rows:
     """Rows whose label is one of these, sorted, int64 [n]; -1 finds those without one."""
-    wanted = np.asarray([labels] if isinstance(labels, int) else list(labels), np.int64)
+    wanted = np.asarray([labels] if isinstance(labels, int | np.integer) else list(labels), np.int64)
     found = [rows[np.isin(store.labels_of(rows), wanted)] for rows in _stretches(len(store), _LABEL_ROWS)]
     return _together(found)
 
@@ -78,26 +79,26 @@ def split_rows(
     """
     own = np.arange(len(store)) if rows is None else checked_rows(rows, len(store))
     hashes = _hashes(store, own, seed)
-    chosen = _below(hashes, held_out) if isinstance(held_out, float) else _smallest(hashes, held_out)
-    return own[~chosen], own[chosen]
+    is_fraction = isinstance(held_out, float | np.floating)
+    out = _below(hashes, float(held_out)) if is_fraction else _smallest(hashes, whole_number("held_out", held_out))
+    return own[~out], own[out]
 
 
 def _below(hashes: Words, fraction: float) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     if not 0 <= fraction <= 1:
         raise ValueError(f"held_out must be a fraction in 0 .. 1 or a number of rows, not {fraction}")
-    threshold = int(fraction * 2.0**64)  # exact: a power of two moves only the exponent
-    return hashes <= np.uint64(threshold - 1) if threshold else np.zeros(len(hashes), bool)
+    return chosen(hashes, fraction)
 
 
 def _smallest(hashes: Words, count: int) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    if isinstance(count, bool) or not 0 <= count <= len(hashes):
+    if not 0 <= count <= len(hashes):
         raise ValueError(f"held_out must be a number of rows in 0 .. {len(hashes)}, not {count}")
-    chosen = np.zeros(len(hashes), bool)
+    smallest = np.zeros(len(hashes), bool)
     if count:
         last = np.partition(hashes, count - 1)[count - 1]
-        chosen[hashes < last] = True
-        chosen[np.flatnonzero(hashes == last)[: count - int(chosen.sum())]] = True
-    return chosen
+        smallest[hashes < last] = True
+        smallest[np.flatnonzero(hashes == last)[: count - int(smallest.sum())]] = True
+    return smallest
 
 
 def _hashes(store: TokenStore, rows: Rows, seed: int) -> Words:

@@ -19,3 +19,9 @@ def splitmix64(key: int, places: "np.ndarray[Any, np.dtype[Any]]") -> Words:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
+
+
+def chosen(words: Words, fraction: float) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """Which of uint64 [n] are below fraction * 2**64, for a fraction in 0 .. 1."""
+    threshold = int(fraction * 2.0**64)  # exact: a power of two moves only the exponent
+    return words <= np.uint64(threshold - 1) if threshold else np.zeros(words.shape, bool)

@@ -25,7 +25,9 @@ class ChosenViews:
     @classmethod
     def of(cls, store: TokenStore, which: Views, seed: int) -> "ChosenViews":
         """Raises ValueError for what is no choice, or a view that the store does not have."""
-        is_number = isinstance(which, int) and not isinstance(which, bool)
+        is_number = isinstance(which, int | np.integer) and not isinstance(which, bool)
+        if is_number:
+            which = int(which)
         if which not in ("random", "all") and not (is_number and 0 <= int(which) < store.num_views):
             raise ValueError(
                 f"views must be 'random', 'all' or a number in 0 .. {store.num_views - 1}, for {store.root} has "

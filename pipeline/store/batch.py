@@ -46,7 +46,7 @@ class TokenSample:
     """Block i as int64 [L_i]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenBatch:
     """B images of a store.
 
@@ -61,6 +61,13 @@ class TokenBatch:
     store: Rows
     mask: Tensor | None = None
     """bool [B], False for rows that only fill the batch up; None where there are none by construction."""
+    relabel: Callable[[Array, Array], Array] | None = None
+    """Makes `label` of row numbers and their labels, int64 [B] each: labels that are dropped. None for labels as they
+    are."""
+
+    def __repr__(self) -> str:
+        shape, dtype = list(self.stored.shape), str(self.stored.dtype).removeprefix("torch.")
+        return f"{type(self).__name__}({len(self)} images: {dtype} {shape} on {self.stored.device})"
 
     def __len__(self) -> int:
         return len(self.row)
@@ -110,8 +117,9 @@ class TokenBatch:
 
     @cached_property
     def label(self) -> Tensor:
-        """int64 [B], -1 without a label."""
-        return torch.from_numpy(self.store.labels_of(self.row)).to(self.stored.device)
+        """int64 [B], -1 without a label; with `label_dropout`, `null_label` where it was dropped or there is none."""
+        labels = self.store.labels_of(self.row)
+        return torch.from_numpy(self.relabel(self.row, labels) if self.relabel else labels).to(self.stored.device)
 
     @cached_property
     def key(self) -> list[str]:

@@ -45,6 +45,7 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ranks(store: TokenStore, world_size: int, **options: object) -> list[TokenLoader]:
+    options = {"remainder": "uneven", **options}
     return [TokenLoader(store, rank=rank, world_size=world_size, **options) for rank in range(world_size)]  # type: ignore[arg-type]
 
 

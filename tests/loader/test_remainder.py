@@ -21,6 +21,8 @@ from pipeline.store.arrays import storage as arrays
 ROWS = 260
 REMAINDERS: list[Remainder] = ["uneven", "drop", "pad"]
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fill no batch:UserWarning")
+
 rows = st.integers(0, ROWS)
 world_sizes = st.integers(1, 5)
 batch_sizes = st.sampled_from([1, 2, 7, 8, 32, 64, 600])

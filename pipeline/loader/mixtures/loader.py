@@ -110,11 +110,13 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             for number, source in enumerate(sources)
         ]
         for number, loader in enumerate(self._loaders):
-            if loader.place != (rank, world_size):
+            if (loader.rank, loader.world_size) != (rank, world_size):
                 raise ValueError(
-                    f"loader {number} is rank {loader.place[0]} of {loader.place[1]}, the mixture rank {rank} of "
+                    f"loader {number} is rank {loader.rank} of {loader.world_size}, the mixture rank {rank} of "
                     f"{world_size}; make the loaders with the rank and world_size of the mixture"
                 )
+            if loader.label_dropout.probability:
+                raise ValueError(f"loader {number} drops labels, which a mixture does not: drop those of batch.label")
         self.stores = MixedStores([loader.store for loader in self._loaders], offsets)
         """The stores as one, in whose numbering `batch.row` is."""
         self._whole = _give_whole_rows(self._loaders)

@@ -24,7 +24,7 @@ from pipeline.store.types import Array
 Offsets = Literal["stack"] | Sequence[int] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MixedBatch(TokenBatch):
     """B images of several stores. `row` counts through all of them: those of the second follow those of the first."""
 
