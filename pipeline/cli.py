@@ -17,6 +17,7 @@ from pipeline import __version__
 from pipeline.config import Config, examples, load_config
 from pipeline.cublas import set_repeatable_workspaces
 from pipeline.errors import VqtokError
+from pipeline.export_command import export
 from pipeline.import_commands import ImportCommands
 from pipeline.malloc import keep_freed_memory
 from pipeline.openmp import let_waiting_threads_sleep
@@ -354,6 +355,9 @@ def show(store: str, key: str, as_json: bool) -> None:
     for message in found.damaged:
         click.echo(f"vqtok: not all could be read: {message}", err=True)
     sys.exit(1 if found.damaged else 0)
+
+
+main.add_command(export)
 
 
 @main.command()

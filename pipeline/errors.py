@@ -61,3 +61,7 @@ class CorruptStore(StoreError):
 
 class IdentityMismatch(StoreError):
     """The job would write tokens of another kind than those in the store."""
+
+
+class ExportError(VqtokError):
+    """An export cannot be written to its end."""

@@ -1,0 +1,137 @@
+"""What an export holds, whatever its format.
+
+Shape letters: n examples, V views, L tokens of a view.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pipeline.errors import ConfigError
+from pipeline.jobs.exporting.request import Request
+from pipeline.models.layouts.cuts import GridCut
+from pipeline.models.layouts.known import layout_of
+from pipeline.records import NO_LABEL, Geometry
+from pipeline.store.reader import TokenStore
+from pipeline.store.types import Array
+
+_LABELS_AT_ONCE = 1 << 20
+
+ViewsIn = Literal["all", "rows"] | None
+"""Where a format has views: in the example, or as examples one behind the other; None for one that has no place."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The examples of an export: rows of the store, or single views of rows."""
+
+    rows: int
+    """Of the store."""
+    geometry: Geometry
+    vocab_size: int
+    dtype: str
+    """Of the tokens in the store."""
+    order: Literal["raster", "blocks"]
+    cells: Array | None
+    """int64 [L], where in a row of the store each token stands; None where they stay as they are."""
+    view: int | Literal["all", "rows"]
+    """Which view of each row, 0 where there is only one."""
+    num_views: int
+    """V of the store."""
+    fields: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    labels: tuple[int, int] | None
+    """The smallest and the largest label, where they are wanted."""
+
+    @property
+    def per_row(self) -> int:
+        """Examples that a row of the store becomes."""
+        return self.num_views if self.view == "rows" else 1
+
+    @property
+    def count(self) -> int:
+        """n, all examples."""
+        return self.rows * self.per_row
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tokens of an example, [L], or [V, L] with all views."""
+        length = self.geometry.num_tokens
+        return (self.num_views, length) if self.view == "all" else (length,)
+
+    @property
+    def bytes(self) -> int:
+        """Of the tokens of an example, in the store's dtype."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(h, w) where the tokens of an image stand row by row, None in block order."""
+        return self.geometry.grid if self.order == "raster" else None
+
+
+def contents_of(store: TokenStore, request: Request, views_in: ViewsIn) -> Contents:
+    """What an export of a store will hold.
+
+    Args:
+        views_in: where the format has views.
+
+    Raises ConfigError for an order or a view that the store or the format does not have.
+    """
+    order, cells = _order(store.geometry, request)
+    return Contents(
+        rows=len(store),
+        geometry=store.geometry,
+        vocab_size=store.vocab_size,
+        dtype=str(store.read(slice(0, 0)).tokens.numpy().dtype),
+        order=order,
+        cells=cells,
+        view=_view(store, request, views_in),
+        num_views=store.num_views,
+        fields=store.fields,
+        classes=store.classes,
+        labels=None if request.label_offset is None else _labels(store),
+    )
+
+
+def _labels(store: TokenStore) -> tuple[int, int]:
+    """The smallest and the largest. Raises ConfigError where a row has none."""
+    least, largest = np.iinfo(np.int64).max, NO_LABEL
+    for start in range(0, len(store), _LABELS_AT_ONCE):
+        labels = store.labels_of(np.arange(start, min(start + _LABELS_AT_ONCE, len(store))))
+        least, largest = min(least, int(labels.min())), max(largest, int(labels.max()))
+    if least <= NO_LABEL:
+        raise ConfigError(f"--label-offset: there are rows without a label in {store.root}; leave it out")
+    return least, largest
+
+
+def _order(geometry: Geometry, request: Request) -> tuple[Literal["raster", "blocks"], Array | None]:
+    layout = layout_of(geometry)
+    covers = isinstance(layout, GridCut) and layout.decodable
+    if request.order == "blocks" or (request.order is None and not covers):
+        return "blocks", None
+    if not isinstance(layout, GridCut) or not covers:
+        raise ConfigError(
+            f"--order raster: the blocks of layout {geometry.layout!r} do not cover one grid; leave it out for "
+            "--order blocks"
+        )
+    cells = np.concatenate(layout.cells(*geometry.grid))
+    found = np.argsort(cells, kind="stable")
+    return "raster", None if np.array_equal(found, np.arange(len(found))) else found
+
+
+def _view(store: TokenStore, request: Request, views_in: ViewsIn) -> int | Literal["all", "rows"]:
+    if isinstance(request.view, int):
+        if not 0 <= request.view < store.num_views:
+            raise ConfigError(f"--view {request.view}: the views of {store.root} are 0 to {store.num_views - 1}")
+        return request.view
+    if store.num_views == 1:
+        return 0
+    view = request.view or views_in
+    if view is None or (view == "all" and views_in != "all"):
+        raise ConfigError(
+            f"{store.root}: each row has {store.num_views} views, for which the format {request.format} has no place; "
+            "take one of them with --view 0, or each as a row of its own, one behind the other, with --view rows"
+        )
+    return view
