@@ -1,7 +1,6 @@
 """`vqtok export`: its options, most of which belong to some of the formats."""
 
 import sys
-from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -23,7 +22,7 @@ _token = click.IntRange(0)
 
 @click.command()
 @click.argument("store")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out")
 @click.option("--format", required=True, type=click.Choice(get_args(FormatName)), help="See docs/export.md.")
 @click.option(
     "--order",
@@ -48,7 +47,7 @@ _token = click.IntRange(0)
 @click.option(
     "--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine."
 )
-def export(store: str, out: Path, processes: int, **options: Any) -> None:
+def export(store: str, out: str, processes: int, **options: Any) -> None:
     """Write tokens in a format that trainers read.
 
     OUT is a new folder, which appears when all is written; until then it is OUT.partial, and the same command goes on

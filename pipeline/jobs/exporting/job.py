@@ -41,7 +41,7 @@ class ExportResult:
         return "\n".join(lines)
 
 
-def run(store: str, out: Path, request: Request, processes: int = 1, show_progress: bool = False) -> ExportResult:
+def run(store: str, out: str | Path, request: Request, processes: int = 1, show_progress: bool = False) -> ExportResult:
     """Make the folder `out`, which appears whole or not at all. Run again, it goes on where it was interrupted.
 
     Args:
@@ -57,7 +57,7 @@ def run(store: str, out: Path, request: Request, processes: int = 1, show_progre
         done = place.done()
         mark = work.finish(place, [done[piece] for piece in range(len(work.pieces))])
         place.publish(mark)
-    return ExportResult(out, mark)
+    return ExportResult(Path(out), mark)
 
 
 def _open(store: str, partial: bool) -> TokenStore:

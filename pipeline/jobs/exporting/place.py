@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError, ExportError
 from pipeline.files import LocalFiles, is_url, make_folder, sync_folder
 from pipeline.files.locks import try_lock, unlock
-from pipeline.jobs.exporting.disk import full_disk_explained
+from pipeline.jobs.exporting.disk import full_disk_explained, whole_file
 from pipeline.records import JSON, differences
 
 _REQUEST, _LOCK, _DONE = "request.json", "lock", "done"
@@ -60,7 +60,8 @@ class Place:
 
     def publish(self, mark: JSON) -> None:
         """All is written: give it the name OUT."""
-        LocalFiles(self.files).put(MARK, (json.dumps(mark, indent=1, ensure_ascii=False) + "\n").encode())
+        with whole_file(self.files / MARK, self.unfinished) as file:
+            file.write((json.dumps(mark, indent=1, ensure_ascii=False) + "\n").encode())
         for folder, _, _ in os.walk(self.files, topdown=False):
             sync_folder(Path(folder))
         _refuse_occupied(self)
@@ -70,7 +71,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def place_for(out: Path, store: str, request: JSON) -> Iterator[Place]:
+def place_for(out: str | Path, store: str, request: JSON) -> Iterator[Place]:
     """The place of an export, begun or gone on with; no other process has it meanwhile.
 
     Args:
@@ -95,10 +96,10 @@ def place_for(out: Path, store: str, request: JSON) -> Iterator[Place]:
             unlock(descriptor)
 
 
-def _place(out: Path, store: str) -> Place:
+def _place(out: str | Path, store: str) -> Place:
     if is_url(str(out)):
         raise ConfigError(f"{out}: exports are written to a local folder; copy it from there")
-    real = Path(os.path.realpath(out.expanduser()))
+    real = Path(os.path.realpath(Path(out).expanduser()))
     if not is_url(store) and real.is_relative_to(os.path.realpath(store.removeprefix("file://"))):
         raise ConfigError(f"{out}: lies in the store; name a folder elsewhere")
     if os.path.ismount(real):

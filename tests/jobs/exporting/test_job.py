@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fixtures_exports import GRID, ROWS, export, grids, store_to_export, vqtok_export
 from fixtures_store import Halt, all_files, store_of_rows, vqtok
-from support import file_system, sampled
+from support import file_system
 
 from pipeline.store import TokenStore
 
@@ -126,19 +126,18 @@ def test_damage_is_named_and_leaves_no_export(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", sampled(*FORMATS))
+@pytest.mark.parametrize("name", FORMATS)
 def test_killed_again_and_again_it_ends_with_the_same_bytes(exported_store: Path, tmp_path: Path, name: str) -> None:
     options = ("--format", name, *FORMATS[name])
     expected = all_files(export(exported_store, tmp_path / "expected", *options))
     out = tmp_path / "out"
-    for count in (2, 6, 12, 18, 25, 40):
+    for count in (2, 6, 12, 18, 25):
         halt = Halt("any", "out.partial", count)
-        done = vqtok("export", exported_store, out, *options, folder=tmp_path / "output", halts=[halt]).wait()
-        if done.status == 0:
-            break
+        done = vqtok("export", exported_store, out, *options, folder=tmp_path / "output", halt=halt).wait()
         assert done.status == -9, done.err
-        assert not out.exists()
-    if not out.exists():
+        if out.exists():  # killed while it tidied up
+            break
+    else:
         export(exported_store, out, *options)
     assert all_files(out) == expected
 
@@ -146,7 +145,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(exported_store: Path
 def test_killed_behind_its_last_step_it_is_whole(exported_store: Path, tmp_path: Path) -> None:
     halt = Halt("shutil.rmtree", "out.partial", 2)  # the first one empties what was unfinished
     options = ("--format", "npy")
-    done = vqtok("export", exported_store, tmp_path / "out", *options, folder=tmp_path / "output", halts=[halt]).wait()
+    done = vqtok("export", exported_store, tmp_path / "out", *options, folder=tmp_path / "output", halt=halt).wait()
     assert done.status == -9, done.err
     assert (tmp_path / "out/export.json").exists()
     assert (tmp_path / "out.partial").exists()
@@ -175,9 +174,9 @@ def test_errors_of_processes_are_told(exported_store: Path, tmp_path: Path) -> N
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["npy", "jsonl"])
-def test_a_full_disk(exported_store: Path, tmp_path: Path, name: str) -> None:
-    options = ("--format", name)
+@pytest.mark.parametrize(("name", "options"), [("npy", ()), ("jsonl", ("--rows-per-file", "5"))])
+def test_a_full_disk(exported_store: Path, tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    options = ("--format", name, *options)
     expected = all_files(export(exported_store, tmp_path / "expected", *options))
     with file_system(tmp_path / "small", megabytes=1) as folder:
         filler = folder / "filler"

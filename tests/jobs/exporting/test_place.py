@@ -69,7 +69,7 @@ def test_places_that_cannot_be(
     monkeypatch.chdir(tmp_path)
     Path(made).parent.mkdir(exist_ok=True)
     Path(made).write_text("mine")
-    with pytest.raises(ConfigError, match=message), place_for(Path(out), "store", {}):
+    with pytest.raises(ConfigError, match=message), place_for(out, "store", {}):
         pass
     assert Path(made).read_text() == "mine"
     assert [str(path) for path in Path().rglob("*") if path.is_file()] == [made]

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 from fixtures_exports import VIEWS, export, grids, labels, vqtok_export
 
 pytest_plugins = ["fixtures_exports"]

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from fixtures_exports import ROWS, VIEWS, export, grids, labels, vqtok_export
 
 pytest_plugins = ["fixtures_exports"]

@@ -19,7 +19,8 @@ READ = """
 import json, sys
 from streaming import StreamingDataset
 samples = [dict(sample) for sample in StreamingDataset(local=sys.argv[1], shuffle=False, batch_size=1)]
-print(json.dumps([{**sample, "tokens": sample["tokens"].tolist(), "label": int(sample["label"])} for sample in samples]))
+plain = [{**sample, "tokens": sample["tokens"].tolist(), "label": int(sample["label"])} for sample in samples]
+print(json.dumps(plain))
 """
 
 
@@ -34,6 +35,7 @@ def mosaic() -> Path:
     return python
 
 
+@pytest.mark.slow
 def test_samples(mosaic: Path, store_of_views: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [mosaic, "-m", "pipeline", "export", store_of_views, out, "--format", "mds", "--rows-per-file", "20"]

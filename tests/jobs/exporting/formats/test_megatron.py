@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fixtures_exports import GRID, ROWS, VIEWS, export, grids, labels, vqtok_export, with_labels
+from fixtures_exports import GRID, ROWS, VIEWS, export, grids, vqtok_export, with_labels
 
 from pipeline.jobs.exporting.formats import megatron
 from pipeline.store import TokenStore
