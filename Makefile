@@ -24,7 +24,7 @@ SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock sample train tokenize status verify report ar lint test test-lowest test-slow chaos gpu-check bench-costs \
-	bench-loader bench-tokenize bench-vqgan bench-gpu bench-feed bench-ar bench clean
+	bench-loader bench-tokenize bench-vqgan bench-gpu bench-feed bench-ar bench-export bench clean
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
@@ -145,8 +145,11 @@ bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with t
 	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES)
 	@$(BIN)/python scripts/examples/bench_ar.py --config $(CONFIG) $(ARGS)
 
+bench-export: setup ## how fast a store is exported in each format (some minutes)
+	@$(BIN)/python scripts/benchmarks/bench_export.py $(ARGS)
+
 bench: ## all benchmarks but that of a GPU, with their defaults (over an hour)
-	@$(MAKE) --no-print-directory ARGS= bench-tokenize bench-vqgan bench-costs bench-loader bench-ar
+	@$(MAKE) --no-print-directory ARGS= bench-tokenize bench-vqgan bench-costs bench-loader bench-ar bench-export
 
 clean: ## delete the environment, the sample data set and all runs
 	rm -rf .venv data runs

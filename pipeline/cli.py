@@ -357,9 +357,6 @@ def show(store: str, key: str, as_json: bool) -> None:
     sys.exit(1 if found.damaged else 0)
 
 
-main.add_command(export)
-
-
 @main.command()
 @_with_config
 @_as_json
@@ -388,6 +385,9 @@ def report(config: Config) -> None:
     result = job.run(config)
     click.echo(result)
     sys.exit(1 if result.damaged else 0)
+
+
+main.add_command(export)
 
 
 def _config_arguments() -> list[str]:

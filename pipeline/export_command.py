@@ -35,7 +35,9 @@ _token = click.IntRange(0)
     metavar="N|all|rows",
     help="Of a store with views: one of each row, all in one row, or each as a row of its own.",
 )
-@click.option("--name", help="llamagen: what the folders' names begin with.  [default: imagenet and the image size]")
+@click.option(
+    "--name", show_default="imagenet and the image size", help="llamagen: what the folders' names begin with."
+)
 @click.option("--offset", type=_token, default=0, help="megatron, bin: added to each token.")
 @click.option("--bos", type=_token, help="megatron, bin: id before the tokens of an image.")
 @click.option("--eos", type=_token, help="megatron, bin: id behind them.")

@@ -64,7 +64,9 @@ def _examples(store: TokenStore, contents: Contents, rows: Array) -> Examples:
     view = contents.view
     tokens = store.read(rows, view="all" if view == "rows" else view).tokens.numpy()
     if contents.cells is not None:
-        tokens = tokens[..., contents.cells]
+        tokens = np.take(
+            tokens, contents.cells, axis=-1
+        )  # by an index the result would lie in memory the other way round
     row = rows.repeat(contents.per_row)
     return Examples(
         first=int(rows[0]) * contents.per_row,

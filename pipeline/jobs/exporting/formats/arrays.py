@@ -42,7 +42,7 @@ class Arrays(Format):
             for some in examples:
                 of_tokens.write(some.first, some.tokens)
                 of_labels.write(some.first, some.label)
-                keys.write("".join(f"{_line(key)}\n" for key in some.keys).encode("utf-8", "surrogateescape"))
+                keys.write(_lines(some.keys))
         return {}
 
     def finish(self, place: Place, written: list[JSON]) -> None:
@@ -63,7 +63,9 @@ def _keys(place: Place, piece: int) -> Path:
     return place.scratch / f"keys-{piece:06d}.txt"
 
 
-def _line(key: str) -> str:
-    if "\n" in key or "\r" in key:
+def _lines(keys: list[str]) -> bytes:
+    text = "".join(f"{key}\n" for key in keys)
+    if text.count("\n") != len(keys) or "\r" in text:
+        key = next(key for key in keys if "\n" in key or "\r" in key)
         raise ExportError(f"key {key!r} has a line break, and keys.txt is a line for each; export to another format")
-    return key
+    return text.encode()
