@@ -11,9 +11,9 @@ _SHARING = "accelerate.data_loader"
 def refuse_sharing(world_size: int) -> None:
     """Raise StoreError where a loader with a rank is iterated by what `accelerator.prepare` made of a DataLoader of it.
 
-    Accelerate would give each process a share of the share of one rank, and the rows of the others to nobody. Of all that
-    it asks of a data set nothing tells that it does, so that only the stack of calls is left: it is looked at once in an
-    epoch, and in `set_epoch`, which Accelerate calls before each, also where workers iterate or another rank reads.
+    Accelerate would give each process a share of the share of one rank, and the rows of the others to nobody. Nothing
+    that it asks of a data set tells it apart from other callers, so the stack of calls is looked at: once in an epoch,
+    and in `set_epoch`, which Accelerate calls before each, also where workers iterate or another rank reads.
     """
     frame = sys._getframe(1) if world_size > 1 else None
     while frame is not None:

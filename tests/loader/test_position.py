@@ -1,6 +1,8 @@
 """Where a loader stands, and what moves it."""
 
 import json
+import sys
+import warnings
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -175,7 +177,11 @@ def test_steps_add_up(rows: int, world_size: int, batch_size: int, remainder: An
         assert 0 < taken <= whole or first + more == 0
 
 
-def test_workers_that_give_an_epoch_again_say_so(store: TokenStore, capfd: pytest.CaptureFixture[str]) -> None:
+def test_workers_that_give_an_epoch_again_say_so(
+    store: TokenStore, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pytest collects warnings in this process; those of workers would be collected in the workers.
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: print(message, file=sys.stderr))
     again = "epoch 1 comes a second time: workers of a DataLoader iterate over copies"
     for persistent in (False, True):
         loader = TokenLoader(store, batch_size=50)

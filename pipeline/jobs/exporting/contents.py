@@ -8,10 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.jobs.exporting.request import Request
-from pipeline.models.layouts.cuts import GridCut
-from pipeline.models.layouts.known import layout_of
+from pipeline.models.layouts.raster import raster_places
 from pipeline.records import NO_LABEL, Geometry
 from pipeline.store.reader import TokenStore
 from pipeline.store.types import Array
@@ -84,7 +83,7 @@ def contents_of(store: TokenStore, request: Request, views_in: ViewsIn) -> Conte
         rows=len(store),
         geometry=store.geometry,
         vocab_size=store.vocab_size,
-        dtype=str(store.read(slice(0, 0)).tokens.numpy().dtype),
+        dtype=str(store.read(slice(0, 0)).stored.numpy().dtype),
         order=order,
         cells=cells,
         view=_view(store, request, views_in),
@@ -107,18 +106,16 @@ def _labels(store: TokenStore) -> tuple[int, int]:
 
 
 def _order(geometry: Geometry, request: Request) -> tuple[Literal["raster", "blocks"], Array | None]:
-    layout = layout_of(geometry)
-    covers = isinstance(layout, GridCut) and layout.decodable
-    if request.order == "blocks" or (request.order is None and not covers):
+    """The order of the tokens, and which token comes where in it; None where they are in it already."""
+    if request.order == "blocks":
         return "blocks", None
-    if not isinstance(layout, GridCut) or not covers:
-        raise ConfigError(
-            f"--order raster: the blocks of layout {geometry.layout!r} do not cover one grid; leave it out for "
-            "--order blocks"
-        )
-    cells = np.concatenate(layout.cells(*geometry.grid))
-    found = np.argsort(cells, kind="stable")
-    return "raster", None if np.array_equal(found, np.arange(len(found))) else found
+    try:
+        places = raster_places(geometry)
+    except TokenizerError as error:
+        if request.order is None:
+            return "blocks", None
+        raise ConfigError(f"--order raster: {error}; leave it out for --order blocks") from error
+    return "raster", None if np.array_equal(places, np.arange(len(places))) else places
 
 
 def _view(store: TokenStore, request: Request, views_in: ViewsIn) -> int | Literal["all", "rows"]:

@@ -62,7 +62,7 @@ def read_examples(store: TokenStore, contents: Contents, start: int, stop: int) 
 
 def _examples(store: TokenStore, contents: Contents, rows: Array) -> Examples:
     view = contents.view
-    tokens = store.read(rows, view="all" if view == "rows" else view).tokens.numpy()
+    tokens = store.read(rows, view="all" if view == "rows" else view).stored.numpy()
     if contents.cells is not None:
         tokens = np.take(
             tokens, contents.cells, axis=-1

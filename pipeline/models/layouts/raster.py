@@ -13,11 +13,13 @@ from pipeline.models.layouts.known import LAYOUTS, layout_of
 from pipeline.models.layouts.scales import Scales
 
 if TYPE_CHECKING:
-    from pipeline.models.layouts.cuts import Cells
+    import numpy as np
+    import numpy.typing as npt
+
     from pipeline.records import Geometry
 
 
-def raster_places(geometry: Geometry) -> Cells:
+def raster_places(geometry: Geometry) -> npt.NDArray[np.int64]:
     """int64 [h * w]: which token is in each cell of the grid, row by row.
 
     Raises TokenizerError, naming the layout, where the tokens are not those of one grid.
@@ -27,7 +29,9 @@ def raster_places(geometry: Geometry) -> Cells:
     layout = layout_of(geometry)
     if not isinstance(layout, GridCut) or not layout.decodable:
         raise TokenizerError(f"layout {geometry.layout!r} {_why(layout)}; batch.idx_Bl has its blocks")
-    return np.argsort(np.concatenate(layout.cells(*geometry.grid)))
+    h, w = geometry.grid
+    blocks = layout.blocks(h, w)
+    return np.argsort([row * w + column for cells in blocks for row in cells.rows for column in cells.columns])
 
 
 def _why(layout: GridCut | Scales | None) -> str:

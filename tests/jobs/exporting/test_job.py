@@ -68,7 +68,7 @@ def test_orders(exported_store: Path, tmp_path: Path) -> None:
     )
     done = vqtok_export(other, tmp_path / "out", "--format", "npy", "--order", "raster")
     assert done.exit_code == 2
-    assert "--order raster: the blocks of layout 'invented' do not cover one grid" in done.stderr
+    assert "--order raster: layout 'invented' is none that this version turns into a grid" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -149,9 +149,7 @@ def test_what_cannot_be_used_here_is_a_bad_configuration(
     job: Job, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     changed = make_job(tmp_path / "changed", job.source, job.tokenizer, change)
-    done = vqtok(
-        "tokenize", "--no-progress", "--config", changed.file, folder=tmp_path, environment=WITHOUT_GPU
-    ).wait()
+    done = vqtok("tokenize", "--no-progress", "--config", changed.file, folder=tmp_path, environment=WITHOUT_GPU).wait()
     assert (done.status, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1
     assert re.match(f"vqtok: {message}", done.err), done.err
