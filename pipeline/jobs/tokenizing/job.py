@@ -144,7 +144,7 @@ def _work_on(
             tokenizer,
             world,
             lambda hang: end_hung_process(plan.store, claims, hang),
-            lambda shard, error: end_process_without_gpu(plan.store, claims, shard, error),
+            lambda error, shard: end_process_without_gpu(error, shard, plan.store, claims),
         ) as machine,
     ):
         if not allow_execution_change:

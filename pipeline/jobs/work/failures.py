@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -14,7 +13,7 @@ from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.jobs.work.watch import Hang
 from pipeline.records import SourceShard
-from pipeline.shortage import is_gpu_failure, reason_of
+from pipeline.shortage import reason_of
 from pipeline.store.schema.failures import Failure, record_failure
 
 # How long a process waits for its last writes: it may be the store that hangs.
@@ -37,17 +36,6 @@ def note_failure(store: Files, shard: SourceShard, reason: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def explaining_gpu_failures() -> Iterator[None]:
-    """Turn what torch raises when a GPU fails into a VqtokError: after that the process can compute nothing on it."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_gpu_failure(error):
-            raise
-        raise VqtokError(_gpu_failure(error)) from error
-
-
 def _gpu_failure(error: RuntimeError) -> str:
     return (
         f"{reason_of(error)}: the GPU is of no more use to this process, which ends; what is committed stays, and "
@@ -56,13 +44,18 @@ def _gpu_failure(error: RuntimeError) -> str:
     )
 
 
-def end_process_without_gpu(store: Files, claims: Claims, shard: SourceShard, error: RuntimeError) -> NoReturn:
-    """Say that the GPU has failed, give back what is claimed, and end the process: it would be aborted soon.
+def end_process_without_gpu(
+    error: RuntimeError, shard: SourceShard | None = None, store: Files | None = None, claims: Claims | None = None
+) -> NoReturn:
+    """Say that the GPU has failed, give back what is claimed, and end the process: torch would abort it soon.
 
-    torch ends a process when a tensor on such a GPU is freed, so to be called while `error` keeps its stack.
+    It does so when memory on such a GPU is freed, so to be called while `error` holds what its thread has there.
+
+    Args:
+        shard: what was in work, if anything was.
     """
     _ending.acquire()  # for ever: other threads that find out would free theirs
-    print(f"vqtok: {shard.path}: {_gpu_failure(error)}", file=sys.stderr, flush=True)
+    print(f"vqtok: {shard.path + ': ' if shard else ''}{_gpu_failure(error)}", file=sys.stderr, flush=True)
     _end(store, claims, shard, f"{type(error).__name__}: {reason_of(error)}")
 
 
@@ -78,10 +71,12 @@ def end_hung_process(store: Files, claims: Claims, hang: Hang) -> NoReturn:
     _end(store, claims, hang.shard, reason)
 
 
-def _end(store: Files, claims: Claims, shard: SourceShard, reason: str) -> NoReturn:
+def _end(store: Files | None, claims: Claims | None, shard: SourceShard | None, reason: str) -> NoReturn:
     def say_goodbye() -> None:
-        note_failure(store, shard, reason)
-        claims.release_all()
+        if store and shard:
+            note_failure(store, shard, reason)
+        if claims:
+            claims.release_all()
 
     goodbye = threading.Thread(target=say_goodbye, daemon=True)
     goodbye.start()

@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.errors import TokenizerError
 from pipeline.jobs.work.batch_fit import refuse_large_batch, too_large
 from pipeline.jobs.work.execution import describe_device, describe_execution
-from pipeline.jobs.work.failures import explaining_gpu_failures
+from pipeline.jobs.work.failures import end_process_without_gpu
 from pipeline.jobs.work.precision import bf16_would_help
 from pipeline.jobs.work.watch import Hang, Watch
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
@@ -37,6 +37,9 @@ _BATCHES_AHEAD = 2
 
 # nvJPEG decodes for one thread at a time; the others look at headers and resize meanwhile.
 _NVJPEG_THREADS = 4
+
+
+OnGpuFailure = Callable[[RuntimeError, SourceShard | None], object]
 
 
 class Turns:
@@ -74,28 +77,20 @@ class Machine:
     batches_ahead: int
     bf16_helps: bool
     """Whether the device has faster instructions for bfloat16 than for what it does."""
-    on_gpu_failure: Callable[[SourceShard, RuntimeError], object] = lambda shard, error: None
+    on_gpu_failure: OnGpuFailure
     turns: Turns = field(default_factory=Turns)
 
-    @contextlib.contextmanager
-    def looking_at_gpu(self, shard: SourceShard) -> Iterator[None]:
-        """Call `on_gpu_failure` where the GPU fails in what is done for a source shard.
-
-        At once: memory on it is freed when the exception leaves its thread, and then torch may end the process.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            if is_gpu_failure(error):
-                self.on_gpu_failure(shard, error)
-            raise
+    def looking_at_gpu(self, shard: SourceShard | None) -> contextlib.AbstractContextManager[None]:
+        """Call `on_gpu_failure` where the GPU fails in what is done for a source shard."""
+        return _looking_at_gpu(self.on_gpu_failure, shard)
 
     def encode(self, img_B3HW: Tensor, batch_size: int) -> Array:
         """Tokens int64 [B, L_total] of uint8 images, blocks concatenated in order; at most `batch_size` at once.
 
         Raises as `result_of`.
         """
-        return self.result_of(self.encoder.submit(img_B3HW, len(img_B3HW), batch_size), batch_size)[0]
+        with self.looking_at_gpu(None):
+            return self.result_of(self.encoder.submit(img_B3HW, len(img_B3HW), batch_size), batch_size)[0]
 
     def result_of(self, encoding: Encoding, batch_size: int) -> tuple[Tokens, float]:
         """Tokens and seconds, see `Encoding.result`, of a batch of at most `batch_size` images.
@@ -118,23 +113,22 @@ def this_machine(
     tokenizer: Tokenizer,
     world: World,
     on_hang: Callable[[Hang], None] | None = None,
-    on_gpu_failure: Callable[[SourceShard, RuntimeError], object] = lambda shard, error: None,
+    on_gpu_failure: OnGpuFailure = lambda error, shard: end_process_without_gpu(error, shard),
 ) -> Iterator[Machine]:
     """The device of this process, with threads of its own, as many as the process has CPU cores.
 
     Args:
         on_hang: called where a step takes longer than `tokenize.stall_timeout`, in a thread of its own; without it
             nobody looks.
-        on_gpu_failure: called with the source shard in work where the GPU fails, in whatever thread that is, while the
-            exception holds what is on it.
+        on_gpu_failure: called where the GPU fails, in whatever thread that is, with the source shard that was in work
+            there, if any; by default it ends the process.
 
-    Raises ConfigError where a batch does not fit into the memory of the GPU, and VqtokError where the GPU fails.
+    Raises ConfigError where a batch does not fit into the memory of the GPU.
     """
     settings, image_size = config.tokenize, config.image.size
     with (
         cpu_threads(1),  # the threads below are the parallelism
         repeatable_convolutions(),
-        explaining_gpu_failures(),
         Watch(settings.stall_timeout, on_hang) as watch,
         BatchEncoder(tokenizer, world.device, world.cores, settings.compile) as encoder,
         _decoders(config, encoder, world) as (decoders, decode_threads),
@@ -142,11 +136,12 @@ def this_machine(
         images = images_of_batch(settings.batch_size, config.image.num_views or 1)
         at_once = encoder.images_at_once(image_size, images)
         device = describe_device(world.device)
-        if not encoder.on_cpu:
-            refuse_large_batch(encoder, images, image_size, device)
-        elif settings.compile:
-            encoder.warm_up(image_size, images)
-        search = _fast_search(tokenizer, at_once, image_size, device)
+        with _looking_at_gpu(on_gpu_failure, None):
+            if not encoder.on_cpu:
+                refuse_large_batch(encoder, images, image_size, device)
+            elif settings.compile:
+                encoder.warm_up(image_size, images)
+            search = _fast_search(tokenizer, at_once, image_size, device)
         yield Machine(
             world.device,
             encoder,
@@ -159,6 +154,17 @@ def this_machine(
             bf16_would_help(settings.precision, world.device),
             on_gpu_failure,
         )
+
+
+@contextlib.contextmanager
+def _looking_at_gpu(on_gpu_failure: OnGpuFailure, shard: SourceShard | None) -> Iterator[None]:
+    """At once: memory on it is freed when the exception leaves its thread, and then torch may abort the process."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_gpu_failure(error):
+            on_gpu_failure(error, shard)
+        raise
 
 
 def _fast_search(tokenizer: Tokenizer, images: int, image_size: tuple[int, int], device: str) -> str | None:
