@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,17 +14,17 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.errors import TokenizerError
 from pipeline.jobs.work.batch_fit import refuse_large_batch, too_large
 from pipeline.jobs.work.execution import describe_device, describe_execution
 from pipeline.jobs.work.failures import end_process_without_gpu
 from pipeline.jobs.work.precision import bf16_would_help
+from pipeline.jobs.work.search import use_fast_search
 from pipeline.jobs.work.watch import Hang, Watch
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.models.lane import Tokens
-from pipeline.models.tokenizers.protocol import FastSearch, Tokenizer
+from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.records import JSON, SourceShard
-from pipeline.shortage import is_gpu_failure, is_memory_shortage, memory_errors
+from pipeline.shortage import is_gpu_failure, memory_errors
 from pipeline.source.batches import images_of_batch
 from pipeline.store.types import Array
 from pipeline.threads import cpu_threads, one_thread, use_device
@@ -141,7 +140,7 @@ def this_machine(
                 refuse_large_batch(encoder, images, image_size, device)
             elif settings.compile:
                 encoder.warm_up(image_size, images)
-            search = _fast_search(tokenizer, at_once, image_size, device)
+            search = use_fast_search(tokenizer, at_once, image_size, device)
         yield Machine(
             world.device,
             encoder,
@@ -165,23 +164,6 @@ def _looking_at_gpu(on_gpu_failure: OnGpuFailure, shard: SourceShard | None) -> 
         if is_gpu_failure(error):
             on_gpu_failure(error, shard)
         raise
-
-
-def _fast_search(tokenizer: Tokenizer, images: int, image_size: tuple[int, int], device: str) -> str | None:
-    """The search that a tokenizer uses from now on in place of torch's; where it could not, a line says why.
-
-    Raises ConfigError where that is for want of memory: with more of it the store would be made in another way.
-    """
-    if not isinstance(tokenizer, FastSearch):
-        return None
-    try:
-        with memory_errors():
-            return tokenizer.use_fast_search(images, image_size)
-    except (MemoryError, TokenizerError) as error:
-        if is_memory_shortage(error):
-            raise too_large(images, images // 2, device, str(error)) from error
-        print(f"vqtok: codes are searched by torch, the kernel for this GPU is not used: {error}", file=sys.stderr)
-        return None
 
 
 @contextlib.contextmanager

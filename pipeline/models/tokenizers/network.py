@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.layouts.layout import BlockLayout, Indices
+from pipeline.models.networks.search import nearest_codes
 from pipeline.models.networks.search_fused import FusedSearch
 from pipeline.models.networks.search_trial import Searcher, use_if_equal
 from pipeline.models.networks.vqgan.norms import GroupNorm, kernels_work
@@ -130,13 +131,15 @@ class NetworkTokenizer:
         self._precision = precision
         self._lay_out(self.model.to(device))
         self._encodes, self._compiled = self.model, None
+        if isinstance(self.model.quantize, Searcher):
+            self.model.quantize.nearest = nearest_codes
         if _DTYPES[precision] != torch.float32:
             self._encodes = copy.deepcopy(self.model)
             self._encodes.encoder.to(_DTYPES[precision])
         return self
 
     def use_fast_search(self, images: int, image_size: tuple[int, int]) -> str | None:
-        """On CUDA, search by a kernel that needs no matrix of distances. See `FastSearch`."""
+        """On CUDA, search by a kernel without a matrix of distances, until the next `to`. See `FastSearch`."""
         quantize = self.model.quantize
         if self.device.type != "cuda" or not isinstance(quantize, Searcher):
             return None

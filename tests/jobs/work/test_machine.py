@@ -5,19 +5,16 @@ import threading
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
 from fixtures_store import Job
 from shard_work import ListQueue, encode_with, work_of
 
-from pipeline.errors import TokenizerError
 from pipeline.jobs.work import machine, shard
 from pipeline.jobs.work.lanes import tokenize_all
 from pipeline.jobs.work.stages import Stage
 from pipeline.models.batch_encoder import BatchEncoder
-from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.source import batches, filling
 from pipeline.source.find import find_source_shards
 from pipeline.source.images.canvas import Canvas
@@ -110,18 +107,3 @@ def test_no_more_threads_than_cores_unless_asked_for(
         assert work.machine.threads["decode"] == (3 if workers == "auto" else 1)
     assert len(decoding | encoding) <= threads
     assert bool(decoding & encoding) == (workers == "auto")
-
-
-@pytest.mark.parametrize("search", ["triton 3.6.0", None, TokenizerError("no C compiler")])
-def test_the_search_that_is_used_is_part_of_the_execution(
-    search: object, job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where it is torch's, records are as they ever were."""
-    asked = Mock(side_effect=[search])
-    monkeypatch.setattr(NetworkTokenizer, "use_fast_search", asked)
-    with work_of(job.config("tokenize.batch_size=3")) as work:
-        execution = work.machine.execution
-    asked.assert_called_once_with(3, (16, 24))
-    assert execution.get("search", "torch") == (search if isinstance(search, str) else "torch")
-    said = "the kernel for this GPU is not used: no C compiler" in capsys.readouterr().err
-    assert said == isinstance(search, TokenizerError)

@@ -129,6 +129,12 @@ def test_a_fast_search_is_for_cuda() -> None:
     assert ours.model.quantize.nearest is nearest_codes
 
 
+def test_elsewhere_the_search_is_torchs_again() -> None:
+    ours = tokenizer()
+    ours.model.quantize.nearest = lambda z_NC, codebook_KC: pytest.fail("a kernel for another device")
+    ours.to("cpu").encode(images(1, 8, 8))
+
+
 def test_without_triton_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = tokenizer()
     monkeypatch.setattr(NetworkTokenizer, "device", torch.device("cuda"))
