@@ -6,6 +6,8 @@ comes back as Wᵀ g W.
 Shape letters: B images, C channels, p and P tokens along the side of a coarse and of the finest grid.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,12 +20,13 @@ from pipeline.models.arithmetic import float32_arithmetic
 def upsample(h_BCpp: Tensor, side: int, last: bool) -> Tensor:
     """Codes of one scale on the finest grid [B, C, P, P]: bicubic, but for the last scale, which is there already.
 
-    On an accelerator the gradient is the same each time: that of torch's kernel adds up in an order of its own.
+    On an accelerator by two matrix products. torch's kernel for CUDA has a thread for each of P * P places, which goes
+    through all images and channels, and its gradient adds up in another order each time.
     """
     if last:
         return h_BCpp
-    if h_BCpp.is_cpu or not (torch.is_grad_enabled() and h_BCpp.requires_grad):
-        return _bicubic(h_BCpp, side)
+    if h_BCpp.is_cpu:
+        return _bicubic(h_BCpp, (side, side))
     resized: Tensor = Bicubic.apply(h_BCpp, side)
     return resized
 
@@ -34,28 +37,36 @@ def downsample(f_BCPP: Tensor, p: int, last: bool) -> Tensor:
 
 
 class Bicubic(torch.autograd.Function):
-    """torch's bicubic upsampling, with two matrix products for its gradient."""
+    """Bicubic upsampling as W h Wᵀ."""
 
     @staticmethod
     def forward(ctx: Any, h_BCpp: Tensor, side: int) -> Tensor:
         """[B, C, P, P] of a square [B, C, p, p]."""
         ctx.p = h_BCpp.shape[-1]
-        return _bicubic(h_BCpp, side)
+        with _exactly(h_BCpp):
+            W_Pp = _weights(ctx.p, side, h_BCpp)
+            return W_Pp @ h_BCpp @ W_Pp.T
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """The gradient [B, C, p, p]; none of the side."""
         (g_BCPP,) = gradients
-        W_Pp = _weights(ctx.p, g_BCPP)
-        with float32_arithmetic("ieee"), torch.autocast(g_BCPP.device.type, enabled=False):
+        with _exactly(g_BCPP):
+            W_Pp = _weights(ctx.p, g_BCPP.shape[-1], g_BCPP)
             return W_Pp.T @ g_BCPP @ W_Pp, None
 
 
-def _weights(p: int, g_BCPP: Tensor) -> Tensor:
+@contextlib.contextmanager
+def _exactly(where: Tensor) -> Iterator[None]:
+    with float32_arithmetic("ieee"), torch.autocast(where.device.type, enabled=False):
+        yield
+
+
+def _weights(p: int, P: int, like: Tensor) -> Tensor:
     """What each of P values takes from each of p: the unit vectors, resized."""
-    units_p1p1 = torch.eye(p, dtype=g_BCPP.dtype, device=g_BCPP.device).reshape(p, 1, p, 1)
-    return F.interpolate(units_p1p1, size=(g_BCPP.shape[-1], 1), mode="bicubic").reshape(p, -1).T
+    units_p1p1 = torch.eye(p, dtype=like.dtype, device=like.device).reshape(p, 1, p, 1)
+    return _bicubic(units_p1p1, (P, 1)).reshape(p, P).T
 
 
-def _bicubic(h_BCpp: Tensor, side: int) -> Tensor:
-    return F.interpolate(h_BCpp, size=(side, side), mode="bicubic")
+def _bicubic(h_BChw: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(h_BChw, size=size, mode="bicubic")
