@@ -64,6 +64,10 @@ class Downsample(nn.Conv2d):
         super().__init__(channels, channels, 3, stride=2)
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
+        if fuses(x_BDHW):
+            from pipeline.models.networks.vqgan import kernels
+
+            return with_fused_bias(self, kernels.padded(x_BDHW))
         return super().forward(F.pad(x_BDHW, (0, 1, 0, 1)))
 
 
@@ -114,6 +118,14 @@ class Middle(nn.Module):
 def dtype_of(module: nn.Module) -> torch.dtype:
     """The dtype that a module computes in."""
     return next(module.parameters()).dtype
+
+
+def with_fused_bias(conv: nn.Conv2d, x_BDHW: Tensor) -> Tensor:
+    """A convolution whose bias a kernel of ours adds, for x of the kind that `fuses` takes."""
+    from pipeline.models.networks.vqgan import kernels
+
+    assert conv.bias is not None
+    return kernels.with_bias(_without_bias(conv, x_BDHW), conv.bias)
 
 
 def _without_bias(conv: nn.Conv2d, x_BDHW: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ Shape letters: B images of H x W pixels, h and w grid sides, D channels, C lengt
 from torch import Tensor, nn
 
 from pipeline.models.networks.vqgan.architecture import Architecture
-from pipeline.models.networks.vqgan.blocks import Downsample, Level, Middle, Upsample
-from pipeline.models.networks.vqgan.norms import GroupNorm
+from pipeline.models.networks.vqgan.blocks import Downsample, Level, Middle, Upsample, with_fused_bias
+from pipeline.models.networks.vqgan.norms import GroupNorm, fuses
 
 
 class Encoder(nn.Module):
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         self.quant_conv = nn.Conv2d(latent, architecture.embedding_dim, kernel, padding=kernel // 2)
 
     def forward(self, img_B3HW: Tensor) -> Tensor:
-        x_BDHW = self.conv_in(img_B3HW)
+        x_BDHW = with_fused_bias(self.conv_in, img_B3HW) if fuses(img_B3HW) else self.conv_in(img_B3HW)
         for level in self.levels:
             x_BDHW = level(x_BDHW)
         x_BDhw = self.norm_out.silu(self.middle(x_BDHW))

@@ -55,18 +55,45 @@ def group_norm(
     return out_BDHW
 
 
+def with_bias(x_BDHW: Tensor, added_D: Tensor) -> Tensor:
+    """x + added, in the memory of x, which is channels_last. torch's sum of both takes twice as long.
+
+    Args:
+        added_D: a number for each channel.
+    """
+    return _launch_sum(x_BDHW, x_BDHW, added_D, None, x_BDHW, sums=False)
+
+
+def padded(x_BDHW: Tensor) -> Tensor:
+    """[B, D, H + 1, W + 1] with zeros as the last row and column, in channels_last memory as x is."""
+    B, D, H, W = x_BDHW.shape
+    out_BDHW = x_BDHW.new_empty(B, H + 1, W + 1, D).permute(0, 3, 1, 2)
+    columns = min(_COLUMNS, triton.next_power_of_2(D))
+    with torch.cuda.device_of(x_BDHW):
+        _pad[(triton.cdiv((H + 1) * (W + 1), _ROWS), triton.cdiv(D, columns), B)](
+            x_BDHW, out_BDHW, H, W, D, ROWS=_ROWS, COLUMNS=columns
+        )
+    return out_BDHW
+
+
 def residual_sum(x_BDHW: Tensor, h_BDHW: Tensor, added_D: Tensor, x_added_D: Tensor | None) -> Tensor:
     """(x + x_added) + (h + added), rounded once; both in channels_last memory and of one dtype.
 
     Args:
         added_D: a number for each channel of h, `x_added_D` of x.
     """
+    return _launch_sum(x_BDHW, h_BDHW, added_D, x_added_D, torch.empty_like(x_BDHW), sums=True)
+
+
+def _launch_sum(
+    x_BDHW: Tensor, h_BDHW: Tensor, added_D: Tensor, x_added_D: Tensor | None, out_BDHW: Tensor, sums: bool
+) -> Tensor:
     B, D, H, W = x_BDHW.shape
-    out_BDHW = torch.empty_like(x_BDHW)
     columns = min(_COLUMNS, triton.next_power_of_2(D))
     with torch.cuda.device_of(x_BDHW):
         _sum[(triton.cdiv(H * W, _ROWS), triton.cdiv(D, columns), B)](
             *(x_BDHW, h_BDHW, added_D, added_D if x_added_D is None else x_added_D, out_BDHW, H * W, D),
+            SUMS=sums,
             X_ADDED=x_added_D is not None,
             ROWS=_ROWS,
             COLUMNS=columns,
@@ -161,15 +188,45 @@ def _apply(x, scales, shifts, out, N, D, SILU: tl.constexpr, ROWS: tl.constexpr,
 
 
 @triton.jit
-def _sum(x, h, added, x_added, out, N, D, X_ADDED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _sum(
+    x,
+    h,
+    added,
+    x_added,
+    out,
+    N,
+    D,
+    SUMS: tl.constexpr,
+    X_ADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """h + added, and with SUMS x, with X_ADDED x_added: of some channels at some positions."""
     image = tl.program_id(2)
     positions = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channels = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     mask = (positions < N)[:, None] & (channels < D)[None, :]
     place = (image.to(tl.int64) * N + positions)[:, None] * D + channels[None, :]
-    left = tl.load(x + place, mask, 0.0).to(tl.float32)
-    if X_ADDED:
-        left += tl.load(x_added + channels, channels < D, 0.0).to(tl.float32)[None, :]
-    right = tl.load(h + place, mask, 0.0).to(tl.float32)
-    right += tl.load(added + channels, channels < D, 0.0).to(tl.float32)[None, :]
-    tl.store(out + place, (left + right).to(out.dtype.element_ty), mask)
+    value = tl.load(h + place, mask, 0.0).to(tl.float32)
+    value += tl.load(added + channels, channels < D, 0.0).to(tl.float32)[None, :]
+    if SUMS:
+        left = tl.load(x + place, mask, 0.0).to(tl.float32)
+        if X_ADDED:
+            left += tl.load(x_added + channels, channels < D, 0.0).to(tl.float32)[None, :]
+        value += left
+    tl.store(out + place, value.to(out.dtype.element_ty), mask)
+
+
+@triton.jit
+def _pad(x, out, H, W, D, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """x or zeros, at some positions of what is one row and one column larger."""
+    image = tl.program_id(2).to(tl.int64)
+    positions = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channels = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    row, column = positions // (W + 1), positions % (W + 1)
+    there, own = (row < H) & (column < W), channels < D
+    source = (image * H + row) * W + column
+    target = image * (H + 1) * (W + 1) + positions
+    value = tl.load(x + source[:, None] * D + channels[None, :], there[:, None] & own[None, :], 0.0)
+    mask = (row <= H)[:, None] & own[None, :]
+    tl.store(out + target[:, None] * D + channels[None, :], value, mask)

@@ -63,7 +63,9 @@ def kernels_work(device: torch.device) -> bool:
     except Exception as error:  # no triton, no compiler for it, no support for the device: each has errors of its own
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     if reason:
-        print(f"vqtok: VQ-GANs encode at a third of their speed here: no Triton kernels ({reason})", file=sys.stderr)
+        print(
+            f"vqtok: VQ-GANs encode at less than half their speed here: no Triton kernels ({reason})", file=sys.stderr
+        )
     return not reason
 
 
@@ -83,6 +85,8 @@ def _difference(device: torch.device) -> str:
             F.silu(F.group_norm(x + added[:, None, None], GROUPS, weight, bias, 1e-6)),
         ),
         "sum": (kernels.residual_sum(x, h, added, bias), x + h + (added + bias)[:, None, None]),
+        "bias": (kernels.with_bias(x.clone(), bias), x + bias[:, None, None]),
+        "padding": (kernels.padded(x), F.pad(x, (0, 1, 0, 1))),
     }
     off = {name: float((ours - theirs).abs().max()) for name, (ours, theirs) in pairs.items()}
     return "; ".join(f"{name} is off by {by:.1g}" for name, by in off.items() if not by < _TOLERANCE)
