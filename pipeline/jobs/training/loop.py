@@ -91,6 +91,7 @@ class Training:
         done = self._checkpoints.resume()
         self._position.begin(done)
         _set_rates(self._optimizer, self._schedule, train)
+        self._stepper.settle(self._config.image.size)
         if self._accelerator.is_main_process:
             begin(self._config, done)
         if any(shard.listing is not None for shard in self._shards):

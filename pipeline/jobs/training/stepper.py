@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config import TrainConfig
 from pipeline.jobs.tally import Tally
@@ -67,6 +68,25 @@ class Stepper:
         self._quantizer = self._unwrapped.quantize
         self._normalization = normalization
         self._train = train
+
+    def settle(self, size: tuple[int, int]) -> None:
+        """Let DistributedDataParallel find where in its messages each gradient goes. All ranks call this together.
+
+        It finds that from the order in which the gradients of its first step are ready, for all steps from the second
+        on; and by the place of a number in a message, three ranks or more add it up in one order or another. Without
+        this the first step of a resumed training would add up otherwise than the same step of one that went on.
+
+        Args:
+            size: height and width of the images.
+        """
+        if not isinstance(self._model, DistributedDataParallel):
+            return
+        self._model.eval()  # in which nothing is drawn or counted
+        nothing_B3HW = torch.zeros(1, 3, *size, device=self._accelerator.device)
+        reconstruction_B3HW, loss, _ = self._model(nothing_B3HW)
+        (reconstruction_B3HW.float().mean() + loss).backward()
+        self._optimizer.zero_grad()
+        self._model.train()
 
     def step(self, batches: Iterator[TrainBatch], window: Interval) -> None:
         """Take the batches of one optimizer step and update the weights."""

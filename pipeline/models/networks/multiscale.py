@@ -81,6 +81,8 @@ class MultiscaleQuantizer(VectorQuantizer):
         self.phis = phis
         self.phi = nn.ModuleList(nn.Conv2d(embedding_dim, embedding_dim, 3, padding=1) for _ in range(phis))
         self._phi_S = phi_numbers(phis, len(self.patch_nums))
+        for number in set(range(phis)) - set(self._phi_S):
+            self.phi[number].requires_grad_(False)  # ranks of a training would wait for its gradient
 
     def forward(self, z_BCPP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Quantize z [B, C, P, P] of any floating dtype.
