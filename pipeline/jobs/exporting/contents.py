@@ -40,8 +40,8 @@ class Contents:
     """V of the store."""
     fields: tuple[str, ...]
     classes: tuple[str, ...] | None
-    labels: tuple[int, int] | None
-    """The smallest and the largest label, where they are wanted."""
+    labels: tuple[int, int]
+    """The smallest and the largest label, -1 for none."""
 
     @property
     def per_row(self) -> int:
@@ -90,18 +90,15 @@ def contents_of(store: TokenStore, request: Request, views_in: ViewsIn) -> Conte
         num_views=store.num_views,
         fields=store.fields,
         classes=store.classes,
-        labels=None if request.label_offset is None else _labels(store),
+        labels=_labels(store),
     )
 
 
 def _labels(store: TokenStore) -> tuple[int, int]:
-    """The smallest and the largest. Raises ConfigError where a row has none."""
     least, largest = np.iinfo(np.int64).max, NO_LABEL
     for start in range(0, len(store), _LABELS_AT_ONCE):
         labels = store.labels_of(np.arange(start, min(start + _LABELS_AT_ONCE, len(store))))
         least, largest = min(least, int(labels.min())), max(largest, int(labels.max()))
-    if least <= NO_LABEL:
-        raise ConfigError(f"--label-offset: there are rows without a label in {store.root}; leave it out")
     return least, largest
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.errors import ConfigError
 from pipeline.jobs.exporting.contents import Contents
 from pipeline.jobs.exporting.request import Request, flag
-from pipeline.records import JSON
+from pipeline.records import JSON, NO_LABEL
 from pipeline.store.types import Array
 
 Ids = tuple[int, int]
@@ -85,8 +85,10 @@ def sequences_of(contents: Contents, request: Request) -> Sequences:
     for name in ("bos", "eos", "eol"):
         if (token := getattr(request, name)) is not None:
             ids[name] = (token, token)
-    if request.label_offset is not None and contents.labels is not None:
+    if request.label_offset is not None:
         first, last = contents.labels
+        if first <= NO_LABEL:
+            raise ConfigError("--label-offset: there are rows without a label; leave it out")
         ids["label_offset"] = (first + request.label_offset, last + request.label_offset)
     _refuse_twice(ids)
     return Sequences(request, lines, ids)

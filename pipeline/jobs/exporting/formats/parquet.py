@@ -44,7 +44,9 @@ class Parquet(Format):
         self._shape = contents.shape
         self._binary = frozenset(request.binary)
         self._names = names_beside(["key", "label", "tokens"], contents.fields)
-        self._schema = self._schema_with(pyarrow, contents.classes)
+        # With a label beyond the names `datasets` would refuse to load any row.
+        classes = contents.classes or ()
+        self._schema = self._schema_with(pyarrow, classes if contents.labels[1] < len(classes) else ())
 
     def describe(self) -> JSON:
         return {"dtype": self._dtype, "shape": list(self._shape)}
@@ -61,7 +63,7 @@ class Parquet(Format):
                 writer.write_table(self._table(some))
         return {"files": {name: count}}
 
-    def _schema_with(self, pyarrow: Any, classes: Sequence[str] | None) -> Any:
+    def _schema_with(self, pyarrow: Any, classes: Sequence[str]) -> Any:
         tokens = pyarrow.type_for_alias(self._dtype)
         for length in reversed(self._shape):
             tokens = pyarrow.list_(tokens, length)
@@ -71,7 +73,7 @@ class Parquet(Format):
         features = json.dumps({"info": {"features": self._features(classes)}})
         return pyarrow.schema(list(columns.items()), metadata={"huggingface": features})
 
-    def _features(self, classes: Sequence[str] | None) -> JSON:
+    def _features(self, classes: Sequence[str]) -> JSON:
         """As `datasets` writes them: https://huggingface.co/docs/datasets/about_dataset_features."""
         tokens: JSON = _value(self._dtype)
         for length in reversed(self._shape):

@@ -46,6 +46,15 @@ def test_datasets_opens_it_as_it_is(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(tokens), expected)
 
 
+def test_labels_beyond_the_names_are_numbers(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    store = store_to_export(tmp_path / "store", classes=CLASSES[:5], features=("classes", "digests"))
+    out = export(store, tmp_path / "out", "--format", "parquet")
+    found = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert found["label"][:] == labels(store)
+    assert found.features["label"].dtype == "int64"
+
+
 def test_large_vocabularies_get_wide_tokens(tmp_path: Path) -> None:
     store = store_to_export(tmp_path / "store", vocab_size=1 << 17, token_dtype="uint32")
     out = export(store, tmp_path / "out", "--format", "parquet")
