@@ -16,7 +16,7 @@ from pipeline.loader.epochs import Rows
 from pipeline.loader.labels import LabelDropout
 from pipeline.loader.position import Position, Remainder, Steps
 from pipeline.loader.prepared import refuse_sharing
-from pipeline.loader.shared import Shared
+from pipeline.loader.shared import Shared, warn_of_a_second_time
 from pipeline.loader.views import Views
 from pipeline.records import NO_LABEL
 from pipeline.store.batch import TokenBatch
@@ -232,7 +232,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
             # At once, not with the first batch: a StatefulDataLoader takes the state before that.
             self._worker = number, count, done
             if self._shared.begin_in_worker(number):
-                _warn_of_a_second_time(self.epoch)
+                warn_of_a_second_time(self.epoch)
         return self._share(number, count, done)
 
     def _share(self, number: int, count: int, done: int) -> Iterator[TokenBatch]:
@@ -329,14 +329,6 @@ def _place(rank: int, world_size: int) -> tuple[int, int]:
             stacklevel=3,
         )
     return rank, world_size
-
-
-def _warn_of_a_second_time(epoch: int) -> None:
-    warnings.warn(
-        f"epoch {epoch} comes a second time: workers of a DataLoader iterate over copies of the loader, which begin "
-        "where it stands; call set_epoch before every epoch. For evaluation there is TokenLoader.evaluation()",
-        stacklevel=3,
-    )
 
 
 def _failing(error: StoreError) -> Iterator[TokenBatch]:

@@ -1,5 +1,7 @@
 """What a loader tells its copies in the workers of a torch DataLoader, and they tell it."""
 
+import warnings
+
 import torch
 
 _NONE = -1
@@ -55,3 +57,12 @@ class Shared:
         if number == 0:
             self._numbers[_GIVEN] = self._numbers[_MOVES]
         return again
+
+
+def warn_of_a_second_time(epoch: int) -> None:
+    """Of an epoch that workers give again, because nobody said which comes next."""
+    warnings.warn(
+        f"epoch {epoch} comes a second time: workers of a DataLoader iterate over copies of the loader, which begin "
+        "where it stands; call set_epoch before every epoch. For evaluation there is TokenLoader.evaluation()",
+        stacklevel=3,
+    )

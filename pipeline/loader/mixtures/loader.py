@@ -7,24 +7,27 @@ store 1 ──▶ this rank's share of a pass ─────┘     │
 store 2 ──▶ this rank's share of a pass ───────────┘ ──▶ MixedBatch
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
+from pipeline.loader.arguments import whole_number
 from pipeline.loader.epoch_rows import in_batches, worker_of
-from pipeline.loader.loader import TokenLoader
+from pipeline.loader.loader import TokenLoader, Transform
 from pipeline.loader.mixtures.merging import mixed_blocks
 from pipeline.loader.mixtures.passes import Progress, Stretch, share, whole_share
 from pipeline.loader.mixtures.schedule import Schedule
+from pipeline.loader.mixtures.sources import check_places, give_whole_rows, normalised
 from pipeline.loader.mixtures.stores import MixedBatch, MixedStores, Offsets
+from pipeline.loader.prepared import refuse_sharing
+from pipeline.loader.shared import Shared, warn_of_a_second_time
 from pipeline.loader.views import Views
 from pipeline.overlap import prefetch
 from pipeline.store.arrays.row_array import Located
@@ -34,10 +37,6 @@ _BLOCKS_AHEAD = 8
 
 _COUNTED_STEPS = 64
 """The passes are brought up to date once in so many steps."""
-
-
-# What a mixture shares with its copies in workers: whether there are any, and how often it was given a state.
-_IN_WORKERS, _LOADS = range(2)
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             the first is through after min(n_i / weight_i), all are after the maximum, for weights of sum 1.
         views: which view of each image, as for a TokenLoader; `random` draws anew in every pass of a store. Of loaders
             their own count, and either all or none of them give all views.
+        transform: applied to every batch; what it returns is what comes.
 
     Raises ValueError for senseless numbers, or views that a store does not have; StoreError where codebooks differ and
     there are no offsets, where block lengths differ, or numbers of views of which all are wanted, or for a store that
@@ -98,10 +98,12 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         offsets: Offsets = None,
         rows_per_epoch: int | None = None,
         views: Views = 0,
+        transform: Transform | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        if rows_per_epoch is not None and rows_per_epoch < batch_size * world_size:
+        self.batch_size = batch_size = whole_number("batch_size", batch_size, 1)
+        self.rank, self.world_size = whole_number("rank", rank), whole_number("world_size", world_size)
+        self._seed = seed = whole_number("seed", seed, 0)
+        if rows_per_epoch is not None and whole_number("rows_per_epoch", rows_per_epoch) < batch_size * world_size:
             raise ValueError(f"rows_per_epoch is {rows_per_epoch}, less than a batch of {batch_size} on every rank")
         self._loaders = [
             source
@@ -109,32 +111,22 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             else TokenLoader(source, batch_size, seed=seed + number, rank=rank, world_size=world_size, views=views)
             for number, source in enumerate(sources)
         ]
-        for number, loader in enumerate(self._loaders):
-            if (loader.rank, loader.world_size) != (rank, world_size):
-                raise ValueError(
-                    f"loader {number} is rank {loader.rank} of {loader.world_size}, the mixture rank {rank} of "
-                    f"{world_size}; make the loaders with the rank and world_size of the mixture"
-                )
-            if loader.label_dropout.probability:
-                raise ValueError(f"loader {number} drops labels, which a mixture does not: drop those of batch.label")
+        check_places(self._loaders, self.rank, self.world_size)
         self.stores = MixedStores([loader.store for loader in self._loaders], offsets)
         """The stores as one, in whose numbering `batch.row` is."""
-        self._whole = _give_whole_rows(self._loaders)
-        self.batch_size = batch_size
-        self.weights = _normalised(weights, self._loaders)
+        self._whole = give_whole_rows(self._loaders)
+        self.weights = normalised(weights, self._loaders)
         """Proportions of the stores, of sum 1."""
-        self._rows_per_epoch = rows_per_epoch
-        self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
+        self._rows_per_epoch = None if rows_per_epoch is None else int(rows_per_epoch)
+        self._transform = transform
         self._schedule = Schedule(self.weights, seed)
-        self._begin = _Position(0, 0, (Progress(0, (Stretch(world_size),)),) * len(self._loaders))
-        self._steps = 0
+        self._begin = self._epoch_begin = self._beginning
+        self._epoch = self._steps = 0
+        self._iteration: object = None
         self._worker: tuple[int, int, int] | None = None
-        self._all_taken = False
-        self._resumes = False
-        self._loads = 0
-        self._shared = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._all_taken = self._is_resumed = self._resumes = self._goes_on = False
+        self._shared = Shared()
+        self._loads, self._moves = self._shared.loads, self._shared.moves
 
     @property
     def vocab_size(self) -> int:
@@ -166,19 +158,53 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         """Batches of a whole epoch on this rank. Raises TypeError where iterations do not end."""
         if self._rows_per_epoch is None:
             raise TypeError("a mixture without rows_per_epoch has no end")
-        return self._rows_per_epoch // (self.batch_size * self._world_size)
+        return self._rows_per_epoch // (self.batch_size * self.world_size)
+
+    def __repr__(self) -> str:
+        roots = ", ".join(loader.store.root for loader in self._loaders)
+        stands = f"{self.steps_done} steps done"
+        if self._rows_per_epoch is not None:
+            stands = f"epoch {self.epoch}, {self.steps_done} of {len(self)} steps done"
+        return (
+            f"{type(self).__name__}({len(self._loaders)} stores ({roots}), batches of {self.batch_size}, rank "
+            f"{self.rank} of {self.world_size}, {stands})"
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the mixture stands in, from 0; always 0 without rows_per_epoch."""
+        return self._epoch
+
+    @property
+    def steps_done(self) -> int:
+        """Batches of each rank in this epoch so far, of the present size."""
+        return self._now().delivered // (self.batch_size * self.world_size)
+
+    @property
+    def steps_left(self) -> int | None:
+        """Batches of each rank from here to the end of the epoch; None without rows_per_epoch."""
+        return self._steps_left(self._now())
 
     def __iter__(self) -> Iterator[MixedBatch]:
+        refuse_sharing(self.world_size)
+        batches = self._batches()
+        # The type is that of mixtures without a transform.
+        return batches if self._transform is None else cast("Iterator[MixedBatch]", map(self._transform, batches))
+
+    def _batches(self) -> Iterator[MixedBatch]:
         info = get_worker_info()
         number, count = (info.id, info.num_workers) if info else (0, 1)
         if info:
-            self._check_worker(number, count)
-        self._shared[_IN_WORKERS] = info is not None
+            self._begin_in_worker(number, count)
+        else:
+            self._shared.iterated_here()
         if self._all_taken:  # whoever counts batches does not ask for one beyond the last
             self._next_epoch(self._now())
         done = self._worker[2] if self._worker else 0
         place = self._after(self._now(), done * count)
         steps = self._steps_left(place)
+        # An iterator moves the mixture as long as no other was begun, and the mixture was not moved otherwise.
+        self._iteration = own = object()
         with closing(prefetch(self._blocks(place), _BLOCKS_AHEAD)) as blocks:
             for step, located in enumerate(islice(in_batches(blocks, self.batch_size), steps)):
                 if step % count != number:
@@ -186,12 +212,23 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 done += 1
                 if info:
                     self._worker = number, count, done
-                else:
+                elif self._iteration is own:
                     self._step()
-                    self._all_taken = step + 1 == steps
+                    self._is_resumed, self._all_taken = False, step + 1 == steps
                 yield self.stores.batch(located, self._whole)
         assert steps is not None
-        self._next_epoch(self._after(place, steps))
+        if self._iteration is own:
+            self._next_epoch(self._after(place, steps))
+            self._goes_on = info is not None
+
+    def _begin_in_worker(self, number: int, count: int) -> None:
+        """Go where the mixture that this is a copy of was told to go, and warn of what comes a second time."""
+        if self._moves != self._shared.moves and self._loads == self._shared.loads:
+            self._go(self._shared.epoch)
+        resumes = self._resumes
+        self._check_worker(number, count)
+        if self._shared.begin_in_worker(number) and not (resumes or self._goes_on):
+            warn_of_a_second_time(self.epoch)
 
     def _check_worker(self, number: int, count: int) -> None:
         """Raises StoreError in a worker that would not go on where the other workers do."""
@@ -203,7 +240,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             )
         if resumes:
             return
-        if self._loads != int(self._shared[_LOADS]):
+        if self._loads != self._shared.loads:
             raise StoreError(
                 "the mixture was given a state after these persistent workers were started; make a new DataLoader"
             )
@@ -218,12 +255,12 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
         Raises StoreError once the workers of a `DataLoader` iterate over copies of this loader, for it stands still.
         """
-        if self._shared[_IN_WORKERS] and not get_worker_info():
+        if self._shared.in_workers and not get_worker_info():
             raise StoreError(
                 "workers of a DataLoader iterate over copies of this mixture: use state_after(steps) with the number "
                 "of batches so far"
             )
-        state = self._state(self._now())
+        state = self._state(self._now(), self._epoch)
         return {**state, "worker": list(self._worker)} if self._worker else state
 
     def state_after(self, steps: int) -> dict[str, Any]:
@@ -231,11 +268,53 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
         For loops that count themselves, because the workers of a `DataLoader` iterate over copies of this loader.
         After the last batch of an epoch it is the beginning of the next.
+
+        Raises ValueError for a negative number.
         """
-        place = self._now()
+        place, epoch, steps = self._now(), self._epoch, whole_number("steps", steps, 0)
         while (left := self._steps_left(place)) is not None and 0 < steps >= left:
-            place, steps = replace(self._after(place, left), delivered=0), steps - left
-        return self._state(self._after(place, steps))
+            place, epoch, steps = replace(self._after(place, left), delivered=0), epoch + 1, steps - left
+        return self._state(self._after(place, steps), epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch, so many rows from the present one as the epochs between have.
+
+        A mixture that was given a state of this very epoch, and has not gone on since, stays there: so loops may call
+        it before every epoch whether they resume or not. Later, the beginning of that epoch is where the state was
+        taken; one before it is found as if ranks and batch size had always been the present ones.
+
+        Raises ValueError for what is no epoch, or any but the first of a mixture without rows_per_epoch.
+        """
+        refuse_sharing(self.world_size)
+        epoch = whole_number("epoch", epoch, 0)
+        if self._rows_per_epoch is None:
+            if epoch:
+                raise ValueError(
+                    f"epoch {epoch} of a mixture without rows_per_epoch, which has no end; pass rows_per_epoch"
+                )
+        elif not (self._is_resumed and epoch == self._epoch and not self._shared.in_workers):
+            self._go(epoch)
+
+    def _go(self, epoch: int) -> None:
+        if self._rows_per_epoch is not None:
+            self._move(epoch, self._begin_of(epoch))
+
+    def _begin_of(self, epoch: int) -> _Position:
+        """Where an epoch begins."""
+        if epoch == self._epoch:
+            return self._epoch_begin
+        if epoch < self._epoch:
+            return replace(self._after(self._beginning, epoch * len(self)), delivered=0)
+        now = self._now()
+        left = self._steps_left(now)
+        assert left is not None
+        return replace(self._after(now, left + (epoch - self._epoch - 1) * len(self)), delivered=0)
+
+    def _move(self, epoch: int, place: _Position) -> None:
+        self._epoch, self._begin, self._epoch_begin, self._steps = epoch, place, place, 0
+        self._iteration = self._worker = None
+        self._all_taken = self._is_resumed = self._goes_on = False
+        self._moves = self._shared.moves if get_worker_info() else self._shared.moved(epoch)
 
     def load_state_dict(self, state: dict[str, Any], new_weights: bool = False) -> None:
         """Go on where `state` was taken: the rows not seen in the passes that are begun come next.
@@ -244,8 +323,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
         Raises StoreError naming what differs when the state is of other stores, another order or other weights.
         """
-        present = self._state(self._now())
-        missing = present.keys() - state.keys()
+        present = self._state(self._now(), self._epoch)
+        missing = present.keys() - state.keys() - {"epoch"}  # which states did not always have
         if missing:
             raise StoreError(f"the state has no {', '.join(sorted(missing))}: it is not that of a MixtureLoader")
         if len(state["stores"]) != len(self._loaders):
@@ -265,19 +344,17 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             )
             for own in state["stores"]
         ]
-        places = tuple(own.at(self._world_size) for own in progress)
-        self._begin, self._steps = _Position(int(state["position"]), int(state["delivered"]), places), 0
-        self._all_taken = False
-        self._worker = worker
+        places = tuple(own.at(self.world_size) for own in progress)
+        self._move(int(state.get("epoch", 0)), _Position(int(state["position"]), int(state["delivered"]), places))
+        self._worker, self._is_resumed = worker, True
         if get_worker_info():
             self._resumes = True
         else:
-            self._shared[_IN_WORKERS] = False
-            self._shared[_LOADS] += 1
-            self._loads = int(self._shared[_LOADS])
+            self._loads = self._shared.loaded()
 
-    def _state(self, place: _Position) -> dict[str, Any]:
+    def _state(self, place: _Position, epoch: int) -> dict[str, Any]:
         return {
+            "epoch": epoch,
             "stores": [
                 {
                     **loader.ordered.identity,
@@ -294,7 +371,13 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         }
 
     def _next_epoch(self, place: _Position) -> None:
-        self._begin, self._steps, self._worker, self._all_taken = replace(place, delivered=0), 0, None, False
+        self._epoch += 1
+        self._begin = self._epoch_begin = replace(place, delivered=0)
+        self._steps, self._worker, self._all_taken, self._is_resumed = 0, None, False, False
+
+    @property
+    def _beginning(self) -> _Position:
+        return _Position(0, 0, (Progress(0, (Stretch(self.world_size),)),) * len(self._loaders))
 
     def _step(self) -> None:
         self._steps += 1
@@ -309,7 +392,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         counts = self._schedule.counts(place.position, rounds)
         return _Position(
             place.position + rounds,
-            place.delivered + rounds * self._world_size,
+            place.delivered + rounds * self.world_size,
             tuple(
                 own.after(count, len(loader.ordered)) if count else own
                 for own, count, loader in zip(place.stores, counts, self._loaders, strict=True)
@@ -319,7 +402,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     def _steps_left(self, place: _Position) -> int | None:
         if self._rows_per_epoch is None:
             return None
-        return max(self._rows_per_epoch - place.delivered, 0) // (self.batch_size * self._world_size)
+        return max(self._rows_per_epoch - place.delivered, 0) // (self.batch_size * self.world_size)
 
     def _blocks(self, place: _Position) -> Iterator[Located]:
         """This rank's rows without end, numbered through all stores."""
@@ -329,36 +412,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     def _windows(self, number: int, progress: Progress) -> Iterator[Located]:
         """This rank's rows of one store, pass after pass."""
         loader = self._loaders[number]
-        own, first = share(progress, self._rank, len(loader.ordered))
+        own, first = share(progress, self.rank, len(loader.ordered))
         while True:
             yield from loader.ordered.windows(own.number, own.world_size, own.segments)
-            own, first = whole_share(own.number + 1, self._world_size, self._rank, first, len(loader.ordered))
-
-
-def _give_whole_rows(loaders: Sequence[TokenLoader]) -> bool:
-    """Whether batches have all views of each image. Raises ValueError, StoreError where loaders do not go together."""
-    whole = [loader.ordered.views.whole for loader in loaders]
-    if len(set(whole)) > 1:
-        raise ValueError(f"loaders {[n for n, gives in enumerate(whole) if gives]} give all views, the others do not")
-    first = loaders[0].store
-    for store in (loader.store for loader in loaders) if whole[0] else ():
-        if store.num_views != first.num_views:
-            raise StoreError(
-                f"{first.root} has {first.num_views} views of each image, {store.root} has {store.num_views}: no batch "
-                "holds all of both; take views='random', or a number"
-            )
-    return whole[0]
-
-
-def _normalised(weights: Sequence[float] | None, loaders: Sequence[TokenLoader]) -> tuple[float, ...]:
-    rows = [len(loader.ordered) for loader in loaders]
-    given = [float(weight) for weight in (rows if weights is None else weights)]
-    if len(given) != len(loaders):
-        raise ValueError(f"{len(given)} weights for {len(loaders)} stores")
-    total = sum(given)
-    if not all(weight >= 0 for weight in given) or not 0 < total < math.inf:
-        raise ValueError(f"weights must be finite, not negative, and not all 0, but are {given}")
-    for loader, weight, count in zip(loaders, given, rows, strict=True):
-        if weight and not count:
-            raise StoreError(f"{loader.store.root}: no rows to give the mixture; leave it out, or give it the weight 0")
-    return tuple(weight / total for weight in given)
+            own, first = whole_share(own.number + 1, self.world_size, self.rank, first, len(loader.ordered))

@@ -389,7 +389,7 @@ def test_a_state_of_other_stores_is_refused(stores: list[TokenStore]) -> None:
 def test_what_is_no_state_is_refused(stores: list[TokenStore]) -> None:
     loader = MixtureLoader(stores, WEIGHTS)
     state = loader.state_dict()
-    for name in state:
+    for name in state.keys() - {"epoch"}:
         with pytest.raises(StoreError, match=f"no {name}"):
             loader.load_state_dict({key: value for key, value in state.items() if key != name})
 
@@ -403,3 +403,69 @@ def test_proportions_can_change_on_the_way(stores: list[TokenStore]) -> None:
     counts = np.bincount(torch.cat([batch.source for batch in batches]).numpy())
     assert counts.tolist() == pytest.approx([50, 50, 400], abs=3)
     check_passes([*begun, *rows_of(batches)], stores)
+
+
+# --- epochs -----------------------------------------------------------------------------------------------
+
+
+def epochs_of(stores: Sequence[TokenStore], count: int) -> list[list[list[int]]]:
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+    return [[batch.row.tolist() for batch in loader] for _ in range(count)]
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
+def test_a_mixture_goes_to_the_epoch_that_it_is_told(
+    stores: list[TokenStore], workers: int, persistent: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    epochs = epochs_of(stores, 4)
+    loader = MixtureLoader(stores, WEIGHTS, np.int64(10), rows_per_epoch=np.int64(100))  # type: ignore[arg-type]
+    batches: Any = loader
+    if workers:
+        batches = DataLoader(loader, batch_size=None, num_workers=workers, persistent_workers=persistent)
+    for epoch in (0, 1, 3, 1, 1, 2):
+        loader.set_epoch(epoch)
+        assert loader.epoch == epoch
+        assert [batch.row.tolist() for batch in batches] == epochs[epoch]
+    if workers:
+        for _ in islice(batches, 3):
+            pass
+        loader.set_epoch(np.int64(3))
+        assert [batch.row.tolist() for batch in batches] == epochs[3]
+    assert "second time" not in capfd.readouterr().err or persistent is False
+    if workers and not persistent:
+        list(batches)
+        assert "epoch 3 comes a second time" in capfd.readouterr().err
+
+
+def test_a_mixture_that_resumes_may_be_told_its_epoch(stores: list[TokenStore]) -> None:
+    epochs = epochs_of(stores, 3)
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+    state = json.loads(json.dumps(loader.state_after(14)))
+    resumed = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
+    resumed.load_state_dict(state)
+    assert (resumed.epoch, resumed.steps_done, resumed.steps_left) == (1, 4, 6)
+    for epoch, expected in ((1, epochs[1][4:]), (2, epochs[2]), (0, epochs[0])):
+        resumed.set_epoch(epoch)
+        assert [batch.row.tolist() for batch in resumed] == expected
+    older = {name: value for name, value in state.items() if name != "epoch"}
+    resumed.load_state_dict(older)
+    assert [batch.row.tolist() for batch in resumed] == epochs[1][4:]
+    endless = MixtureLoader(stores, WEIGHTS, 10)
+    endless.set_epoch(0)
+    with pytest.raises(ValueError, match="epoch 1 of a mixture without rows_per_epoch, which has no end"):
+        endless.set_epoch(1)
+    assert endless.steps_left is None
+
+
+def test_two_iterators_of_a_mixture_do_not_share_a_counter(stores: list[TokenStore]) -> None:
+    (whole,) = epochs_of(stores, 1)
+    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100, transform=lambda batch: batch.row.tolist())
+    first = iter(loader)
+    begun = list(islice(first, 3))
+    second = iter(loader)
+    assert list(islice(second, 2)) == whole[3:5]
+    assert [*begun, *first] == whole
+    assert (loader.epoch, loader.steps_done) == (0, 5)
+    assert repr(loader).endswith("batches of 10, rank 0 of 1, epoch 0, 5 of 10 steps done)")
+    assert list(second) == whole[5:]
+    assert (loader.epoch, loader.steps_done) == (1, 0)
