@@ -177,6 +177,8 @@ class NetworkTokenizer:
 
     def compile(self) -> None:
         """Have torch compile normalisation and encoder as one graph for each shape, until the next `to`."""
+        if self._compiled is not None:
+            return
         # A shape of its own for each graph: one graph for all shapes would give other tokens from the second shape on.
         graph = Pixels(self._encodes.encode, self.normalization).to(self.device)
         self._compiled = torch.compile(graph, fullgraph=True, dynamic=False)

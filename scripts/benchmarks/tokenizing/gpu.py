@@ -121,9 +121,8 @@ def measure_model(
     contestants: dict[str, Contestant] = {decoder_name(decoder): job for decoder, job in jobs.items()}
     contestants |= {DECODE: decode, ENCODE: _encode(_load(tokenizer_folder, setting), batches, photos, setting)}
     if setting.compiles:
-        compiled = _load(tokenizer_folder, setting)
-        compiled.encode = torch.compile(compiled.encode)  # type: ignore[method-assign]
-        contestants[COMPILED] = _encode(compiled, batches, photos, setting)
+        tokenizer = _load(tokenizer_folder, setting)
+        contestants[COMPILED] = _encode(tokenizer, batches, photos, setting, compiles=True)
     rates = best_of(contestants, setting.rounds, say)
 
     profiled = _load(tokenizer_folder, setting)
@@ -185,8 +184,10 @@ def _load(folder: Path, setting: Setting) -> Tokenizer:
     return tokenizer
 
 
-def _encode(tokenizer: Tokenizer, batches: Sequence[Tensor], photos: Photos, setting: Setting) -> Encode:
-    return Encode(tokenizer, setting.device, available_cores(), batches, len(photos))
+def _encode(
+    tokenizer: Tokenizer, batches: Sequence[Tensor], photos: Photos, setting: Setting, compiles: bool = False
+) -> Encode:
+    return Encode(tokenizer, setting.device, available_cores(), batches, len(photos), compiles)
 
 
 def _seconds_of_search(search: Search, quantize: VectorQuantizer, work: SearchWork, device: torch.device) -> float:

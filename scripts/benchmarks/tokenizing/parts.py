@@ -81,19 +81,27 @@ class Encode:
 
     Args:
         batches: uint8 [B, 3, H, W] each; they come again until `images` are encoded.
+        compiles: as `tokenize.compile`.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, device: torch.device, cores: int, batches: Sequence[Tensor], images: int
+        self,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        cores: int,
+        batches: Sequence[Tensor],
+        images: int,
+        compiles: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._device = device
         self._cores = cores
         self._batches = batches
+        self._compiles = compiles
         self._count = max(1, images // len(batches[0]))
 
     def __call__(self) -> float:
-        with BatchEncoder(self._tokenizer, self._device, self._cores) as encoder:
+        with BatchEncoder(self._tokenizer, self._device, self._cores, self._compiles) as encoder:
             started = time.perf_counter()
             in_flight: deque[Encoding] = deque()
             for batch in itertools.islice(itertools.cycle(self._batches), self._count):

@@ -1,4 +1,4 @@
-"""Bicubic upsampling: on a CPU torch's, on an accelerator by matrix products, whose values and gradients are torch's."""
+"""Bicubic upsampling: on a CPU by torch, on an accelerator by matrix products; values and gradients are the same."""
 
 from itertools import product
 
