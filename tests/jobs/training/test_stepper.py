@@ -1,15 +1,26 @@
 """One step of the optimizer, in one batch or in several."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from fixtures_pictures import configuration, metrics_of, picture, write_tar
+from fixtures_store import Child
+from fixtures_training import TrainingJob, edit_birth
 from safetensors.torch import load_file
+from support import free_port
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.config import TrainConfig
 from pipeline.jobs.training import job as train
+from pipeline.jobs.training.stepper import Stepper
+from pipeline.models import SimpleVQVAE
+from pipeline.records import Normalization
 
-pytest_plugins = ["fixtures_pictures"]
+pytest_plugins = ["fixtures_pictures", "fixtures_store", "fixtures_training"]
 
 
 def test_a_step_in_one_batch_or_in_four_trains_the_same_model(
@@ -36,3 +47,44 @@ def test_bad_images_are_skipped_and_counted(pictures: Path, tmp_path: Path) -> N
     # Eight samples of two steps: every second one is bad.
     assert lines[0]["skipped"] == 4
     assert (lines[1]["images"], lines[1]["skipped"]) == (2, 1)
+
+
+def settle(folder: Path) -> None:
+    """In a process group of one."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
+    model = SimpleVQVAE(8, 4, 8, ema_decay=0.9, kmeans_init=True, revive_after=1)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    drawn, optimizer = torch.get_rng_state(), torch.optim.AdamW(model.parameters())
+    wrapped = DistributedDataParallel(model)
+    Stepper(Accelerator(cpu=True), wrapped, optimizer, None, Normalization(), TrainConfig()).settle((8, 16))
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert model.training and not optimizer.state
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_settling_changes_nothing_that_a_checkpoint_holds(tmp_path: Path) -> None:
+    done = Child(settle, tmp_path, folder=tmp_path).wait()
+    assert done.status == 0, done.err
+
+
+@pytest.mark.slow
+def test_three_ranks_resume_to_the_same_bits(images: Path, tmp_path: Path) -> None:
+    """With two, a sum is the same in either order. The scales are fewer than their convolutions."""
+    model = {"network": "vqgan", "downsampling": 4, "vocab_size": 32, "embedding_dim": 4, "hidden_dim": 32}
+    scales = {"quantizer": "multiscale", "patch_nums": [1, 2, 4], "residual_blocks": 1}
+    job = TrainingJob(tmp_path / "job", images).write(
+        model=model | scales, holdout=[], steps=4, checkpoint_every=2, batch_size=1, learning_rate=1e-3
+    )
+    weights = []
+    for _ in range(2):
+        group = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        ranks = [job.start(environment={**group, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(3)]
+        done = [rank.wait(280) for rank in ranks]
+        assert [one.status for one in done] == [0, 0, 0], [one.err for one in done]
+        weights.append(job.weights)
+        shutil.rmtree(job.tokenizer / "checkpoints/step-000004")  # as a kill after the second step leaves it
+        for name in ("config.json", "model.safetensors"):
+            (job.tokenizer / name).unlink()
+        edit_birth(job, lambda birth: birth.update(result=None))
+    assert weights[0] == weights[1]

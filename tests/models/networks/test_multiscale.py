@@ -102,6 +102,18 @@ def test_everything_is_float32_whatever_is_set_or_given() -> None:
     assert len(settings) == 2 * len(SIDES)
 
 
+@pytest.mark.parametrize(("sides", "phis", "used"), [((1, 2, 5), 4, 3), ((5,), 4, 1), (SIDES, 4, 4), ((1, 2, 5), 1, 1)])
+def test_no_rank_waits_for_the_gradient_of_a_convolution_that_serves_no_scale(
+    sides: tuple[int, ...], phis: int, used: int
+) -> None:
+    model = quantizer(phis, sides=sides)
+    out, loss, _ = model(vectors(2).requires_grad_())
+    (out.sum() + loss).backward()
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained == {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert len(trained) == 1 + 2 * used
+
+
 def test_the_loss_is_the_mean_over_scales_and_the_gradient_goes_straight_through() -> None:
     model, z_BCPP = quantizer(), vectors(2).requires_grad_()
     out, loss, indices = model(z_BCPP)
