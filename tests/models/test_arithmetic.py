@@ -14,6 +14,7 @@ def settings_of_torch() -> Iterator[None]:
     yield
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.conv.fp32_precision = "tf32"
+    torch.backends.cudnn.allow_tf32 = True
 
 
 def settings() -> list[str]:
@@ -31,6 +32,38 @@ def test_settings_come_back_after_an_error(arithmetic: Arithmetic) -> None:
         _ = 1 / 0
     assert set(inside) <= {"ieee", "none"} if arithmetic == "ieee" else inside[:2] == ["tf32", "tf32"]
     assert settings() == before
+
+
+@pytest.mark.parametrize("before", ["highest", "high", "medium"])
+@pytest.mark.parametrize("convolutions", [False, True])
+@pytest.mark.parametrize("arithmetic", ["ieee", "tf32"])
+def test_the_older_settings_agree_inside(arithmetic: Arithmetic, before: str, convolutions: bool) -> None:
+    """torch raises where they do not, and its compiler reads them."""
+    torch.set_float32_matmul_precision(before)
+    torch.backends.cudnn.allow_tf32 = convolutions
+    outside = [*settings(), *older_settings()]
+    with float32_arithmetic(arithmetic):
+        assert [*older_settings()][:2] == [arithmetic == "tf32"] * 2
+        assert set(settings()[2:]) <= {"none", "ieee"} or arithmetic == "tf32"
+        assert settings()[2:] == outside[2:4] or arithmetic == "ieee"
+    assert [*settings(), *older_settings()] == outside
+
+
+def older_settings() -> tuple[bool, bool, str]:
+    backends = torch.backends
+    return backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision()
+
+
+def test_settings_that_contradict_each_other_are_left_alone() -> None:
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # while `allow_tf32` still says otherwise
+    with pytest.raises(RuntimeError):
+        older_settings()
+    before = settings()
+    with float32_arithmetic("ieee"):
+        assert set(settings()) <= {"ieee", "none"}
+    assert settings() == before
+    with pytest.raises(RuntimeError):
+        older_settings()
 
 
 class Inside:

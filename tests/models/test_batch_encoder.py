@@ -1,13 +1,15 @@
 """Batches of images into tokens, in threads."""
 
+import functools
 import threading
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
-from pipeline.errors import TokenizerError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models import SimpleVQVAE
 from pipeline.models.batch_encoder import BatchEncoder
 from pipeline.models.layouts.cuts import cut_named
@@ -104,3 +106,54 @@ def test_images_without_tokens_are_an_error_where_they_reach_the_host(monkeypatc
     monkeypatch.setattr(ours, "encode", lambda img: [block.where(block > 3, NO_TOKEN) for block in encode(img)])
     with BatchEncoder(ours, CPU, cores=1) as encoder, pytest.raises(TokenizerError, match="values that are not finite"):
         encoder.submit(images(3), 3).result()
+
+
+class Plain:
+    """A tokenizer of somebody else's: what the protocol asks for, and no more."""
+
+    def __init__(self, ours: NetworkTokenizer) -> None:
+        self.normalization, self.encode = ours.normalization, ours.encode
+
+
+def test_a_compiled_encoder_is_one_graph_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for torch's compiler, which is left out for the time that it takes."""
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    ours, img_B3HW = tokenizer(), images(64).contiguous(memory_format=torch.channels_last)
+    before = alone(ours, img_B3HW)
+    for _ in range(2):  # a second encoder of the same tokenizer compiles nothing
+        with BatchEncoder(ours, CPU, cores=2, compiles=True) as encoder:
+            encoder.warm_up((32, 32), 64)
+            np.testing.assert_array_equal(encoder.submit(img_B3HW, 64).result()[0], before)
+    assert counter.frame_count == 1
+    assert encoder.execution == {"compile": True}
+    assert BatchEncoder(tokenizer(), CPU, cores=1).execution == {}, "stores of before there was the key go on"
+
+
+def test_what_cannot_be_compiled_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("no compiler for C++ here")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
+    encoder = BatchEncoder(tokenizer(), CPU, cores=1, compiles=True)
+    with encoder, pytest.raises(ConfigError, match=r"tokenize.compile: .*no compiler for C.. here.*: set it to false"):
+        encoder.warm_up((32, 32), 8)
+    with pytest.raises(ConfigError, match=r"tokenize\.compile: Plain cannot be compiled: set it to false"):
+        BatchEncoder(Plain(tokenizer()), CPU, cores=1, compiles=True)  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_that_only_encodes_gets_normalised_pixels() -> None:
+    ours, img_B3HW = tokenizer(), images(5)
+    with BatchEncoder(Plain(ours), CPU, cores=1) as encoder:  # type: ignore[arg-type]
+        np.testing.assert_array_equal(encoder.submit(img_B3HW, 5).result()[0], alone(ours, img_B3HW))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torchs_compiler_changes_few_tokens(precision: Precision) -> None:
+    ours, img_B3HW = tokenizer(precision), images(64)
+    before = alone(ours, img_B3HW)
+    with BatchEncoder(ours, CPU, cores=2, compiles=True) as encoder:
+        tokens, _ = encoder.submit(img_B3HW, 64).result()
+    assert (tokens == before).mean() > (0.999 if precision == "fp32" else 0.95)

@@ -24,7 +24,7 @@ pytest_plugins = ["fixtures_store"]
 
 def bench(*arguments: str | Path) -> Done:
     script = ROOT / "scripts" / "benchmarks" / "bench_gpu.py"
-    return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": str(ROOT)}, timeout_s=280)
+    return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": str(ROOT)}, timeout_s=880)
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def test_without_a_gpu_it_says_so() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_script_runs_on_a_cpu(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {f"{n}.jpg": encoded(Image.fromarray(picture(40, 50)), "JPEG") for n in range(3)})
     page, out = tmp_path / "page.md", tmp_path / "out"

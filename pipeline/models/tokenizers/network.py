@@ -259,7 +259,7 @@ def _compiler_errors() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
         raise ConfigError(
             f"tokenize.compile: torch cannot compile this encoder here ({reason}): set it to false"
         ) from error
