@@ -8,7 +8,6 @@ Prints a table in Markdown, to be pasted into an issue. Exit status 0 when nothi
 without a CUDA device.
 """
 
-import importlib.metadata
 import os
 import platform
 import sys
@@ -28,7 +27,9 @@ from gpu.sharing import launchers, processes_of_one_gpu
 from gpu.tokens import digest_twice, short_last_batch, tokens_against_the_cpu, two_streams_against_one
 from gpu.training import training_killed_and_resumed, training_over_nccl
 
+from pipeline import __version__
 from pipeline.cublas import set_repeatable_workspaces
+from pipeline.source.images.vision import torchvision_version
 
 CHECKS: tuple[Check, ...] = (
     digest_twice,
@@ -88,7 +89,7 @@ def asked(folder: Path, device: str, ends: float, only: tuple[str, ...] = ()) ->
 
 def heading(device: str) -> str:
     """What the machine is, and the head of the table."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("vqtok", "torch", "torchvision"))
+    versions = f"vqtok {__version__}, torch {torch.__version__}, torchvision {torchvision_version}"
     where = f"{platform.processor() or platform.machine()}, a trial: its figures mean nothing"
     if device == "cuda":
         where = (
