@@ -85,7 +85,9 @@ def drawn(
     config: Config, collection: Collection, steps: int, position: int = 0, ranks: int = 1
 ) -> list[tuple[int, bool]]:
     """(number, mirrored) of what all ranks draw in some steps: one step after the other, in each by rank."""
-    streams = [training_batches(config, collection, Place(position, rank, ranks), False) for rank in range(ranks)]
+    streams = [
+        training_batches(config, collection, Place(position, rank, ranks), torch.device("cpu")) for rank in range(ranks)
+    ]
     batches = [next(stream) for _ in range(steps) for stream in streams]
     for stream in streams:
         stream.close()

@@ -406,7 +406,7 @@ def test_training_never_loads_pickled_members(
         "train.batch_size=4", "train.shuffle_buffer=4"
     )
     collection = count_samples(config, training_shards(config), needed=24)
-    batches = training_batches(config, collection, Place(0, 0, 1), pin_memory=False)
+    batches = training_batches(config, collection, Place(0, 0, 1), torch.device("cpu"))
     for _, batch in zip(range(6), batches, strict=False):
         assert batch.img_B3HW.shape[0] + batch.skipped == 4
     batches.close()

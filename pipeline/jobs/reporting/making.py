@@ -109,7 +109,8 @@ def _rebuild(config: Config, store: TokenStore, damage: list[str]) -> tuple[Tens
             except StoreError as error:
                 damage.append(str(error))
                 continue
-            originals.append(batch.img_B3HW[np.arange(len(rows)) * store.num_views + views].cpu())
+            shown = torch.from_numpy(np.arange(len(rows)) * store.num_views + views)
+            originals.append(batch.img_B3HW[shown].cpu())  # from a GPU, where nvJPEG has left them
             reconstructions.append(_decode(tokenizer, store, tokens.to(world.device).idx_Bl))
     return (torch.cat(originals), torch.cat(reconstructions)) if originals else None
 

@@ -1,16 +1,22 @@
 """What a report is made of: images that are rebuilt from the store, beside their originals."""
 
+import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from fixtures_store import BATCH_SIZE, COLLECTION, MIXED, REJECTED, ROWS, Job, Sample, make_job, vqtok, write_shard
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.errors import ConfigError, SourceError
+from pipeline.jobs.originals import images_of_rows
 from pipeline.jobs.reporting import job as report
+from pipeline.jobs.reporting import making
 from pipeline.models.tokenizers.pixels import to_pixels
 from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.source.batches import ImageBatch
 from pipeline.source.find import part_name
 from pipeline.source.images.transform import ImageTransform
 from pipeline.store import TokenStore
@@ -33,6 +39,24 @@ def test_psnr_is_that_of_the_first_batch_of_every_part(made_report: report.Repor
         row += len(samples)
     assert made_report.images_rebuilt == images
     assert made_report.psnr == pytest.approx(10 * math.log10(255**2 / torch.stack(errors).mean().item()), abs=1e-3)
+
+
+def test_originals_that_are_decoded_on_a_device_stand_beside_what_is_rebuilt(
+    finished: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As nvJPEG leaves them: on a device, and here without values."""
+
+    def on_a_device(*arguments: Any) -> ImageBatch:
+        batch = images_of_rows(*arguments)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return dataclasses.replace(batch, img_B3HW=batch.img_B3HW.to("cuda"))
+
+    monkeypatch.setattr(making, "images_of_rows", on_a_device)
+    rebuilt = making._rebuild(finished.config(), TokenStore(finished.store), [])
+    assert rebuilt is not None
+    originals_B3HW, reconstructions_B3HW = rebuilt
+    assert originals_B3HW.device.type == reconstructions_B3HW.device.type == "cpu"
+    assert originals_B3HW.shape == reconstructions_B3HW.shape
 
 
 def test_of_several_views_all_are_rebuilt_by_turns(collection: Path, tokenizer_folder: Path, tmp_path: Path) -> None:

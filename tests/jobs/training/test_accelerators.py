@@ -41,7 +41,6 @@ ARCHITECTURE = Architecture(
 )
 UPKEEP: dict[str, Any] = {"ema_decay": 0.9, "kmeans_init": True, "revive_after": 1}
 MODELS: dict[str, Callable[[], TrainedNetwork]] = {
-    "ours": lambda: SimpleVQVAE(K, 4, 8),
     "ours with all upkeep": lambda: SimpleVQVAE(K, 4, 8, residual_blocks=1, cosine=True, **UPKEEP),
     "by angle": lambda: SimpleVQVAE(K, 4, 8, cosine=True),
     "one grid": lambda: Vqgan(ARCHITECTURE, cosine=True, **UPKEEP),
@@ -110,6 +109,7 @@ def _picture(originals_B3HW: Tensor, reconstructions_B3HW: Tensor) -> bytes:
     return b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("name", MODELS)
 def test_training_on_an_accelerator_without_float64(name: str, pieces: int, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from fixtures_stream import BATCH, configuration, counted, drawn, write_images
 
 from pipeline.config import Config
@@ -46,7 +47,7 @@ def test_no_more_is_counted_than_training_comes_to(tmp_path: Path) -> None:
     config = configuration([f"{tmp_path}/*.tar"])
     collection = count_samples(config, training_shards(config), needed=100)
     assert sum(index is not None for index in collection.indexes) == 64
-    batches = training_batches(config, collection, Place(0, 0, 1), False)
+    batches = training_batches(config, collection, Place(0, 0, 1), torch.device("cpu"))
     assert len(list(batches)) == 128 // BATCH
     whole = counted(config)
     assert drawn(config, whole, 25) == drawn(config, collection, 25)

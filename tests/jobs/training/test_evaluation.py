@@ -8,9 +8,13 @@ import pytest
 import torch
 from fixtures_pictures import configuration, picture
 from PIL import Image
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pipeline.jobs.training import evaluation
 from pipeline.jobs.training import job as train
 from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.source.images.transform import ImageTransform
 
 pytest_plugins = ["fixtures_pictures"]
 
@@ -33,3 +37,21 @@ def test_without_held_out_images_the_summary_says_so(pictures: Path, tmp_path: P
     assert summary.result.psnr is None
     assert "no held-out images (train.holdout)" in str(summary)
     assert not (tmp_path / "reconstructions.png").exists()
+
+
+class OnADevice(ImageTransform):
+    """As nvJPEG leaves them: on a device, and here without values."""
+
+    def __call__(self, data: bytes, key: str = "") -> Tensor:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return super().__call__(data, key).to("cuda")
+
+
+def test_images_that_are_decoded_on_a_device_are_kept_on_the_cpu(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are put beside what was rebuilt."""
+    monkeypatch.setattr(evaluation, "ImageTransform", OnADevice)
+    held_out = evaluation.load_held_out(configuration(pictures, tmp_path), 0, 1)
+    assert held_out is not None
+    assert (held_out.img_B3HW.device.type, len(held_out.img_B3HW)) == ("cpu", 6)

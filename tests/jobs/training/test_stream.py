@@ -10,6 +10,7 @@ import torch
 from fixtures_stream import BATCH, SIDE, Images, configuration, counted, drawn, numbers, picture, write_images
 from support import write_tar
 
+from pipeline.jobs.training import stream
 from pipeline.jobs.training.stream import Place, training_batches
 
 pytest_plugins = ["fixtures_stream"]
@@ -50,7 +51,7 @@ def test_workers_change_nothing(collections: dict[str, Images]) -> None:
     found = []
     for workers in (0, 1, 3):
         config = configuration(images.shards, workers=workers)
-        batches = training_batches(config, counted(config), Place(BATCH * 9, 0, 1), False)
+        batches = training_batches(config, counted(config), Place(BATCH * 9, 0, 1), torch.device("cpu"))
         found.append(torch.cat([next(batches).img_B3HW for _ in range(45)]))
         batches.close()
     assert torch.equal(found[0], found[1])
@@ -84,7 +85,7 @@ def test_bad_samples_leave_their_batch_smaller_and_move_nothing(tmp_path: Path) 
     good = configuration([str(write_images(tmp_path / "a/x.tar", range(30)))])
     some = configuration([str(write_images(tmp_path / "b/x.tar", range(30), bad))])
     whole = drawn(good, counted(good), 15)
-    batches = training_batches(some, counted(some), Place(0, 0, 1), False)
+    batches = training_batches(some, counted(some), Place(0, 0, 1), torch.device("cpu"))
     for step in range(15):
         batch = next(batches)
         expected = [item for item in whole[step * BATCH :][:BATCH] if item[0] not in bad]
@@ -95,7 +96,7 @@ def test_bad_samples_leave_their_batch_smaller_and_move_nothing(tmp_path: Path) 
 
 def test_a_batch_of_bad_samples_holds_no_image(tmp_path: Path) -> None:
     config = configuration([str(write_images(tmp_path / "x.tar", range(9), range(9)))], workers=1)
-    batches = training_batches(config, counted(config), Place(0, 0, 1), False)
+    batches = training_batches(config, counted(config), Place(0, 0, 1), torch.device("cpu"))
     batch = next(batches)
     batches.close()
     assert (batch.img_B3HW.shape, batch.img_B3HW.dtype, batch.skipped) == ((0, 3, SIDE, SIDE), torch.uint8, BATCH)
@@ -129,3 +130,23 @@ def test_the_order_is_the_same_whatever_the_images_lie_in(tmp_path: Path) -> Non
         [f"{tmp_path}/x.tgz"], workers=0
     )  # in windows, not at random: but the same anew, and resumed
     assert drawn(config, counted(config), 15, position=60) == orders["x.tgz"][60:]
+
+
+@pytest.mark.parametrize(
+    ("device", "decoder", "pins"), [("cpu", "pillow", False), ("cuda", "pillow", True), ("cuda", "nvjpeg", False)]
+)
+def test_pixels_that_are_on_the_device_are_not_pinned(
+    device: str, decoder: str, pins: bool, collections: dict[str, Images], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch pins memory of the host only."""
+    asked: list[bool] = []
+
+    def loader(dataset: object, pin_memory: bool, **_: object) -> list[object]:
+        asked.append(pin_memory)
+        return []
+
+    config = configuration(collections["small"].shards)
+    config = config.model_copy(update={"image": config.image.model_copy(update={"decoder": decoder})})
+    monkeypatch.setattr(stream, "DataLoader", loader)
+    assert list(training_batches(config, counted(config), Place(0, 0, 1), torch.device(device))) == []
+    assert asked == [pins]
