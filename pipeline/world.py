@@ -120,7 +120,7 @@ def describe_unused_gpus(world: World) -> str | None:
     count = torch.cuda.device_count()
     if count < 2:
         return None
-    return f"{count} GPUs are here, and this process uses one of them, {world.device}: --processes {count} uses all"
+    return f"{count} GPUs are here, and this process uses one of them, {world.device}: --processes auto uses all"
 
 
 def _launched() -> dict[str, int]:

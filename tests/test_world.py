@@ -256,7 +256,7 @@ def test_cores_that_cannot_be_bound_are_told(gpus: _Gpus, alone: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("device", "local_size", "says"),
     [
-        ("cuda:0", 1, "8 GPUs are here, and this process uses one of them, cuda:0: --processes 8 uses all"),
+        ("cuda:0", 1, "8 GPUs are here, and this process uses one of them, cuda:0: --processes auto uses all"),
         ("cuda:0", 8, None),
         ("cpu", 1, None),
     ],
