@@ -1,5 +1,6 @@
 """Exports that are interrupted, refused, or written by several processes."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from fixtures_exports import GRID, ROWS, export, grids, store_to_export, vqtok_e
 from fixtures_store import Halt, all_files, store_of_rows, vqtok
 from support import file_system
 
+from pipeline.jobs.exporting.disk import RowWriter
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_exports"]
@@ -188,3 +190,26 @@ def test_a_full_disk(exported_store: Path, tmp_path: Path, name: str, options: t
         assert not (folder / "out").exists()
         filler.unlink()
         assert all_files(export(exported_store, folder / "out", *options)) == expected
+
+
+@pytest.mark.parametrize(("name", "module"), [("npy", "arrays"), ("megatron", "megatron")])
+def test_pieces_that_are_written_stay(
+    exported_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
+    """Of a large file no more than what is missing is written again."""
+    expected = all_files(export(exported_store, tmp_path / "expected", "--format", name))
+    monkeypatch.setattr(f"pipeline.jobs.exporting.formats.{module}._PIECE_BYTES", 300)  # 10 rows
+    write, rows = RowWriter.write, list[int]()
+
+    def write_some(writer: RowWriter, first: int, some: np.ndarray) -> None:
+        if writer.file.path.name.startswith("tokens"):
+            rows.append(first)
+        if rows == [0, 10, 20]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(writer, first, some)
+
+    monkeypatch.setattr(RowWriter, "write", write_some)
+    done = vqtok_export(exported_store, tmp_path / "out", "--format", name)
+    assert (done.exit_code, rows) == (1, [0, 10, 20])
+    assert all_files(export(exported_store, tmp_path / "out", "--format", name)) == expected
+    assert rows == [0, 10, 20, 20, 30]
