@@ -126,8 +126,10 @@ def file_system(folder: Path, megabytes: int) -> Iterator[Path]:
         mounted = False
     if not mounted:
         pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def in_a_fork(function: Callable[..., Any], *arguments: object, timeout_s: float = 280) -> tuple[int | None, list[Any]]:
