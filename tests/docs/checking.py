@@ -139,7 +139,8 @@ def _vqtok(arguments: tuple[str, ...], whole: bool) -> Iterator[str]:
         return
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            context = main.commands[name].make_context(f"vqtok {name}", list(rest))
+            group = click.Context(main, info_name="vqtok", **main.context_settings)
+            context = main.commands[name].make_context(name, list(rest), parent=group)
     except click.exceptions.Exit:  # after --help
         return
     except click.UsageError as error:
