@@ -20,7 +20,7 @@ _COMPARED = 256
 
 
 def the_search(bench: Bench) -> Iterator[Line]:
-    """Random vectors and codes of the lengths that published tokenizers have, by torch and by what jobs use on a GPU."""
+    """Random vectors and codes of the lengths that published tokenizers have, by torch and as jobs search."""
     vectors, sizes = (64 * 256, (16_384, 65_536, 262_144)) if bench.on_gpu else (512, (1024, 4096))
     searches: dict[str, Search] = {"torch": nearest_codes}
     if bench.on_gpu:
