@@ -17,10 +17,15 @@ def refuse_sharing(world_size: int) -> None:
     """
     frame = sys._getframe(1) if world_size > 1 else None
     while frame is not None:
-        if frame.f_globals.get("__name__") == _SHARING:
+        if frame.f_globals.get("__name__") == _SHARING and not _only_skips(frame.f_locals.get("self")):
             raise StoreError(
                 f"the loader has a rank of its own (world_size={world_size}), and accelerator.prepare would share out "
                 "its rows once more: do not prepare a DataLoader of it, iterate the loader itself; or make it with "
                 "rank=0, world_size=1 and let Accelerate share out the batches"
             )
         frame = frame.f_back
+
+
+def _only_skips(data_loader: object) -> bool:
+    """Whether it is one of those that hand on all but the first batches, which share out nothing."""
+    return type(data_loader).__name__ == "SkipDataLoader"

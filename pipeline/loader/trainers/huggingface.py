@@ -1,0 +1,126 @@
+"""The Trainer of transformers over a `TokenLoader`, resumed in the middle of an epoch without reading what it skips.
+
+Trainer makes of what `get_train_dataloader` gives, when it resumes, a data loader that throws away as many batches as
+have been trained on. The position is in the checkpoint, so that here these batches are empty ones, which cost nothing.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import IterableDataset
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from pipeline.loader.loader import TokenLoader
+
+
+class TokenTrainer(Trainer):  # type: ignore[misc]
+    """Takes a TokenLoader as `train_dataset`, and saves and restores where it stands.
+
+        def inputs(batch):
+            return {"input_ids": batch.tokens, "labels": batch.tokens}
+
+        loader = TokenLoader(store, 64, rank=args.process_index, world_size=args.world_size, transform=inputs)
+        TokenTrainer(model, args, train_dataset=loader).train(resume_from_checkpoint=True)
+
+    The loader makes the batches: it has the batch size of `args.per_device_train_batch_size`, and the rank and number
+    of processes of `args`. Other data sets are read as by Trainer.
+
+    Raises ValueError for a loader of another batch size or rank.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if isinstance(self.train_dataset, TokenLoader):
+            _check(self.train_dataset, self.args)
+            self.add_callback(LoaderPosition())
+
+    def get_train_dataloader(self) -> Any:
+        """The loader as it is: Trainer would have Accelerate share out its rows once more."""
+        if isinstance(self.train_dataset, TokenLoader):
+            return _Batches(self.train_dataset)
+        return super().get_train_dataloader()
+
+
+class LoaderPosition(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Keeps where a loader stands in `trainer_state.json` of every checkpoint, and goes there when training resumes."""
+
+    def __init__(self) -> None:
+        self.position: dict[str, Any] = {}
+        self.loader: TokenLoader | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What the checkpoint has of the loader; the same on every rank."""
+        position = self.position if self.loader is None else self.loader.state_dict()
+        return {"args": {}, "attributes": {"position": position}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
+        """Go to where the checkpoint was written, or to the first epoch.
+
+        Raises ValueError for a checkpoint that does not say where, StoreError as `TokenLoader.load_state_dict` does.
+        """
+        self.loader = train_dataloader.loader
+        if not state.global_step:
+            self.loader.set_epoch(0)
+            return
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        if not saved:
+            raise ValueError(
+                f"the checkpoint of step {state.global_step} does not say where the loader stood: it is not that of a "
+                "TokenTrainer"
+            )
+        self.loader.load_state_dict(saved["attributes"]["position"])
+
+
+class _Batches:
+    """What Trainer iterates, asks for its length, and tells the epoch."""
+
+    # What Accelerate asks where it makes a DataLoader that skips batches: these are made already, by no worker.
+    batch_size = None
+    drop_last = False
+    prefetch_factor = None
+
+    def __init__(self, loader: TokenLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.loader.set_epoch(epoch)
+
+    @property
+    def dataset(self) -> "_Skipped":
+        """What is read where the first batches are to be skipped."""
+        return _Skipped(self.loader)
+
+
+class _Skipped(IterableDataset[Any]):
+    """An epoch in which the batches before the position of the loader are there, and empty."""
+
+    def __init__(self, loader: TokenLoader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from [{}] * self._loader.steps_done
+        yield from self._loader
+
+    def __len__(self) -> int:
+        return len(self._loader.ordered)
+
+
+def _check(loader: TokenLoader, args: Any) -> None:
+    ours = {"batch_size": loader.batch_size, "rank": loader.rank, "world_size": loader.world_size}
+    theirs = {
+        "batch_size": args.train_batch_size,
+        "rank": args.process_index,
+        "world_size": args.world_size,
+    }
+    if ours != theirs:
+        raise ValueError(
+            f"the loader has {ours}, the training arguments say {theirs}; make it with rank=args.process_index, "
+            "world_size=args.world_size, batch_size=args.per_device_train_batch_size"
+        )
