@@ -14,7 +14,7 @@ from transformers.trainer_callback import ExportableState
 from pipeline.loader.loader import TokenLoader
 
 
-class TokenTrainer(Trainer):  # type: ignore[misc]
+class TokenTrainer(Trainer):
     """Takes a TokenLoader as `train_dataset`, and saves and restores where it stands.
 
         def inputs(batch):
@@ -42,7 +42,7 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
         return super().get_train_dataloader()
 
 
-class LoaderPosition(TrainerCallback, ExportableState):  # type: ignore[misc]
+class LoaderPosition(TrainerCallback, ExportableState):
     """Keeps where a loader stands in `trainer_state.json` of every checkpoint, and goes there when training resumes."""
 
     def __init__(self) -> None:
