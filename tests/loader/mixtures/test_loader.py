@@ -1,7 +1,9 @@
 """`MixtureLoader`: stores in given proportions, each row once per pass of its store, from any point on."""
 
 import json
+import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -415,8 +417,14 @@ def epochs_of(stores: Sequence[TokenStore], count: int) -> list[list[list[int]]]
 
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
 def test_a_mixture_goes_to_the_epoch_that_it_is_told(
-    stores: list[TokenStore], workers: int, persistent: bool, capfd: pytest.CaptureFixture[str]
+    stores: list[TokenStore],
+    workers: int,
+    persistent: bool,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # pytest collects warnings in this process; those of workers would be collected in the workers.
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: print(message, file=sys.stderr))
     epochs = epochs_of(stores, 4)
     loader = MixtureLoader(stores, WEIGHTS, np.int64(10), rows_per_epoch=np.int64(100))  # type: ignore[arg-type]
     batches: Any = loader
