@@ -9,7 +9,7 @@ store 2 ──▶ this rank's share of a pass ───────────�
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -22,9 +22,11 @@ from pipeline.loader.arguments import whole_number
 from pipeline.loader.epoch_rows import in_batches, worker_of
 from pipeline.loader.loader import TokenLoader, Transform
 from pipeline.loader.mixtures.merging import mixed_blocks
-from pipeline.loader.mixtures.passes import Progress, Stretch, share, whole_share
+from pipeline.loader.mixtures.passes import Progress, share, whole_share
+from pipeline.loader.mixtures.position import Course, Position
 from pipeline.loader.mixtures.schedule import Schedule
 from pipeline.loader.mixtures.sources import check_places, give_whole_rows, normalised
+from pipeline.loader.mixtures.state import check_state, place_in, state_of
 from pipeline.loader.mixtures.stores import MixedBatch, MixedStores, Offsets
 from pipeline.loader.prepared import refuse_sharing
 from pipeline.loader.shared import Shared, warn_of_a_second_time
@@ -37,17 +39,6 @@ _BLOCKS_AHEAD = 8
 
 _COUNTED_STEPS = 64
 """The passes are brought up to date once in so many steps."""
-
-
-@dataclass(frozen=True)
-class _Position:
-    """Where a mixture stands between two steps; the same on all ranks."""
-
-    position: int
-    """Rows that each rank has taken since the beginning."""
-    delivered: int
-    """Rows that all ranks have taken in this epoch."""
-    stores: tuple[Progress, ...]
 
 
 class MixtureLoader(IterableDataset[MixedBatch]):
@@ -120,7 +111,9 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self._rows_per_epoch = None if rows_per_epoch is None else int(rows_per_epoch)
         self._transform = transform
         self._schedule = Schedule(self.weights, seed)
-        self._begin = self._epoch_begin = self._beginning
+        lengths = [len(loader.ordered) for loader in self._loaders]
+        self._course = Course(self._schedule, lengths, batch_size, self.world_size, self._rows_per_epoch)
+        self._begin = self._epoch_begin = self._course.beginning
         self._epoch = self._steps = 0
         self._iteration: object = None
         self._worker: tuple[int, int, int] | None = None
@@ -183,7 +176,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     @property
     def steps_left(self) -> int | None:
         """Batches of each rank from here to the end of the epoch; None without rows_per_epoch."""
-        return self._steps_left(self._now())
+        return self._course.steps_left(self._now())
 
     def __iter__(self) -> Iterator[MixedBatch]:
         refuse_sharing(self.world_size)
@@ -201,8 +194,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         if self._all_taken:  # whoever counts batches does not ask for one beyond the last
             self._next_epoch(self._now())
         done = self._worker[2] if self._worker else 0
-        place = self._after(self._now(), done * count)
-        steps = self._steps_left(place)
+        place = self._course.after(self._now(), done * count)
+        steps = self._course.steps_left(place)
         # An iterator moves the mixture as long as no other was begun, and the mixture was not moved otherwise.
         self._iteration = own = object()
         with closing(prefetch(self._blocks(place), _BLOCKS_AHEAD)) as blocks:
@@ -218,7 +211,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 yield self.stores.batch(located, self._whole)
         assert steps is not None
         if self._iteration is own:
-            self._next_epoch(self._after(place, steps))
+            self._next_epoch(self._course.after(place, steps))
             self._goes_on = info is not None
 
     def _begin_in_worker(self, number: int, count: int) -> None:
@@ -272,9 +265,9 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         Raises ValueError for a negative number.
         """
         place, epoch, steps = self._now(), self._epoch, whole_number("steps", steps, 0)
-        while (left := self._steps_left(place)) is not None and 0 < steps >= left:
-            place, epoch, steps = replace(self._after(place, left), delivered=0), epoch + 1, steps - left
-        return self._state(self._after(place, steps), epoch)
+        while (left := self._course.steps_left(place)) is not None and 0 < steps >= left:
+            place, epoch, steps = replace(self._course.after(place, left), delivered=0), epoch + 1, steps - left
+        return self._state(self._course.after(place, steps), epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, so many rows from the present one as the epochs between have.
@@ -299,18 +292,18 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         if self._rows_per_epoch is not None:
             self._move(epoch, self._begin_of(epoch))
 
-    def _begin_of(self, epoch: int) -> _Position:
+    def _begin_of(self, epoch: int) -> Position:
         """Where an epoch begins."""
         if epoch == self._epoch:
             return self._epoch_begin
         if epoch < self._epoch:
-            return replace(self._after(self._beginning, epoch * len(self)), delivered=0)
+            return replace(self._course.after(self._course.beginning, epoch * len(self)), delivered=0)
         now = self._now()
-        left = self._steps_left(now)
+        left = self._course.steps_left(now)
         assert left is not None
-        return replace(self._after(now, left + (epoch - self._epoch - 1) * len(self)), delivered=0)
+        return replace(self._course.after(now, left + (epoch - self._epoch - 1) * len(self)), delivered=0)
 
-    def _move(self, epoch: int, place: _Position) -> None:
+    def _move(self, epoch: int, place: Position) -> None:
         self._epoch, self._begin, self._epoch_begin, self._steps = epoch, place, place, 0
         self._iteration = self._worker = None
         self._all_taken = self._is_resumed = self._goes_on = False
@@ -323,88 +316,38 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
         Raises StoreError naming what differs when the state is of other stores, another order or other weights.
         """
-        present = self._state(self._now(), self._epoch)
-        missing = present.keys() - state.keys() - {"epoch"}  # which states did not always have
-        if missing:
-            raise StoreError(f"the state has no {', '.join(sorted(missing))}: it is not that of a MixtureLoader")
-        if len(state["stores"]) != len(self._loaders):
-            raise StoreError(
-                f"the mixture's state is of {len(state['stores'])} stores, this is of {len(self._loaders)}"
-            )
-        for name in ("seed", "offsets", *([] if new_weights else ["weights"])):
-            if state[name] != present[name]:
-                remedy = "; load_state_dict(state, new_weights=True) goes on with others" if name == "weights" else ""
-                raise StoreError(f"the mixture's state has {name} {state[name]}, this mixture {present[name]}{remedy}")
-        for loader, theirs in zip(self._loaders, state["stores"], strict=True):
-            loader.ordered.check(theirs, "mixture")
+        check_state(state, self._state(self._now(), self._epoch), self._loaders, new_weights)
         worker = worker_of(state, "mixture")
-        progress = [
-            Progress(
-                int(own["pass"]), tuple(Stretch(int(size), int(delivered)) for size, delivered in own["stretches"])
-            )
-            for own in state["stores"]
-        ]
-        places = tuple(own.at(self.world_size) for own in progress)
-        self._move(int(state.get("epoch", 0)), _Position(int(state["position"]), int(state["delivered"]), places))
+        self._move(int(state.get("epoch", 0)), place_in(state, self.world_size))
         self._worker, self._is_resumed = worker, True
         if get_worker_info():
             self._resumes = True
         else:
             self._loads = self._shared.loaded()
 
-    def _state(self, place: _Position, epoch: int) -> dict[str, Any]:
+    def _state(self, place: Position, epoch: int) -> dict[str, Any]:
         return {
             "epoch": epoch,
-            "stores": [
-                {
-                    **loader.ordered.identity,
-                    "pass": own.number,
-                    "stretches": [[stretch.world_size, stretch.delivered] for stretch in own.stretches],
-                }
-                for loader, own in zip(self._loaders, place.stores, strict=True)
-            ],
             "weights": list(self.weights),
             "seed": self._seed,
             "offsets": list(self.stores.offsets),
-            "position": place.position,
-            "delivered": place.delivered,
+            **state_of(place, self._loaders),
         }
 
-    def _next_epoch(self, place: _Position) -> None:
+    def _next_epoch(self, place: Position) -> None:
         self._epoch += 1
         self._begin = self._epoch_begin = replace(place, delivered=0)
         self._steps, self._worker, self._all_taken, self._is_resumed = 0, None, False, False
-
-    @property
-    def _beginning(self) -> _Position:
-        return _Position(0, 0, (Progress(0, (Stretch(self.world_size),)),) * len(self._loaders))
 
     def _step(self) -> None:
         self._steps += 1
         if self._steps == _COUNTED_STEPS:
             self._begin, self._steps = self._now(), 0
 
-    def _now(self) -> _Position:
-        return self._after(self._begin, self._steps)
+    def _now(self) -> Position:
+        return self._course.after(self._begin, self._steps)
 
-    def _after(self, place: _Position, steps: int) -> _Position:
-        rounds = steps * self.batch_size
-        counts = self._schedule.counts(place.position, rounds)
-        return _Position(
-            place.position + rounds,
-            place.delivered + rounds * self.world_size,
-            tuple(
-                own.after(count, len(loader.ordered)) if count else own
-                for own, count, loader in zip(place.stores, counts, self._loaders, strict=True)
-            ),
-        )
-
-    def _steps_left(self, place: _Position) -> int | None:
-        if self._rows_per_epoch is None:
-            return None
-        return max(self._rows_per_epoch - place.delivered, 0) // (self.batch_size * self.world_size)
-
-    def _blocks(self, place: _Position) -> Iterator[Located]:
+    def _blocks(self, place: Position) -> Iterator[Located]:
         """This rank's rows without end, numbered through all stores."""
         windows = [self._windows(number, own) for number, own in enumerate(place.stores)]
         return mixed_blocks(windows, self.stores.starts, self._schedule, place.position)
