@@ -1,18 +1,17 @@
 """vqtok's own store and loader, with either codec, and what the parts of a batch cost that are made when asked for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-import pipeline.loader
-from loaders.peer import Cannot, Fetch, Peer, Request
+from loaders.peer import Fetch, Peer, Request
 from loaders.rows import VOCAB, Array
 from pipeline.files import LocalFiles
-from pipeline.loader import TokenLoader
+from pipeline.loader import TokenDataset, TokenLoader
 from pipeline.records import Geometry, SourceRecord
 from pipeline.store import TokenStore
 from pipeline.store.schema.birth import DIGESTS, Birth, CodebookRecord, create_or_compare
@@ -37,18 +36,12 @@ class Vqtok(Peer):
         finish_store(folder, birth)
 
     def epoch(self, folder: Path, shuffle: bool, workers: int) -> Iterable[Any]:
-        loader: object = TokenLoader(TokenStore(folder), shuffle=shuffle)
-        if workers and isinstance(loader, IterableDataset):
-            return DataLoader(loader, batch_size=None, num_workers=workers, persistent_workers=True)
-        if workers:
-            raise Cannot("no: not divided among workers")
-        assert isinstance(loader, Iterable)
-        return loader
+        loader = TokenLoader(TokenStore(folder), shuffle=shuffle)
+        return _Epochs(loader, workers) if workers else loader
 
     def fetch(self, folder: Path) -> Fetch:
         store = TokenStore(folder)
-        dataset_class = getattr(pipeline.loader, "TokenDataset", None)
-        many = dataset_class(store).__getitems__ if dataset_class else store.read
+        many = TokenDataset(store).__getitems__
 
         def fetch(request: Request) -> Any:
             return store[request] if isinstance(request, int) else many(request)
@@ -133,6 +126,20 @@ def finish_store(folder: Path, birth: Birth) -> None:
     parts = sorted(committed_parts(files))
     manifest = make_manifest(read_commits(files, parts), parts, birth.codebook.vocab_size, generation=1)
     write_manifest(files, birth, manifest)
+
+
+class _Epochs:
+    """One epoch of the loader after the other, by worker processes that live on and are told which one it is."""
+
+    def __init__(self, loader: TokenLoader, workers: int) -> None:
+        self._loader = loader
+        self._batches = DataLoader(loader, batch_size=None, num_workers=workers, persistent_workers=True)
+        self._epoch = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._loader.set_epoch(self._epoch)
+        self._epoch += 1
+        return iter(self._batches)
 
 
 def _indices(batch: Any) -> Sequence[Tensor | Array]:
