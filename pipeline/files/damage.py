@@ -8,7 +8,7 @@ from pipeline.errors import CorruptStore
 from pipeline.files.base import Files
 
 _NAMED = 5
-_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENOTDIR)
+_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 
 
 def damaged(files: Files, path: str, what: str) -> CorruptStore:
@@ -18,7 +18,8 @@ def damaged(files: Files, path: str, what: str) -> CorruptStore:
 
 @contextlib.contextmanager
 def naming_no_file(files: Files, path: str, what: str = "no file") -> Iterator[None]:
-    """Raise CorruptStore where a folder or a loop of links is in the place of a file, or a file in that of a folder.
+    """Raise CorruptStore where a folder, a loop of links, a FIFO or a device is in the place of a file, or a file in
+    that of a folder.
 
     Other errors of the place go on as they are: the next try may not meet them.
     """

@@ -8,10 +8,11 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.errors import StoreError
 from pipeline.files.base import Stat
+from pipeline.files.regular import descriptor_of, open_regular, read_regular, refuse_links
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -24,7 +25,11 @@ _BUFFER_BYTES = 1 << 20
 
 
 class LocalFiles:
-    """`Files` in a local folder. Writes are on disk (fsync of the file and its folder) when they return."""
+    """`Files` in a local folder. Writes are on disk (fsync of the file and its folder) when they return.
+
+    What is read must be a regular file. Links are followed to read, and never to write or to delete: the folder itself
+    may be one, but none below it.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = str(root)
@@ -59,21 +64,23 @@ class LocalFiles:
         return _stats(top, (path.as_posix() for path in inside))
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
-        with (self._root / path).open("rb") as file:
+        if not start and length is None:
+            return read_regular(self._root / path)
+        with open_regular(self._root / path) as file:
             file.seek(start)
             return file.read(-1 if length is None else length)
 
     def open(self, path: str, start: int = 0, length: int | None = None) -> BinaryIO:
         if not start and length is None:
-            return (self._root / path).open("rb", buffering=_BUFFER_BYTES)
-        file = (self._root / path).open("rb", buffering=0)
+            return open_regular(self._root / path, _BUFFER_BYTES)
+        file: Any = open_regular(self._root / path, 0)
         size = os.fstat(file.fileno()).st_size
         stop = size if length is None else min(start + length, size)
         return io.BufferedReader(_Stretch(file, start, max(start, stop)), _BUFFER_BYTES)
 
     def fetch(self, path: str) -> tuple[bytes, Stat]:
         # Without a file object: collections of millions of small files are read by this.
-        descriptor = os.open(f"{self.root}/{path}", os.O_RDONLY)
+        descriptor = descriptor_of(f"{self.root}/{path}")
         try:
             before = _stat_of(os.fstat(descriptor))
             data = os.read(descriptor, before.bytes + 1)
@@ -108,7 +115,7 @@ class LocalFiles:
             return True
 
     def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> dict[str, Stat]:
-        target, staged = self._root / folder, self._root / staging
+        target, staged = self._ours(folder), self._ours(staging)
         make_folder(target.parent)
         make_folder(staged.parent)
         _write_tree(staged, contents)
@@ -118,11 +125,16 @@ class LocalFiles:
         return _stats(target, contents)
 
     def delete(self, path: str) -> None:
-        (self._root / path).unlink(missing_ok=True)
+        self._ours(path).unlink(missing_ok=True)
 
     def delete_folder(self, folder: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._root / folder)
+            shutil.rmtree(self._ours(folder))
+
+    def _ours(self, path: str) -> Path:
+        """Where a file or folder is written or deleted. Raises OSError where a link leads there."""
+        refuse_links(self.root, path)
+        return self._root / path
 
     @contextlib.contextmanager
     def _scan(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
@@ -137,7 +149,7 @@ class LocalFiles:
     @contextlib.contextmanager
     def _written_beside(self, path: str, data: bytes, durable: bool) -> Iterator[Path]:
         """A temporary file beside `path`, durable if wanted; then so are the names in its folder after the body."""
-        target = self._root / path
+        target = self._ours(path)
         make_folder(target.parent)
         temporary = target.with_name(f"{_TEMPORARY}{target.name}.{secrets.token_hex(4)}")
         try:

@@ -54,7 +54,8 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def _locked(path: Path, operation: int) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    # A link could lead to a file that is not ours, or make one.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     _held.add(descriptor)
     try:
         fcntl.flock(descriptor, operation)
