@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 from pipeline.config import Config
 from pipeline.errors import CorruptStore
-from pipeline.files import Files, files_at
+from pipeline.files import Files, LocalFiles, files_at
+from pipeline.files.regular import link_on_the_way
 from pipeline.records import JSON
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import read_birth
@@ -29,7 +30,8 @@ class Sweep:
     kept: list[str] = field(default_factory=list)
     """Attempts at parts that are not committed yet."""
     damaged: list[str] = field(default_factory=list)
-    """Commit records that cannot be read, a message for each: of their parts nothing was deleted."""
+    """Commit records that cannot be read, and folders of the store that are links, a message for each: of what they
+    speak of or lead to, nothing was deleted."""
 
     def to_json(self) -> JSON:
         return asdict(self)
@@ -53,7 +55,7 @@ def run(config: Config) -> Sweep:
     # Readers go by the manifest; it is never older than a commit unless somebody deleted that.
     in_use = {names.attempt(part.part, part.attempt) for part in manifest.parts} if manifest else set()
     sweep = Sweep(files.root)
-    for name in _attempts(files):
+    for name in _attempts(files, sweep):
         part, _, attempt = name.rpartition(".")
         if part not in committed:
             sweep.kept.append(name)
@@ -71,11 +73,15 @@ def run(config: Config) -> Sweep:
     return sweep
 
 
-def _attempts(files: Files) -> list[str]:
-    """Every attempt that left anything behind, as `part.attempt`, sorted."""
-    found = {name for place in (names.PARTS, names.STAGING) for name in files.folders(place)}
-    found |= {name.removesuffix(".jsonl") for name in files.list(names.REJECTS)}
-    return sorted(found)
+def _attempts(files: Files, sweep: Sweep) -> list[str]:
+    """Every attempt that left anything behind, as `part.attempt`, sorted. What this package did not name is none."""
+    found: set[str] = set()
+    for place, listing in ((names.PARTS, files.folders), (names.STAGING, files.folders), (names.REJECTS, files.list)):
+        if isinstance(files, LocalFiles) and (link := link_on_the_way(files.root, place)):
+            sweep.damaged.append(f"{link}: a link; nothing that it leads to is deleted")
+        else:
+            found.update(name.removesuffix(".jsonl") for name in listing(place))
+    return sorted(filter(names.is_attempt, found))
 
 
 def _size(files: Files, name: str) -> int:

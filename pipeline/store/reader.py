@@ -15,6 +15,7 @@ from pipeline.files import Files, files_at
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.rule import Rule
 from pipeline.records import Geometry, digest_of
+from pipeline.store.arrays.claims import refuse_impossible
 from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.parts import Part
@@ -73,6 +74,7 @@ class TokenStore(Sequenced):
                 "finish, or read what is there with TokenStore(path, partial=True)"
             )
         self.manifest = manifest if content_digest is None else as_it_was(manifest, content_digest, self._files.root)
+        refuse_impossible(self._files, self._birth, self.manifest.parts)
         self._opening = Opening(self._files, cache, check_always=check == "always")
         self._parts = [Part(self._files, self._birth, part, self._opening) for part in self.manifest.parts]
         self._starts = np.concatenate([[0], np.cumsum([part.rows for part in self._parts])]).astype(np.int64)

@@ -11,6 +11,7 @@ import yaml
 from damage import rewrite
 from fixtures_s3 import S3
 from fixtures_store import COLLECTION, ROWS, Halt, Job, all_files, make_job, vqtok, wait_for
+from support import sampled
 
 from pipeline.errors import StoreError
 from pipeline.files import files_at
@@ -157,6 +158,57 @@ def test_committed_parts_of_another_configuration_stay(damageable: Job) -> None:
     result = clean.run(damageable.config("source.exclude=more/*"))
     assert (result.deleted, result.kept) == ([], [])
     assert all_files(damageable.store) == before
+
+
+PRECIOUS = ("project.old", ".ssh", f"{PART}.11111111", "notes.v1.jsonl", f"{PART}.11111111.jsonl")
+"""Names of what lies elsewhere, some as this package would give them."""
+
+
+@pytest.mark.parametrize("place", ["staging", "rejects", "tokens.zarr/parts"])
+def test_nothing_that_a_link_leads_to_is_deleted(place: str, damageable: Job, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for name in PRECIOUS:
+        (elsewhere / name).parent.mkdir(exist_ok=True)
+        (elsewhere / name).mkdir() if not name.endswith(".jsonl") else (elsewhere / name).touch()
+    commit = damageable.store / f"commits/{PART}.json"
+    for part in ("project", "", "notes"):  # records by which these would be lost attempts
+        (commit.with_name(f"{part}.json")).write_text(commit.read_text())
+        rewrite(commit.with_name(f"{part}.json"), part=part)
+    if (damageable.store / place).is_dir():
+        (damageable.store / place).rename(tmp_path / "moved")
+    (damageable.store / place).symlink_to(elsewhere)
+
+    swept = clean.run(damageable.config())
+    assert sorted(path.name for path in elsewhere.iterdir()) == sorted(PRECIOUS)
+    assert swept.deleted == []
+    assert [message for message in swept.damaged if "a link" in message] == [
+        f"{damageable.store}/{place}: a link; nothing that it leads to is deleted"
+    ]
+
+
+def test_what_this_package_did_not_name_stays(damageable: Job) -> None:
+    commit = damageable.store / f"commits/{PART}.json"
+    (commit.with_name("project.json")).write_text(commit.read_text())
+    rewrite(commit.with_name("project.json"), part="project", attempt="v1")
+    for name in ("project.old", f"{PART}.old", ".ssh"):
+        (damageable.store / "staging" / name).mkdir(parents=True)
+    swept = clean.run(damageable.config())
+    assert (swept.deleted, swept.kept, swept.damaged) == ([], [], [])
+    assert damageable.listing("staging") == sorted(["project.old", f"{PART}.old", ".ssh"])
+
+
+@pytest.mark.parametrize("place", sampled("staging", "commits", "rejects", "claims", "tokens.zarr/parts"))
+def test_a_job_writes_nothing_through_a_link(place: str, job: Job, tmp_path: Path) -> None:
+    assert job.run("source.exclude=[train-*]").complete
+    elsewhere = tmp_path / "elsewhere"
+    if (job.store / place).is_dir():
+        (job.store / place).rename(elsewhere)
+    elsewhere.mkdir(exist_ok=True)
+    (job.store / place).symlink_to(elsewhere)
+    before = all_files(elsewhere)
+    with pytest.raises(StoreError, match="it is a link, and nothing is written or deleted through one"):
+        job.run()
+    assert all_files(elsewhere) == before
 
 
 def test_without_a_store_there_is_nothing_to_clean(job: Job) -> None:

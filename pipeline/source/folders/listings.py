@@ -87,11 +87,20 @@ class Listings:
         try:
             tree = json.loads(data)
             body: dict[str, Any] = tree["listing"]
-            if tree["sha256"] == _digest(body):
-                return [ListedPart(**part) for part in body["parts"]]
-        except (ValueError, KeyError, TypeError):
+            parts = [ListedPart(**part) for part in body["parts"]]
+            if tree["sha256"] == _digest(body) and all(_stays_inside(part) for part in parts):
+                return parts
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         raise damaged(self._files, f"{FOLDER}/{name}", "not a listing, or a damaged one; restore it from a copy")
+
+
+def _stays_inside(part: ListedPart) -> bool:
+    """Whether a source shard consists of files below its folder: they are read by these names."""
+    steps = [step for folder in part.files if folder for step in folder.split("/")]
+    names = [name for names in part.files.values() for name in names]
+    is_sound = isinstance(part.path, str) and type(part.bytes) is int and part.bytes >= 0
+    return is_sound and not {"", ".", ".."} & {*steps, *names} and not any("/" in name for name in names)
 
 
 def _name(folder: str, number: int) -> str:

@@ -9,7 +9,7 @@ from pipeline.files.damage import damaged
 from pipeline.store.arrays.chunk_file import chunk_file
 from pipeline.store.arrays.chunk_format import ChunkFormat
 from pipeline.store.arrays.mapped import RangedArray
-from pipeline.store.arrays.stored_array import Compressor, StoredArray
+from pipeline.store.arrays.stored_array import StoredArray, compressor_of
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
 from pipeline.store.types import Array
@@ -38,8 +38,7 @@ def check_codebook(files: Files, birth: Birth) -> Array | None:
 
 def _read(files: Files, birth: Birth) -> Array:
     rows, columns = birth.codebook.vocab_size, birth.codebook.embedding_dim
-    compressor: Compressor | None = None if birth.codec == "raw" else "blosc"
-    stored = StoredArray(rows, (columns,), np.dtype("<f4"), compressor)
+    stored = StoredArray(rows, (columns,), np.dtype("<f4"), compressor_of(birth.codec, names.CODEBOOK))
     chunk_format = ChunkFormat.of(files.read(f"{names.CODEBOOK}/zarr.json"), stored)
     array = RangedArray(chunk_format, files, f"{names.CODEBOOK}/{chunk_file(stored.dimensions)}")
     return array.read(0, rows).copy()  # writable, as torch wants it

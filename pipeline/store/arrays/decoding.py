@@ -24,10 +24,30 @@ def decode(compressor: Compressor, encoded: Array, size: int, item_bytes: int, t
     Raises ValueError and RuntimeError for anything else than a chunk that decodes to so many bytes.
     """
     header, library = _DECODERS[compressor]
+    if size > most_decoded(compressor, encoded.size):
+        raise ValueError(f"{size:,} bytes are expected of it, and it has {encoded.size:,}")
     header(encoded, size, item_bytes)
     decoded = take(size)
     library.decode(encoded, decoded)
     return decoded
+
+
+# LZ4 tells 255 bytes with one of its own. Zstandard has no such bound: text of ours comes in chunks of half a MiB, and
+# a larger chunk, which other writers may make, is believed when it is no bomb.
+_LZ4_RATIO = 255
+_ZSTD_RATIO = 1024
+_ZSTD_BYTES = 16 << 20
+
+
+def most_decoded(compressor: Compressor | None, size: int) -> int:
+    """The most bytes that are believed to come of `size` bytes: memory is asked for no more."""
+    match compressor:
+        case None:
+            return size
+        case "blosc":
+            return _LZ4_RATIO * size
+        case "zstd":
+            return max(_ZSTD_BYTES, _ZSTD_RATIO * size)
 
 
 _BLOSC_HEADER_BYTES = 16

@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from pipeline.store.arrays.stored_array import compressor_of
 from pipeline.store.types import Array
 
 CHUNK_BYTES = 512 * 1024
@@ -119,11 +120,13 @@ def create_array(group: zarr.Group, path: str, array: Array, codec: str, *, name
 
 
 def _compressors(path: str, codec: str) -> list[BloscCodec | ZstdCodec]:
-    if codec == "raw":
-        return []
-    if path.endswith("data"):
-        return [ZstdCodec(level=3)]
-    return [BloscCodec(cname="lz4", shuffle="bitshuffle")]
+    match compressor_of(codec, path):
+        case None:
+            return []
+        case "zstd":
+            return [ZstdCodec(level=3)]
+        case "blosc":
+            return [BloscCodec(cname="lz4", shuffle="bitshuffle")]
 
 
 _DIMENSIONS = {

@@ -44,7 +44,11 @@ def stored_array(birth: Birth, record: PartRecord, path: str) -> StoredArray:
     name = path.rpartition("/")[2]
     rows, row_shape, dtype = _shapes(birth, record.written)[name]
     return StoredArray(
-        rows, row_shape, np.dtype(dtype).newbyteorder("<"), _compressor(birth, name), _checksums(birth, record, path)
+        rows,
+        row_shape,
+        np.dtype(dtype).newbyteorder("<"),
+        compressor_of(birth.codec, name),
+        _checksums(birth, record, path),
     )
 
 
@@ -75,7 +79,8 @@ def _shapes(birth: Birth, written: int) -> dict[str, tuple[int | None, tuple[int
     }
 
 
-def _compressor(birth: Birth, name: str) -> Compressor | None:
-    if birth.codec == "raw":
+def compressor_of(codec: str, path: str) -> Compressor | None:
+    """What compresses the chunks of the array at a path, in a store of this codec."""
+    if codec == "raw":
         return None
-    return "zstd" if name == "data" else "blosc"
+    return "zstd" if path.endswith("data") else "blosc"

@@ -11,9 +11,11 @@ from pipeline.errors import IdentityMismatch, StoreError
 from pipeline.files import Files
 from pipeline.files.damage import damaged, naming_no_file
 from pipeline.models.layouts.cuts import CUTS
+from pipeline.models.layouts.scales import NAME as SCALES
 from pipeline.records import JSON, Geometry, Record, differences, digest_of
 from pipeline.store.schema import names
 from pipeline.store.schema.identity import completed_identity
+from pipeline.store.schema.names import Step
 from pipeline.store.schema.seals import sealed, unsealed
 
 FORMAT: Literal["vqtok"] = "vqtok"
@@ -28,13 +30,17 @@ FEATURES: frozenset[str] = frozenset({VIEWS, DIGESTS, CLASSES})
 
 _RESTORE = "restore it from a copy of the store"
 
+# Far beyond what anybody makes: memory is asked for by these numbers, whatever files there are.
+_MOST_CODES = 1 << 26
+_MOST_TOKENS = 1 << 24
+
 
 class CodebookRecord(Record):
     """What the tokens index into."""
 
     kind: Literal["table", "fsq", "implicit"]
     """`table`: the array tokens.zarr/codebook; `fsq`: finite scalar quantization; `implicit`: no table."""
-    vocab_size: Annotated[int, Field(ge=1, le=1 << 32)]
+    vocab_size: Annotated[int, Field(ge=1, le=_MOST_CODES)]
     embedding_dim: Annotated[int, Field(ge=1, lt=1 << 32)]
     levels: tuple[int, ...] | None = None
     """Levels per dimension, for `fsq`."""
@@ -53,7 +59,7 @@ class Birth(Record):
     """All that decides token values, as a tree of named fields."""
     geometry: Geometry
     codebook: CodebookRecord
-    var_input: str
+    var_input: Step
     """How indices become embeddings: `lookup` in the codebook, or the name of another rule."""
     rule_digest: Annotated[str | None, Before(None)] = None
     """Content digest of tokens.zarr/rule/<var_input>, what the rule needs beside the codebook; left out for nothing."""
@@ -61,7 +67,7 @@ class Birth(Record):
     """Crops of each image, each with tokens of its own: the dimension `view`. None for stores without it."""
     token_dtype: Literal["uint8", "uint16", "uint32"]
     """The smallest unsigned type that holds vocab_size - 1."""
-    fields: tuple[str, ...]
+    fields: tuple[Step, ...]
     """Extensions of the members that are kept with each sample."""
     classes: Annotated[tuple[str, ...] | None, Before(None)] = None
     """Names of the labels' classes, in the order of their indices; None where nobody tells them."""
@@ -145,12 +151,17 @@ def _disagreement(birth: Birth) -> str:
         return f"levels {codebook.levels} for {codebook.vocab_size:,} codes"
     if not all(0 < cells <= pixels for cells, pixels in zip(geometry.grid, geometry.image_size, strict=True)):
         return f"a grid of {geometry.grid} tokens on {geometry.image_size} pixels"
-    if any(length < 0 for length in geometry.block_lengths) or not 0 < geometry.num_tokens < 1 << 31:
-        return f"block_lengths {geometry.block_lengths}"
+    if math.prod(geometry.grid) > _MOST_TOKENS:
+        return f"a grid of {geometry.grid} tokens, more than the {_MOST_TOKENS:,} that an image may have"
+    tokens = geometry.num_tokens * (birth.views or 1)
+    if any(length < 0 for length in geometry.block_lengths) or not 0 < tokens <= _MOST_TOKENS:
+        return f"block_lengths {geometry.block_lengths} of {birth.views or 1} views"
     if geometry.layout in CUTS:
-        lengths = CUTS[geometry.layout].block_lengths(geometry.grid) if math.prod(geometry.grid) < 1 << 31 else ()
+        lengths = CUTS[geometry.layout].block_lengths(geometry.grid)
         if lengths != geometry.block_lengths:
             return f"block_lengths {geometry.block_lengths}, {lengths} in layout {geometry.layout}"
+    if geometry.layout == SCALES and geometry.block_lengths[-1:] != (math.prod(geometry.grid),):
+        return f"block_lengths {geometry.block_lengths} on a grid of {geometry.grid} tokens"
     return ""
 
 

@@ -12,14 +12,14 @@ from pipeline.files.damage import damaged, naming_no_file, together
 from pipeline.files.each import read_sound
 from pipeline.records import JSON, Count, Record, Seconds, SourceRecord
 from pipeline.store.schema import names
-from pipeline.store.schema.names import Name
+from pipeline.store.schema.names import AttemptName, Inside, PartName
 from pipeline.store.schema.seals import read_record, sealed
 
 
 class FileRecord(Record):
     """One file of an attempt."""
 
-    path: str
+    path: Inside
     """POSIX path relative to the attempt's group, or to `rejects/`."""
     bytes: Count
     sha256: Annotated[str | None, Before(None)] = None
@@ -51,8 +51,8 @@ class ArrayRecord(Record):
 class CommitRecord(Record):
     """What makes a part exist. Written once, after everything it speaks of."""
 
-    part: Name
-    attempt: Name
+    part: PartName
+    attempt: AttemptName
     sources: Annotated[tuple[SourceRecord, ...], Field(min_length=1)]
     seen: Count
     """Samples in the source shard: written + rejected."""
@@ -90,9 +90,10 @@ class CommitRecord(Record):
 
 
 def committed_parts(files: Files) -> set[str]:
-    """Names of all committed parts, from a single listing."""
+    """Names of all committed parts, from a single listing. A file that no part can be called by is none of them."""
     with naming_no_file(files, names.COMMITS, "no folder"):
-        return {name.removesuffix(".json") for name in files.names(names.COMMITS) if name.endswith(".json")}
+        found = {name.removesuffix(".json") for name in files.names(names.COMMITS) if name.endswith(".json")}
+    return {name for name in found if names.is_part(name)}
 
 
 def is_committed(files: Files, part: str) -> bool:

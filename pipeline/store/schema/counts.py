@@ -21,7 +21,11 @@ def unpack_counts(text: str, vocab_size: int, path: str) -> Counts:
     Raises CorruptStore naming `path`, the file that `text` is from, for anything else than such counts.
     """
     try:
-        counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8").astype(np.int64)
+        # No more than there must be: a few bytes can unpack to gigabytes.
+        unpacker = zlib.decompressobj()
+        counts = np.frombuffer(unpacker.decompress(base64.b64decode(text), 8 * vocab_size + 1), "<i8").astype(np.int64)
+        if not unpacker.eof:
+            raise ValueError("they do not end where they should")
     except (ValueError, zlib.error) as error:
         raise CorruptStore(f"{path}: the code counts cannot be read ({error})") from None
     if len(counts) != vocab_size:

@@ -14,15 +14,15 @@ from pipeline.store.schema import names
 from pipeline.store.schema.birth import FORMAT, VERSION, Birth
 from pipeline.store.schema.commits import ArrayRecord, CommitRecord
 from pipeline.store.schema.digest import store_digest
-from pipeline.store.schema.names import Name
+from pipeline.store.schema.names import AttemptName, PartName
 from pipeline.store.schema.seals import read_record
 
 
 class PartRecord(Record):
     """What a reader needs of one commit."""
 
-    part: Name
-    attempt: Name
+    part: PartName
+    attempt: AttemptName
     sources: Annotated[tuple[SourceRecord, ...], Field(min_length=1)]
     written: Count
     rejected: Count

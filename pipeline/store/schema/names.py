@@ -1,11 +1,29 @@
-"""Names of the files and folders of a store, relative to it."""
+"""Names of the files and folders of a store, relative to it.
 
+Whatever a file says is a name becomes a path only when it has the form of one: nothing leads out of the store.
+"""
+
+import re
 from typing import Annotated
 
 from pydantic import Field
 
-Name = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$")]
-"""A part or an attempt in a record: one step of a path."""
+_PART = r"[A-Za-z0-9_-]{1,200}(\+r[0-9]{1,9})?"
+_ATTEMPT = r"[A-Za-z0-9]{1,64}"
+_OURS = re.compile(r"[A-Za-z0-9_-]{0,100}-[0-9a-f]{12}(\+r[0-9]{1,9})?\.[0-9a-f]{8}")
+
+PartName = Annotated[str, Field(pattern=rf"^{_PART}$")]
+"""A part, as records and the names of files have it."""
+AttemptName = Annotated[str, Field(pattern=rf"^{_ATTEMPT}$")]
+"""An attempt at one."""
+
+
+# Without a character that is no dot it would lead elsewhere.
+_STEP = r"[^/\x00-\x1f]*[^/.\x00-\x1f][^/\x00-\x1f]*"
+Step = Annotated[str, Field(pattern=rf"^{_STEP}$")]
+"""A name in a record that becomes that of a group."""
+Inside = Annotated[str, Field(pattern=rf"^{_STEP}(/{_STEP})*$")]
+"""A path in a record, relative to the folder that it is about."""
 
 STORE = "store.json"
 MANIFEST = "manifest.json"
@@ -22,6 +40,16 @@ REJECTS = "rejects"
 LISTINGS = "listings"
 """Which files of a folder make which source shard: see `source/folders/listings.py`."""
 PROBE = "probe-"
+
+
+def is_part(name: str) -> bool:
+    """Whether a part can be called so."""
+    return re.fullmatch(_PART, name) is not None
+
+
+def is_attempt(name: str) -> bool:
+    """Whether `part.attempt` is a name that this package gives: nothing else is deleted."""
+    return _OURS.fullmatch(name) is not None
 
 
 def commit(part: str) -> str:

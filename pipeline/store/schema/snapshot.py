@@ -27,6 +27,9 @@ def make_manifest(
     Raises CorruptStore for a commit whose counts cannot be read.
     """
     since = {part.part: part.since for part in previous.parts} if previous else {}
+    rows, most = sum(commit.written for commit in commits), 1 << 48
+    if max(rows, sum(commit.rejected for commit in commits)) >= most:
+        raise CorruptStore(f"{names.COMMITS}: the records tell of {rows:,} rows, and a store has fewer than {most:,}")
     ordered = sorted(commits, key=lambda commit: commit.part)
     parts = tuple(PartRecord.of(commit, since.get(commit.part, generation)) for commit in ordered)
     counts = np.zeros(vocab_size, np.int64)

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
+from pipeline.errors import CorruptStore
 from pipeline.files import Files
 from pipeline.files.damage import damaged
 from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.arrays.group import Memory, contents_of
+from pipeline.store.arrays.rule_arrays import read_rule_arrays
 from pipeline.store.arrays.storage import create_array
-from pipeline.store.arrays.zarr_files import zarr_store
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.digest import content_digest
+from pipeline.store.schema.groups import read_node, subgroups
 from pipeline.store.types import Array
 
 
@@ -60,11 +61,12 @@ def check_root(files: Files, birth: Birth) -> None:
     """Raise CorruptStore unless readers that know only Zarr find the parts, and what they hold, and no other group."""
     path = f"{names.HIERARCHY}/zarr.json"
     try:
-        root = zarr.open_group(zarr_store(files), path=names.HIERARCHY, mode="r")
-        attributes, groups = dict(root.attrs), set(root.group_keys())
-    except Exception as error:
+        root, groups = read_node(files, names.HIERARCHY), subgroups(files, names.HIERARCHY)
+    except (CorruptStore, OSError) as error:
         raise damaged(files, path, f"the root of the hierarchy cannot be read: {error}") from error
-    if attributes != birth.attributes or groups != {"parts"} | ({names.RULE} if birth.rule_digest else set()):
+    if root.get("attributes") != birth.attributes or groups != {"parts"} | (
+        {names.RULE} if birth.rule_digest else set()
+    ):
         raise damaged(files, path, f"the root of the hierarchy is not as {names.STORE} says")
 
 
@@ -76,15 +78,12 @@ def check_rule(files: Files, birth: Birth) -> dict[str, Array]:
     if birth.rule_digest is None:
         return {}
     folder = f"{names.HIERARCHY}/{names.RULE}"
-    path, inside = f"{folder}/{birth.var_input}", f"{birth.var_input}/"
+    path = f"{folder}/{birth.var_input}"
     try:
-        nodes = dict(zarr.open_group(zarr_store(files), path=folder, mode="r").members(max_depth=None))
-        groups = {name for name, node in nodes.items() if isinstance(node, zarr.Group)}
-        found = {name: np.asarray(node[...]) for name, node in nodes.items() if isinstance(node, zarr.Array)}
+        kinds = [read_node(files, group).get("node_type") for group in (folder, path)]
+        arrays, others = read_rule_arrays(files, birth, path), set(files.folders(folder)) - {birth.var_input}
     except Exception as error:
         raise damaged(files, path, f"the rule's arrays cannot be read: {error}") from error
-    arrays: dict[str, Array] = {name.removeprefix(inside): found[name] for name in found if name.startswith(inside)}
-    others = (groups - {birth.var_input}) | {name for name in found if not name.startswith(inside)}
-    if others or content_digest(arrays) != birth.rule_digest:
+    if kinds != ["group", "group"] or others or content_digest(arrays) != birth.rule_digest:
         raise damaged(files, path, f"the rule's arrays are not those that {names.STORE} names")
     return arrays

@@ -16,7 +16,7 @@ from pipeline.files import LocalFiles
 from pipeline.records import SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.source.folders import planning
-from pipeline.source.folders.listings import Listings, Mode
+from pipeline.source.folders.listings import ListedPart, Listings, Mode
 from pipeline.source.folders.scan import Scan
 
 
@@ -172,6 +172,28 @@ def test_what_others_list_meanwhile_does_not_seem_to_be_gone(tmp_path: Path) -> 
     make(tmp_path / "x", "a.jpg")
     shards = find_source_shards(SourceConfig(shards=(f"{tmp_path}/x",)), Racing(LocalFiles(tmp_path / "store")))
     assert [list(shard.listing.missing) for shard in shards if shard.listing] == [[]]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"": ["../../outside.jpg"]},
+        {"../..": ["outside.jpg"]},
+        {"/etc": ["passwd"]},
+        {"": [".."]},
+        {"": ["a.jpg", 7]},
+        {"": 7},
+        {".": ["a.jpg"]},
+    ],
+)
+def test_a_listing_names_no_file_outside_its_folder(files: dict[str, Any], tmp_path: Path) -> None:
+    """With a digest that is right, as its author can make it."""
+    log = Listings(LocalFiles(tmp_path), Mode.KEEP)
+    assert log.add("photos", 0, [ListedPart("photos/#a", 3, {"": ["a.jpg"], "sub folder": ["b.jpg"]})])
+    assert [part.path for parts in log.read("photos") for part in parts] == ["photos/#a"]
+    assert log.add("photos", 1, [ListedPart("photos/#b", 3, files)])
+    with pytest.raises(CorruptStore, match=r"\.00001\.json: not a listing"):
+        log.read("photos")
 
 
 def test_a_damaged_listing_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from fixtures_store import make_birth
 
 from pipeline.errors import CorruptStore, IdentityMismatch, StoreError
 from pipeline.files import LocalFiles
+from pipeline.records import Geometry
 from pipeline.store.schema import birth as birth_module
 from pipeline.store.schema.birth import CLASSES, DIGESTS, Birth, create_or_compare, read_birth, smallest_token_dtype
 from pipeline.store.schema.seals import sealed, unsealed
@@ -157,6 +158,10 @@ def test_a_store_begun_before_there_were_digests_goes_on_without_them(tmp_path: 
     assert files.read("store.json") == before
 
 
+FAR = [10**6, 10**6]
+"""Pixels of an image that no memory holds."""
+
+
 @pytest.mark.parametrize("features", [(), ("digests",)])
 @pytest.mark.parametrize(
     ("old", "new"),
@@ -170,6 +175,13 @@ def test_a_store_begun_before_there_were_digests_goes_on_without_them(tmp_path: 
         ("   3,\n   5\n", "   3,\n   -5\n"),
         ("   3,\n   5\n", f"   3,\n   5{'0' * 12}\n"),
         ('"grid": [\n   1,', '"grid": [\n   0,'),
+        (
+            '"image_size": [\n   4,\n   32\n  ],\n  "grid": [\n   1,\n   8',
+            f'"image_size": {FAR},\n  "grid": [60000, 60000',
+        ),
+        ('"fields": []', '"fields": ["../../precious"]'),
+        ('"var_input": "lookup"', '"var_input": ".."'),
+        ('"token_dtype": "uint16"', '"views": 4294967296,\n "token_dtype": "uint16"'),
     ],
 )
 def test_a_birth_that_contradicts_itself_is_refused(
@@ -183,6 +195,18 @@ def test_a_birth_that_contradicts_itself_is_refused(
     (tmp_path / "store.json").write_bytes(sealed(data) if features else data)
     with pytest.raises(StoreError, match=r"store\.json: .*damaged"):
         read_birth(LocalFiles(tmp_path))
+
+
+def test_scales_end_in_the_grid(tmp_path: Path) -> None:
+    create_or_compare(LocalFiles(tmp_path), make_birth(geometry=_scales((2, 2))))
+    assert read_birth(LocalFiles(tmp_path)).geometry.grid == (2, 2)
+    create_or_compare(LocalFiles(tmp_path / "other"), make_birth(geometry=_scales((1000, 1000))))
+    with pytest.raises(CorruptStore, match=r"store\.json: .*block_lengths \(1, 4\) on a grid of \(1000, 1000\)"):
+        read_birth(LocalFiles(tmp_path / "other"))
+
+
+def _scales(grid: tuple[int, int]) -> Geometry:
+    return Geometry(image_size=(4000, 4000), grid=grid, layout="multiscale", block_lengths=(1, 4), decodable=True)
 
 
 @pytest.mark.parametrize("change", [lambda data: data.replace(b"16", b"17", 1), lambda data: unsealed(data)[0]])

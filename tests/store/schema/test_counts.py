@@ -1,6 +1,7 @@
 """Code histograms as text."""
 
 import base64
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -29,3 +30,13 @@ def test_the_text_is_what_the_docstring_says() -> None:
 def test_anything_but_the_counts_of_the_codes_is_refused(text: str) -> None:
     with pytest.raises(CorruptStore, match=r"commits/p\.json: .*code counts"):
         unpack_counts(text, 4, "commits/p.json")
+
+
+def test_no_more_is_unpacked_than_there_must_be() -> None:
+    bomb = base64.b64encode(zlib.compress(bytes(1 << 28), 9)).decode()
+    tracemalloc.start()
+    with pytest.raises(CorruptStore, match="code counts cannot be read"):
+        unpack_counts(bomb, 4, "manifest.json")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * len(bomb)

@@ -1,7 +1,12 @@
 """The Zarr hierarchy of a store: made whole after any interruption, by any number of processes at once."""
 
+import contextlib
 import hashlib
+import json
+import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +159,60 @@ def test_a_rule_that_the_birth_does_not_name_is_found(tmp_path: Path) -> None:
     zarr.open_group(str(tmp_path / "tokens.zarr")).create_group("rule")
     with pytest.raises(CorruptStore, match="the root of the hierarchy is not as"):
         check_root(files, BIRTH)
+
+
+def as_zarr_2(folder: Path, marker: Path) -> None:
+    """Zarr 2 in the place of an array, with a filter that runs code."""
+    (folder / "zarr.json").unlink()
+    array = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C"}
+    (folder / ".zarray").write_text(json.dumps({**array, "compressor": None, "filters": [{"id": "pickle"}]}))
+    (folder / "0").write_bytes(b"cos\nsystem\n(S'touch %s'\ntR." % str(marker).encode())
+
+
+def edited(folder: Path, **changes: object) -> None:
+    path = folder / "zarr.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+FORGED: dict[str, Callable[[Path, Path], object]] = {
+    "Zarr 2 with code": as_zarr_2,
+    "objects": lambda folder, marker: edited(folder, data_type="object"),
+    "a type with settings": lambda folder, marker: edited(folder, data_type={"name": "struct", "configuration": {}}),
+    "a codec of another package": lambda folder, marker: edited(folder, codecs=[{"name": "numcodecs.pickle"}]),
+    "no codec": lambda folder, marker: edited(folder, codecs=[]),
+    "terabytes": lambda folder, marker: edited(folder, shape=[1 << 40, 2, 2, 3, 3]),
+    "a shape that is none": lambda folder, marker: edited(folder, shape="many"),
+    "no chunk file": lambda folder, marker: shutil.rmtree(folder / "c"),
+    "not JSON": lambda folder, marker: (folder / "zarr.json").write_text("["),
+    "endless": lambda folder, marker: (folder / "zarr.json").unlink() or (folder / "zarr.json").symlink_to("/dev/zero"),
+    "a FIFO": lambda folder, marker: shutil.rmtree(folder / "c/0") or os.mkfifo(folder / "c/0"),
+    "something beside it": lambda folder, marker: (folder.parent / "other").mkdir(),
+    "another rule": lambda folder, marker: shutil.copytree(folder.parent, folder.parent.with_name("other")),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_arrays_of_a_rule_run_no_code_and_take_no_memory(forge: Callable[[Path, Path], object], tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path / "store")
+    prepare_hierarchy(files, RULED, TABLE, ARRAYS)
+    forge(tmp_path / "store/tokens.zarr/rule/sums/phi", tmp_path / "ran")
+    with pytest.raises(CorruptStore, match=r"tokens\.zarr/rule/sums: the rule's arrays"):
+        check_rule(files, RULED)
+    with pytest.raises(CorruptStore):
+        prepare_hierarchy(files, RULED, TABLE, ARRAYS)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("forge", ["Zarr 2 with code", "objects", "a codec of another package", "endless"])
+def test_the_codebook_runs_no_code_either(forge: str, tmp_path: Path) -> None:
+    files = begin_store(tmp_path / "store", BIRTH, TABLE)
+    FORGED[forge](tmp_path / "store/tokens.zarr/codebook", tmp_path / "ran")
+    with pytest.raises(CorruptStore, match=r"tokens\.zarr/codebook"):
+        check_codebook(files, BIRTH)
+    with contextlib.suppress(CorruptStore):
+        check_root(files, BIRTH)
+    assert not (tmp_path / "ran").exists()
 
 
 def without_temporary(folder: Path) -> dict[str, bytes]:
