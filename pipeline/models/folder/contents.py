@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pipeline.before import Before
 from pipeline.errors import TokenizerError
 from pipeline.files import LocalFiles
+from pipeline.files.regular import read_regular
 from pipeline.models.folder.weights import files_digest
 from pipeline.records import JSON, Record
 
@@ -164,7 +165,7 @@ def explain(error: ValidationError, where: str = "") -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         if not (path.parent / WEIGHTS).exists():
             _refuse_pickles(sorted(path.parent.iterdir()) if path.parent.is_dir() else [])

@@ -18,6 +18,9 @@ _ITEM_BYTES = {
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64"), 8),
 }
+_MOST_HEADER_BYTES = 100_000_000
+"""As much as the library reads."""
+_MOST_DIMENSIONS = 32
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,12 @@ def tensor_entries(data: bytes) -> list[TensorEntry]:
     first = 8 + length
     if len(data) < 8 or len(data) < first:
         raise ValueError("it ends inside its header")
+    if length > _MOST_HEADER_BYTES:
+        raise ValueError(f"its header has {length:,} bytes, more than its format allows")
     try:
         header = json.loads(data[8:first])
         entries = [_entry(name, fields, first) for name, fields in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"its header is not that of a safetensors file ({error})") from None
     expected = first
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
@@ -98,6 +103,7 @@ def _entry(name: str, fields: dict[str, list[int]], first: int) -> TensorEntry:
     dtype = str(fields["dtype"])
     shape = tuple(int(side) for side in fields["shape"])
     start, stop = (first + int(offset) for offset in fields["data_offsets"])
-    if min(shape, default=0) < 0 or stop - start != math.prod(shape) * _ITEM_BYTES[dtype]:
+    is_shape = len(shape) <= _MOST_DIMENSIONS and all(0 <= side < 1 << 62 for side in shape)
+    if not is_shape or stop - start != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise ValueError(f"the byte range of {name} does not fit its dtype and shape")
     return TensorEntry(name, dtype, shape, start, stop)

@@ -30,12 +30,18 @@ PUBLISHED_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 """Those of VAR for images of 256 pixels."""
 
 
+MOST_TOKENS = 1 << 20
+"""Of an image in all scales: an encoder has vectors for each of them in memory."""
+
+
 def growing(patch_nums: tuple[int, ...]) -> tuple[int, ...]:
-    """Scales as they are, one finer than the other. Raises ValueError for others."""
+    """Scales as they are, one finer than the other. Raises ValueError for others, and for too many tokens."""
     if not patch_nums or patch_nums[0] < 1 or any(a >= b for a, b in pairwise(patch_nums)):
         raise ValueError(
             f"{','.join(map(str, patch_nums))}: scales begin at 1 or more, and each is finer than the last"
         )
+    if sum(p * p for p in patch_nums) > MOST_TOKENS:
+        raise ValueError(f"{len(patch_nums)} scales up to {patch_nums[-1]}: more than {MOST_TOKENS:,} tokens an image")
     return patch_nums
 
 

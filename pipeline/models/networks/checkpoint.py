@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from pipeline.errors import ConfigError, TokenizerError
 
 Nesting = tuple[str, ...]
 """Keys that lead to the tensors; none where they are the whole file."""
+
+# Tensors may share what is stored, and files be compressed a little.
+_TIMES = 4
+_SPARE_BYTES = 1 << 26
 
 _CODE = re.compile(r"GLOBAL ([\w.]+)|[Ff]unction ([\w.]+)|class ([\w.]+)")
 
@@ -39,13 +44,35 @@ def read_checkpoint(path: Path, nestings: Sequence[Nesting]) -> dict[str, Any]:
 def floats(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Floating-point tensors in float32, others as they are.
 
-    Raises TokenizerError for a value that is not finite.
+    Raises TokenizerError for a value that is not finite, and for tensors that are far larger than their file.
     """
+    _refuse_larger(state, path)
     made = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     for name, value in made.items():
         if not value.isfinite().all():
             raise TokenizerError(f"{path}: {name} has values that are not finite; get the file anew")
     return made
+
+
+def _refuse_larger(state: Mapping[str, Tensor], path: Path) -> None:
+    """A pickle can name a few bytes as a tensor of any shape, all of whose elements are the same."""
+    there = sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors")))
+    claimed = sum(value.numel() * value.element_size() for value in state.values())
+    if claimed > _TIMES * there + _SPARE_BYTES:
+        raise TokenizerError(
+            f"{path}: tensors of {claimed:,} bytes in {there:,} bytes of a file: they repeat what is stored, and are "
+            "not taken"
+        )
+
+
+def _refuse_packed(path: Path) -> None:
+    """torch stores tensors as they are; a zip file that unpacks to far more than it has is no checkpoint."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > _TIMES * path.stat().st_size + _SPARE_BYTES:
+        raise TokenizerError(f"{path}: unpacks to {unpacked:,} bytes, and is no checkpoint that torch writes")
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -57,8 +84,11 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _pickled(path: Path) -> Any:
     try:
+        _refuse_packed(path)
         with warnings.catch_warnings(action="ignore"):  # of other versions of pickle, which either work or do not
             return torch.load(path, map_location="cpu", weights_only=True)
+    except TokenizerError:
+        raise
     except pickle.UnpicklingError as error:
         raise TokenizerError(_refusal(path, str(error))) from None
     except Exception as error:  # whatever a damaged file makes of its reader

@@ -130,13 +130,15 @@ def _layouts(identity: Identity) -> tuple[BlockLayout, ...]:
 
 
 def _load(folder: TokenizerFolder[Identity], layout: BlockLayout) -> Tokenizer:
+    from pipeline.models.networks.budget import within
     from pipeline.models.networks.state import load_state
     from pipeline.models.rules.lookup import LOOKUP
     from pipeline.models.rules.multiscale import MULTISCALE
     from pipeline.models.tokenizers.network import NetworkTokenizer
 
     identity = folder.identity
-    model = _network(identity)
+    with within(folder.files[WEIGHTS], folder.path):
+        model = _network(identity)
     if model.downsampling != identity.downsampling:
         raise TokenizerError(
             f"{folder.path / CONFIG}: identity.downsampling is {identity.downsampling}, "

@@ -73,6 +73,9 @@ def test_bytes_name_dtype_and_shape_each_change_the_digest(other: bytes) -> None
         ((2).to_bytes(8, "little") + b"{{", "its header is not"),
         ((2).to_bytes(8, "little") + b"\xff\xff", "its header is not"),
         ((200_000).to_bytes(8, "little") + b"[" * 200_000, "its header is not"),
+        (file_of({"a": entry("F32", [1e400, 0], 0, 0)}, b""), "its header is not"),  # type: ignore[list-item]
+        (file_of({"a": entry("F32", [10**4000] * 40 + [0], 0, 0)}, b""), "range of a does not fit"),
+        (file_of({"a": entry("F32", [1 << 62, 0], 0, 0)}, b""), "range of a does not fit"),
     ],
 )
 def test_what_is_no_whole_safetensors_file_is_refused(data: bytes, message: str) -> None:

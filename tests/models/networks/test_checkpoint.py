@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import ConfigError, TokenizerError
-from pipeline.models.networks.checkpoint import read_checkpoint
+from pipeline.models.networks.checkpoint import floats, read_checkpoint
 
 NESTINGS = (("ema",), ("trainer", "vae_local"), ())
 HERE = {"a": torch.arange(3.0)}
@@ -36,6 +37,23 @@ def test_tensors_are_found_where_they_are_nested(tmp_path: Path, tree: Any) -> N
 def test_safetensors_too(tmp_path: Path) -> None:
     save_file(HERE, tmp_path / "model.safetensors")
     assert torch.equal(read_checkpoint(tmp_path / "model.safetensors", NESTINGS)["a"], HERE["a"])
+
+
+def test_tensors_that_repeat_what_is_stored_take_no_memory(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(1 << 40)}, tmp_path / "model.pth")
+    state = read_checkpoint(tmp_path / "model.pth", NESTINGS)
+    with pytest.raises(
+        TokenizerError, match=r"model\.pth: tensors of 4,398,046,511,104 bytes in [\d,]+ bytes of a file"
+    ):
+        floats(state, tmp_path / "model.pth")
+
+
+def test_a_file_that_unpacks_to_far_more_is_not_opened(tmp_path: Path) -> None:
+    torch.save(HERE, tmp_path / "model.pth")
+    with zipfile.ZipFile(tmp_path / "model.pth", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data/0", bytes(1 << 27))
+    with pytest.raises(TokenizerError, match=r"model\.pth: unpacks to 134,[\d,]+ bytes, and is no checkpoint"):
+        read_checkpoint(tmp_path / "model.pth", NESTINGS)
 
 
 class Mischief:

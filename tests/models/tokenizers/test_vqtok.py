@@ -297,3 +297,31 @@ def test_identities_and_layouts_do_without_torch(folder: Path) -> None:
     modules = modules_after(light)
     assert "pipeline.models.tokenizers.registry" in modules
     assert "torch" not in modules
+
+
+HUGE: dict[str, Callable[[dict[str, Any]], object]] = {
+    name: lambda config, name=name, value=value: config["identity"]["arguments"].update({name: value})
+    for name, value in (
+        ("residual_blocks", 10**9),
+        ("vocab_size", 1 << 40),
+        ("embedding_dim", 1 << 40),
+        ("hidden_dim", 1 << 20),
+    )
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("change", HUGE.values(), ids=HUGE)
+def test_a_network_larger_than_its_weights_takes_no_memory(folder: Path, change: Callable[..., object]) -> None:
+    edit(folder, change)
+    with pytest.raises(TokenizerError, match=r"config\.json: asks for a network larger than its weights, which have"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_only_regular_files_are_read(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(TokenizerError, match=f"{name}: cannot be read: .*only regular files are read"):
+        load_tokenizer(folder)

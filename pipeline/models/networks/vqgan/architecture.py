@@ -15,6 +15,9 @@ from pipeline.records import Record
 GROUPS = 32
 """Channels are normalised in so many groups, so each width is a multiple of it."""
 
+MOST_LEVELS = 8
+"""128 pixels for each token along a side. Each level more doubles the images that a folder is tried on."""
+
 Width = Annotated[int, Field(ge=GROUPS, multiple_of=GROUPS)]
 Shape = tuple[int, ...]
 
@@ -24,7 +27,7 @@ class Coder(Record):
 
     model_config = ConfigDict(strict=True)
 
-    widths: Annotated[tuple[Width, ...], Field(min_length=1, strict=False)]
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=MOST_LEVELS, strict=False)]
     """Channels of each level."""
     depth: Count
     """Residual blocks of each level."""

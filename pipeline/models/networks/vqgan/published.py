@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import TokenizerError
 from pipeline.models.networks.accounting import Shape, account_for, shape_of
+from pipeline.models.networks.budget import Budget
 from pipeline.models.networks.checkpoint import floats
 from pipeline.models.networks.vqgan.architecture import Architecture, MissingTensor, architecture_of
 from pipeline.models.networks.vqgan.dialects import Dialect
@@ -56,7 +57,8 @@ def read_network(tensors: Mapping[str, Any], dialects: Sequence[Dialect], path: 
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from None
     phis = len({name for name in ours.values() if name.startswith("quantize.phi.") and name.endswith(".weight")})
-    wanted = _wanted_shapes(architecture, max(phis, 1) if scales else 0, scales)
+    with Budget(shapes.values(), path):
+        wanted = _wanted_shapes(architecture, max(phis, 1) if scales else 0, scales)
     sources = {name: dialect.sources(name, levels) for name in wanted}
     theirs = {part: _part(wanted[name], len(parts)) for name, parts in sources.items() for part in parts}
     account_for(shapes, theirs, path, left_over)

@@ -52,12 +52,14 @@ def load_from(name: str, folder: TokenizerFolder[LibraryIdentity], layout: GridC
 
     Raises TokenizerError naming the file, ConfigError where the library is not there.
     """
+    from pipeline.models.networks.budget import within
     from pipeline.models.networks.state import load_state
     from pipeline.models.tokenizers.guests.networks import network_of, try_out
     from pipeline.models.tokenizers.network import NetworkTokenizer
 
     identity = folder.identity
-    network = network_of(identity.model, library(name), identity.config)
+    with within(folder.files[WEIGHTS], folder.path):
+        network = network_of(identity.model, library(name), identity.config)
     load_state(network.model, folder.files[WEIGHTS], folder.path / WEIGHTS)
     try_out(network.eval(), folder.path)
     return NetworkTokenizer(network, layout, identity.normalization, folder.identity_json(), decodes=network.decodes)
@@ -82,12 +84,14 @@ def imported(
     Raises TokenizerError listing every name that is missing, left over, or of another shape.
     """
     from pipeline.models.networks.accounting import account_for, shape_of
+    from pipeline.models.networks.budget import Budget
     from pipeline.models.networks.checkpoint import floats
     from pipeline.models.networks.state import state_bytes
     from pipeline.models.tokenizers.guests.networks import network_of
 
     whole = json.loads(json.dumps(config))  # tuples as lists, as they will be read
-    wanted = network_of(model, library(name), whole).model.state_dict()
+    with Budget([value.shape for value in tensors.values()], source):
+        wanted = network_of(model, library(name), whole).model.state_dict()
     account_for(
         {key: shape_of(value) for key, value in tensors.items()},
         {key: tuple(value.shape) for key, value in wanted.items()},

@@ -15,6 +15,9 @@ from pipeline.models.networks.images import check_images, whole_grid
 from pipeline.models.networks.quantizer import VectorQuantizer
 from pipeline.models.tokenizers.trust import TOKENS, compare, fixed_images
 
+_MOST_DOWNSAMPLING = 128
+_MOST_FRAMES = 64
+
 
 class GuestNetwork(nn.Module):
     """A model with an encoder, a convolution behind it, and a table of codes that are compared by distance."""
@@ -24,6 +27,8 @@ class GuestNetwork(nn.Module):
 
     def __init__(self, model: nn.Module, downsampling: int) -> None:
         super().__init__()
+        if downsampling > _MOST_DOWNSAMPLING:
+            raise ValueError(f"{downsampling} pixels for each token, and at most {_MOST_DOWNSAMPLING} are taken")
         self.model: Any = model
         self.encoder = self._encoder()
         self.downsampling = downsampling
@@ -113,6 +118,8 @@ class _Frames(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.frames: int = model.config.temporal_downsample_factor
+        if not 0 < self.frames <= _MOST_FRAMES:
+            raise ValueError(f"temporal_downsample_factor {self.frames}, and at most {_MOST_FRAMES} frames are taken")
         self.encoder, self.quant_conv = model.encoder, model.quant_conv
 
     def forward(self, img_B3HW: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, TokenizerError
+from pipeline.files.regular import read_regular
 from pipeline.records import JSON
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def published_folder(source: str) -> Path:
 def read_json(path: Path) -> JSON:
     """A file of settings. Raises TokenizerError where it is not there or is none."""
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(read_regular(path))
     except FileNotFoundError:
         raise TokenizerError(f"{path}: missing; name a folder as save_pretrained writes it") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise TokenizerError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(tree, dict):
         raise TokenizerError(f"{path}: holds no settings")
@@ -80,7 +81,7 @@ def read_tensors(folder: Path, part: str = "") -> dict[str, Tensor]:
 def _files(folder: Path) -> list[Path]:
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if indices:
-        return [folder / name for name in sorted(set(read_json(indices[0]).get("weight_map", {}).values()))]
+        return [_inside(folder, name, indices[0]) for name in _named(read_json(indices[0]))]
     whole = [folder / name for name in ("diffusion_pytorch_model.safetensors", "model.safetensors")]
     found = [path for path in whole if path.is_file()]
     if not found:
@@ -89,3 +90,18 @@ def _files(folder: Path) -> list[Path]:
             "not opened: load them with their library and save_pretrained them anew"
         )
     return found[:1]
+
+
+def _named(index: JSON) -> list[str]:
+    """The files that an index names, sorted."""
+    places = index.get("weight_map")
+    return sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
+
+
+def _inside(folder: Path, name: str, index: Path) -> Path:
+    """A file of the folder. Raises TokenizerError for a name that leads elsewhere, and for what is no file."""
+    if "/" in name or not name.endswith(".safetensors"):
+        raise TokenizerError(f"{index}: {name!r} is no name of a safetensors file beside it")
+    if not (folder / name).is_file():
+        raise TokenizerError(f"{folder / name}: missing, and {index.name} names it; get the folder anew")
+    return folder / name

@@ -56,13 +56,15 @@ def _layouts(identity: GridIdentity) -> tuple[GridCut, ...]:
 
 
 def _load(folder: TokenizerFolder[GridIdentity], layout: GridCut) -> Tokenizer:
+    from pipeline.models.networks.budget import within
     from pipeline.models.networks.state import load_state
     from pipeline.models.networks.vqgan.model import Vqgan
     from pipeline.models.tokenizers.network import NetworkTokenizer
     from pipeline.models.tokenizers.vqgan.trial import try_out
 
     identity = folder.identity
-    model = Vqgan(identity.architecture, cosine=identity.cosine)
+    with within(folder.files[WEIGHTS], folder.path):
+        model = Vqgan(identity.architecture, cosine=identity.cosine)
     load_state(model, folder.files[WEIGHTS], folder.path / WEIGHTS)
     try_out(model.eval(), side=4, path=folder.path)
     return NetworkTokenizer(model, layout, identity.normalization, folder.identity_json())

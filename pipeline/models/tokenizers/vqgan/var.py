@@ -46,6 +46,7 @@ def _layouts(identity: ScalesIdentity) -> tuple[Scales, ...]:
 
 
 def _load(folder: TokenizerFolder[ScalesIdentity], layout: Scales) -> Tokenizer:
+    from pipeline.models.networks.budget import within
     from pipeline.models.networks.state import load_state
     from pipeline.models.networks.vqgan.model import Vqgan
     from pipeline.models.rules.multiscale import MULTISCALE
@@ -53,7 +54,8 @@ def _load(folder: TokenizerFolder[ScalesIdentity], layout: Scales) -> Tokenizer:
     from pipeline.models.tokenizers.vqgan.trial import try_out
 
     identity = folder.identity
-    model = Vqgan(identity.architecture, cosine=identity.cosine, patch_nums=identity.patch_nums, phis=identity.phis)
+    with within(folder.files[WEIGHTS], folder.path):
+        model = Vqgan(identity.architecture, cosine=identity.cosine, patch_nums=identity.patch_nums, phis=identity.phis)
     load_state(model, folder.files[WEIGHTS], folder.path / WEIGHTS)
     try_out(model.eval(), side=identity.patch_nums[-1], path=folder.path)
     arrays = model.quantize.rule_arrays()
