@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pipeline.config import Config
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.files import LocalFiles
+from pipeline.files.regular import read_regular
 from pipeline.jobs.training.changes import FROM_NOW_ON, PATTERNS, Change, changed_values, configuration_of
 from pipeline.jobs.training.checkpoint_names import checkpointed_steps
 from pipeline.jobs.training.source_files import Sources, changed_holdout, changed_shards, read_holdout, read_sources
@@ -217,7 +218,7 @@ def _holds_work(folder: Path) -> bool:
 
 def _read(path: Path) -> TrainingBirth:
     try:
-        return TrainingBirth.model_validate_json(path.read_bytes())
+        return TrainingBirth.model_validate_json(read_regular(path))
     except FileNotFoundError:
         raise TokenizerError(f"{path.parent}: holds a tokenizer that `vqtok train` did not make; {_ANOTHER}") from None
     except (ValidationError, OSError) as error:

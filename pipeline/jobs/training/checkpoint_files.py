@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipeline.files.regular import open_regular, read_regular
 from pipeline.records import Record
 
 FILE = "contents.json"
@@ -35,13 +36,18 @@ def damage(folder: Path) -> str | None:
 
     Checkpoints of versions that recorded nothing are taken as they are: see `is_recorded`.
     """
+    odd = [path.name for path in sorted(folder.iterdir()) if not (path.is_file() or path.is_dir())]
+    if odd:  # who opens a FIFO waits for ever
+        return f"{odd[0]} is no file"
     try:
-        contents = _Contents.model_validate_json((folder / FILE).read_bytes())
+        contents = _Contents.model_validate_json(read_regular(folder / FILE))
     except FileNotFoundError:
         return None
     except (ValidationError, OSError):
         return f"{FILE} cannot be read"
     for name, then in contents.files.items():
+        if "/" in name:
+            return f"{FILE} names {name!r}, which is none of its files"
         try:
             size = (folder / name).stat().st_size
             if size != then.bytes:
@@ -54,6 +60,6 @@ def damage(folder: Path) -> str | None:
 
 
 def _describe(path: Path) -> _CheckpointFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         return _CheckpointFile(bytes=file.tell(), sha256=digest)

@@ -22,6 +22,7 @@ from pipeline.jobs.training.agreement import raise_once
 from pipeline.jobs.training.checkpoint_files import damage, is_recorded, write_contents
 from pipeline.jobs.training.checkpoint_names import checkpoint_path, checkpointed_steps
 from pipeline.jobs.training.disk import free_bytes, in_words, room, used_bytes
+from pipeline.jobs.training.random_states import damaged_random_states
 
 KEPT = 2
 
@@ -80,7 +81,7 @@ class Checkpoints:
         """The step of the newest checkpoint that is not damaged, 0 without any, or why there is none."""
         steps = checkpointed_steps(self._tokenizer_folder)
         for step in sorted(set(steps) - self._damaged.keys(), reverse=True):
-            reason = damage(self._path(step))
+            reason = damage(self._path(step)) or damaged_random_states(self._path(step))
             if reason is None:
                 break
             self._damaged[step] = reason
@@ -165,7 +166,7 @@ class Checkpoints:
             self._discard(old)
 
     def _remove_leftovers(self) -> None:
-        for leftover in self._folder.glob(".tmp-*"):
+        for leftover in self._folder.glob(".tmp-step-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _discard(self, step: int) -> None:

@@ -33,9 +33,12 @@ class IndexCache:
     def find(self, shard: SourceShard) -> ShardIndex | None:
         """The index of a source shard that has not been written anew since."""
         starts = self._starts.get(self._name(shard))
-        if starts is None:
+        if starts is None or starts.dtype != np.int64 or starts.ndim > 1:
             return None
-        return ShardIndex(len(starts) - 1, starts) if starts.ndim else ShardIndex(int(starts), None)
+        if starts.ndim:
+            return ShardIndex(len(starts) - 1, starts) if len(starts) else None
+        # Memory is asked for by it, and every sample has a byte.
+        return ShardIndex(int(starts), None) if 0 <= int(starts) <= (shard.bytes or 0) else None
 
     def save(self, shards: Sequence[SourceShard], indexes: Sequence[ShardIndex | None], final: bool = True) -> None:
         """Keep these, and of what was kept before what belongs to one of these source shards.
@@ -73,7 +76,16 @@ class IndexCache:
 
     def _load(self) -> dict[str, np.ndarray]:
         try:
-            with np.load(io.BytesIO(self._files.read(FILE)), allow_pickle=False) as arrays:
+            data = self._files.read(FILE)
+            _refuse_packed(data)
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile):
             return {}  # missing or damaged: they are counted again
+
+
+def _refuse_packed(data: bytes) -> None:
+    """Raise ValueError for what unpacks to more than is there: numpy stores arrays as they are."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(data):
+            raise ValueError("it unpacks to more than it has")

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from pipeline.files import LocalFiles
+from pipeline.files.regular import read_regular
 from pipeline.records import JSON
 
 TRAIN, HELD_OUT = "train", "held-out"
@@ -20,7 +21,7 @@ class MetricsLog:
 
     def __init__(self, folder: Path, resumed_from: int) -> None:
         self._path = folder / "metrics.jsonl"
-        lines = self._path.read_bytes().splitlines() if self._path.exists() else []
+        lines = read_regular(self._path).splitlines() if self._path.exists() else []
         found = [_decode(line) for line in lines]
         self.kept = kept = [line for line in found if line is not None and line["step"] <= resumed_from]
         self.damaged = found.count(None)

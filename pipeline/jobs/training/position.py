@@ -10,6 +10,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from pipeline.files.regular import read_regular
+
 _FILE = "position.json"
 
 
@@ -43,4 +45,4 @@ class Position:
 
     def _load(self, models: Any, folder: str) -> None:
         file = Path(folder, _FILE)
-        self._found = int(json.loads(file.read_text())["samples"]) if file.exists() else None
+        self._found = int(json.loads(read_regular(file))["samples"]) if file.exists() else None

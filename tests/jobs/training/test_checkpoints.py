@@ -1,6 +1,9 @@
 """A damaged checkpoint is not resumed from, and is no new beginning."""
 
+import os
+import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from support import sampled
 
 from pipeline.errors import TokenizerError
 from pipeline.jobs.training import job as train
+from pipeline.jobs.training.checkpoint_files import write_contents
 
 pytest_plugins = ["fixtures_store", "fixtures_training"]
 
@@ -35,6 +39,33 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert finished_training.checkpoints == [18, 24]
     assert finished_training.weights == trained.weights
     assert not train.run(finished_training.config()).trained
+
+
+class Mischief:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_random_states_with_code_are_neither_run_nor_passed_over(
+    is_recorded: bool, finished_training: TrainingJob, trained: TrainingJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a record of the files that fits, as its author can make it, and without."""
+    (finished_training.tokenizer / "config.json").unlink()
+    newest = finished_training.tokenizer / "checkpoints/step-000024"
+    (newest / "random_states_0.pkl").write_bytes(pickle.dumps(Mischief(newest / "ran")))
+    (newest / "contents.json").unlink()
+    if is_recorded:
+        write_contents(newest)
+    assert train.run(finished_training.config()).trained
+    assert not (newest / "ran").exists()
+    assert "step-000024: damaged (random_states_0.pkl holds no random states" in capsys.readouterr().err
+    assert finished_training.weights == trained.weights
 
 
 def test_an_older_checkpoint_that_cannot_be_loaded_falls_back_too(

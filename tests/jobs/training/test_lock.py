@@ -24,6 +24,19 @@ def test_a_folder_is_held_until_the_end_whatever_that_is(tmp_path: Path) -> None
         pass
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "reconstructions"])
+def test_nothing_is_written_or_deleted_where_a_link_in_it_leads(name: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / name).symlink_to(tmp_path / "elsewhere")
+    with (
+        pytest.raises(TokenizerError, match=f"tokenizer/{name}: is a link, and training writes and deletes in it; put"),
+        only_training(tmp_path / "tokenizer"),
+    ):
+        pass
+    assert [path.name for path in (tmp_path / "tokenizer").iterdir()] == [name]
+
+
 def test_a_file_system_without_locks_is_trusted_to_have_one_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
