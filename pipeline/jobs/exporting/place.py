@@ -122,8 +122,10 @@ def _refuse_foreign(partial: Path) -> None:
     """Of a folder that no export has made nothing may be deleted at the end."""
     if not os.path.lexists(partial):
         return
-    if not partial.is_dir() or (
-        not (partial / _REQUEST).exists() and {path.name for path in partial.iterdir()} - {_LOCK}
+    if (
+        partial.is_symlink()
+        or not partial.is_dir()
+        or (not (partial / _REQUEST).exists() and {path.name for path in partial.iterdir()} - {_LOCK})
     ):
         raise ConfigError(
             f"{partial}: is where this export would be written, and is none; move it, or name another OUT"

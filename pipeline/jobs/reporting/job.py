@@ -13,6 +13,7 @@ from pipeline import __version__
 from pipeline.config import Config
 from pipeline.errors import IncompleteStore
 from pipeline.files import is_url
+from pipeline.files.regular import read_regular
 from pipeline.jobs.plan import job_identity, refuse_other_identity, store_of
 from pipeline.jobs.reporting.figures import Report
 from pipeline.records import digest_of
@@ -34,7 +35,7 @@ def run(config: Config) -> Report:
     refuse_other_identity(files, config)
     folder, basis = report_folder(config.tokenize.store), basis_of(config)
     try:
-        report = Report.model_validate_json((folder / "report.json").read_bytes())
+        report = Report.model_validate_json(read_regular(folder / "report.json"))
         if (report.content_digest, report.basis) == (manifest.content_digest, basis) and not report.damaged:
             return report
     except (OSError, ValidationError):

@@ -41,8 +41,10 @@ def make_report(config: Config, folder: Path, basis: str) -> Report:
     Args:
         basis: digest of all that the figures depend on besides the store.
 
-    Raises ConfigError when no source shard of the configuration is in the store.
+    Raises ConfigError when no source shard of the configuration is in the store, StoreError for a link.
     """
+    if folder.is_symlink():  # it comes beside the store, perhaps out of the archive that the store came in
+        raise StoreError(f"{folder}: is a link, and a report is written into no other folder; delete the link")
     store = TokenStore(config.tokenize.store)
     output = LocalFiles(folder)
     uses_K = torch.from_numpy(unpack_counts(store.manifest.code_counts, store.vocab_size, names.MANIFEST))

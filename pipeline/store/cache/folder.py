@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from pipeline.files.locks import is_at, lock, try_lock, unlock
+from pipeline.files.regular import open_regular
 
 _READY = ".file"
 _COMING = ".coming"
@@ -84,7 +85,7 @@ class BoundedFolder:
 
     def _find(self, name: str, size: int) -> BinaryIO | None:
         try:
-            file = (self.folder / (name + _READY)).open("rb")
+            file = open_regular(self.folder / (name + _READY))
         except FileNotFoundError:
             return None
         if os.fstat(file.fileno()).st_size != size:

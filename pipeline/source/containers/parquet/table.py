@@ -61,7 +61,12 @@ def _file(shard: SourceShard) -> Any:
 @lru_cache(_FOOTERS)
 def _footer(shard: SourceShard) -> Any:
     """The metadata, kept: training opens files again and again, and those of wide ones are megabytes."""
-    return _pyarrow_parquet().read_metadata(_file(shard))
+    metadata = _pyarrow_parquet().read_metadata(_file(shard))
+    counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    # Memory is asked for by these numbers. A row takes a byte, or part of one where rows are equal.
+    if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows or metadata.num_rows > 8 * (shard.bytes or 0):
+        raise _damaged(shard_name(shard), ValueError(f"its footer tells of {metadata.num_rows:,} rows"))
+    return metadata
 
 
 def _pyarrow_parquet() -> Any:
