@@ -25,7 +25,7 @@ def descriptor_of(path: str | os.PathLike[str]) -> int:
 
 def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
     """A regular file, open for reading. Raises OSError as `descriptor_of` does."""
-    return open(path, "rb", buffering, opener=lambda name, flags: descriptor_of(name))  # type: ignore[return-value]
+    return open(path, "rb", buffering, opener=lambda name, flags: descriptor_of(name))
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
