@@ -1,4 +1,4 @@
-"""A real S3 server in a process of its own, and a proxy before it that drops, delays, refuses and forgets.
+"""A real S3 server in a process of its own, and a proxy before it that counts requests and misbehaves as told.
 
 PYTEST_DONT_REWRITE: test modules import it before pytest registers it.
 """
@@ -6,6 +6,9 @@ PYTEST_DONT_REWRITE: test modules import it before pytest registers it.
 import http.client
 import os
 import random
+import re
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -15,7 +18,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 
@@ -91,6 +96,37 @@ def bucket_url(s3: S3) -> str:
 
 # --- the proxy --------------------------------------------------------------------------------------------
 
+SLOW_DOWN = (503, "SlowDown", "Please reduce your request rate.")
+DENIED = (403, "AccessDenied", "Access Denied")
+EXPIRED = (400, "ExpiredToken", "The provided token has expired.")
+
+
+class Asked(NamedTuple):
+    """A request that reached the proxy."""
+
+    operation: str
+    """As `operation_of` says it."""
+    path: str
+    """Bucket and key, with the query."""
+    at: float
+    """When, on the monotonic clock."""
+    status: int
+    """Of the answer; 0 where none was given."""
+
+
+def operation_of(method: str, target: str, headers: Mapping[str, str]) -> str:
+    """S3's name for a request; a `PutObject` that only creates is `PutObject If-None-Match`."""
+    url = urlsplit(target)
+    query = parse_qs(url.query, keep_blank_values=True)
+    if "/" not in url.path.strip("/"):  # the bucket
+        return {"GET": "ListObjects", "POST": "DeleteObjects"}.get(method, f"{method.capitalize()}Bucket")
+    if "uploads" in query:
+        return "CreateMultipartUpload"
+    if "uploadId" in query:
+        return {"PUT": "UploadPart", "POST": "CompleteMultipartUpload"}.get(method, "AbortMultipartUpload")
+    condition = " If-None-Match" if method == "PUT" and "If-None-Match" in headers else ""
+    return f"{method.capitalize()}Object{condition}"
+
 
 @dataclass
 class Faults:
@@ -98,54 +134,90 @@ class Faults:
 
     drop: float = 0.0
     """The connection is closed without a word, and nothing is forwarded."""
+    reset: float = 0.0
+    """The same with a TCP reset."""
     refuse: float = 0.0
-    """500 or 503, and nothing is forwarded."""
+    """`answer`, and nothing is forwarded."""
+    answer: tuple[int, str, str] | None = None
+    """Status, code and message of a refusal; by default 500 or 503 SlowDown."""
     forget: float = 0.0
     """The request is forwarded, and its answer lost."""
     cut: float = 0.0
     """The answer stops halfway."""
     delay_s: float = 0.0
     """At most so long does each request wait."""
+    latency_s: float = 0.0
+    """Exactly so long does each request wait."""
+    stale_s: float = 0.0
+    """Lists lack what was first written less than so long ago."""
+    keys_end: dict[str, float] = field(default_factory=dict)
+    """Access keys that are refused from a moment of the monotonic clock on; others never are."""
+    keys_answer: tuple[int, str, str] = EXPIRED
+    """What such a key is told."""
     method: str = ""
     """Only requests of this method; all by default."""
+    operation: str = ""
+    """Only this operation."""
     fragment: str = ""
     """Only requests for a path with this in it."""
+    after: int = 0
+    """So many requests of these pass first."""
     at_most: int = 10**9
     """Faults in all."""
+    for_s: float = 10.0**9
+    """Seconds after the first fault when they end."""
     ignore_conditions: bool = False
     """Whether `If-None-Match` is taken out, as if the server did not know it."""
     watch: Callable[[str, str, bool], None] = lambda method, path, done: None
     """Called with every request before (`done` False) and after it was forwarded."""
     draws: random.Random = field(default_factory=lambda: random.Random(0))
     happened: Counter[str] = field(default_factory=Counter)
+    seen: int = 0
+    began: float | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def draw(self, method: str, path: str) -> str:
+    def applies(self, method: str, operation: str, path: str) -> bool:
+        """Whether a request is one of those that may go wrong, and the time for it is now."""
+        if self.method not in ("", method) or self.operation not in ("", operation) or self.fragment not in path:
+            return False
+        self.seen += 1
+        over = self.began is not None and time.monotonic() - self.began > self.for_s
+        return self.seen > self.after and not over and sum(self.happened.values()) < self.at_most
+
+    def draw(self, method: str, operation: str, path: str) -> str:
         """The fault of one request, or ``."""
         with self.lock:
-            if (
-                sum(self.happened.values()) >= self.at_most
-                or self.method not in ("", method)
-                or self.fragment not in path
-            ):
+            if not self.applies(method, operation, path):
                 return ""
             number = self.draws.random()
-            for name in ("drop", "refuse", "forget", "cut"):
+            for name in ("drop", "reset", "refuse", "forget", "cut"):
                 number -= getattr(self, name)
                 if number < 0:
                     self.happened[name] += 1
+                    self.began = self.began or time.monotonic()
                     return name
             return ""
 
+    def refusal(self) -> tuple[int, str, str]:
+        """What a request that is refused is told."""
+        return self.answer or self.draws.choice(((500, "InternalError", "Please try again."), SLOW_DOWN))
+
+    def has_ended(self, authorization: str) -> bool:
+        """Whether a request is signed with a key that has run out."""
+        match = re.search(r"Credential=([^/]+)/", authorization)
+        return match is not None and time.monotonic() >= self.keys_end.get(match[1], float("inf"))
+
 
 class Proxy:
-    """Forwards to a server what `faults` let pass."""
+    """Forwards to a server what `faults` let pass, and notes every request in `asked`."""
 
     def __init__(self, upstream: S3, faults: Faults) -> None:
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # which costs 40 ms of each answer on a connection that is kept
+            wbufsize = -1  # head and body go out together
 
             def handle_any(self) -> None:
                 proxy._handle(self)
@@ -155,37 +227,93 @@ class Proxy:
             def log_message(self, *_: Any) -> None:
                 pass
 
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+            def handle_error(self, *_: Any) -> None:
+                pass  # a client that was killed
+
         self._upstream = upstream
         self.faults = faults
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self.asked: list[Asked] = []
+        self._written: dict[str, float] = {}
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.s3 = S3(self._server.server_address[1])
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Requests so far, by operation."""
+        return Counter(asked.operation for asked in list(self.asked))
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 
     def _handle(self, request: BaseHTTPRequestHandler) -> None:
+        at = time.monotonic()
+        operation = operation_of(request.command, request.path, dict(request.headers))
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
-        fault = self.faults.draw(request.command, request.path)
-        if self.faults.delay_s:
-            time.sleep(self.faults.draws.uniform(0, self.faults.delay_s))
-        if fault == "drop":
-            request.close_connection = True
-            return
+        status = self._serve(request, operation, body)
+        self.asked.append(Asked(operation, request.path, at, status))
+
+    def _serve(self, request: BaseHTTPRequestHandler, operation: str, body: bytes) -> int:
+        """Answer a request as the faults have it. Returns the status, 0 where there was no answer."""
+        faults = self.faults
+        fault = faults.draw(request.command, operation, request.path)
+        time.sleep(faults.latency_s + (faults.draws.uniform(0, faults.delay_s) if faults.delay_s else 0))
+        if fault in ("drop", "reset"):
+            return self._hang_up(request, fault == "reset")
+        if faults.has_ended(request.headers.get("Authorization", "")):
+            return self._refuse(request, *faults.keys_answer)
         if fault == "refuse":
-            status = self.faults.draws.choice((500, 503))
-            self._answer(request, status, {}, b"<Error><Code>SlowDown</Code></Error>")
-            return
-        self.faults.watch(request.command, request.path, False)
+            return self._refuse(request, *faults.refusal())
+        faults.watch(request.command, request.path, False)
         status, headers, data = self._forward(request, body)
-        self.faults.watch(request.command, request.path, True)
+        self._note(operation, request.path, status)
+        if operation == "ListObjects" and faults.stale_s and status == 200:
+            data = self._without_news(data)
+            headers["Content-Length"] = str(len(data))
+        faults.watch(request.command, request.path, True)
         if fault == "forget":
-            request.close_connection = True
-            return
-        self._answer(request, status, headers, data, cut=fault == "cut")
+            return self._hang_up(request)
+        return self._answer(request, status, headers, data, cut=fault == "cut")
+
+    def _hang_up(self, request: BaseHTTPRequestHandler, reset: bool = False) -> int:
+        request.close_connection = True
+        if reset:  # what closing means then: https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER
+            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            request.connection.close()
+        return 0
+
+    def _refuse(self, request: BaseHTTPRequestHandler, status: int, code: str, message: str) -> int:
+        """The same XML that S3 sends, its declaration on a line of its own."""
+        text = (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>0</RequestId></Error>"
+        )
+        return self._answer(request, status, {"Content-Type": "application/xml"}, text.encode())
+
+    def _note(self, operation: str, path: str, status: int) -> None:
+        """Remember when objects, and what counts as a folder of them, were first written."""
+        if status < 300 and operation.startswith(("PutObject", "CompleteMultipartUpload")):
+            key = unquote(urlsplit(path).path).strip("/").partition("/")[2]
+            for end in [*(match.end() for match in re.finditer("/", key)), len(key)]:
+                self._written.setdefault(key[:end], time.monotonic())
+
+    def _without_news(self, data: bytes) -> bytes:
+        """A list without what is new."""
+        since = time.monotonic() - self.faults.stale_s
+        tree = ElementTree.fromstring(data)
+        space = tree.tag.partition("}")[0] + "}" if "}" in tree.tag else ""
+        ElementTree.register_namespace("", space.strip("{}"))
+        for entry in [*tree.findall(f"{space}Contents"), *tree.findall(f"{space}CommonPrefixes")]:
+            name = entry.findtext(f"{space}Key") or entry.findtext(f"{space}Prefix") or ""
+            if self._written.get(unquote(name), 0.0) > since:
+                tree.remove(entry)
+        return ElementTree.tostring(tree, xml_declaration=True, encoding="UTF-8")
 
     def _forward(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self._upstream.port, timeout=60)
@@ -204,7 +332,7 @@ class Proxy:
 
     def _answer(
         self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], data: bytes, cut: bool = False
-    ) -> None:
+    ) -> int:
         request.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
             request.send_header(name, value)
@@ -214,6 +342,8 @@ class Proxy:
             request.close_connection = True
         if request.command != "HEAD":
             request.wfile.write(data)
+        request.wfile.flush()
+        return status
 
 
 @pytest.fixture
