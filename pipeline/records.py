@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from pipeline.before import concise
+from pipeline.storage import Storage
 
 JSON = dict[str, Any]
 
@@ -121,6 +122,8 @@ class SourceShard(Record):
     """None for a file of its own."""
     listing: SkipValidation[Listing] | None = None
     """Its files, where it has several."""
+    storage: Annotated[SkipValidation[Storage] | None, Field(exclude=True, repr=False)] = None
+    """How `base` is reached, where it is a URL."""
 
     @property
     def file(self) -> str:

@@ -256,47 +256,60 @@ class Proxy:
         at = time.monotonic()
         operation = operation_of(request.command, request.path, dict(request.headers))
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
-        status = self._serve(request, operation, body)
-        self.asked.append(Asked(operation, request.path, at, status))
 
-    def _serve(self, request: BaseHTTPRequestHandler, operation: str, body: bytes) -> int:
-        """Answer a request as the faults have it. Returns the status, 0 where there was no answer."""
+        def note(status: int) -> None:
+            # Before the answer is sent, so that whoever has it finds it noted.
+            self.asked.append(Asked(operation, request.path, at, status))
+
+        self._serve(request, operation, body, note)
+
+    def _serve(self, request: BaseHTTPRequestHandler, operation: str, body: bytes, note: Callable[[int], None]) -> None:
+        """Answer a request as the faults have it."""
         faults = self.faults
         fault = faults.draw(request.command, operation, request.path)
         time.sleep(faults.latency_s + (faults.draws.uniform(0, faults.delay_s) if faults.delay_s else 0))
         if fault in ("drop", "reset"):
-            return self._hang_up(request, fault == "reset")
+            note(0)
+            self._hang_up(request, fault == "reset")
+            return
         if faults.has_ended(request.headers.get("Authorization", "")):
-            return self._refuse(request, *faults.keys_answer)
+            self._refuse(request, *faults.keys_answer, note)
+            return
         if fault == "refuse":
-            return self._refuse(request, *faults.refusal())
+            self._refuse(request, *faults.refusal(), note)
+            return
         faults.watch(request.command, request.path, False)
         status, headers, data = self._forward(request, body)
-        self._note(operation, request.path, status)
+        self._note_written(operation, request.path, status)
         if operation == "ListObjects" and faults.stale_s and status == 200:
             data = self._without_news(data)
             headers["Content-Length"] = str(len(data))
         faults.watch(request.command, request.path, True)
         if fault == "forget":
-            return self._hang_up(request)
-        return self._answer(request, status, headers, data, cut=fault == "cut")
+            note(0)
+            self._hang_up(request)
+            return
+        note(status)
+        self._answer(request, status, headers, data, cut=fault == "cut")
 
-    def _hang_up(self, request: BaseHTTPRequestHandler, reset: bool = False) -> int:
+    def _hang_up(self, request: BaseHTTPRequestHandler, reset: bool = False) -> None:
         request.close_connection = True
         if reset:  # what closing means then: https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER
             request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             request.connection.close()
-        return 0
 
-    def _refuse(self, request: BaseHTTPRequestHandler, status: int, code: str, message: str) -> int:
+    def _refuse(
+        self, request: BaseHTTPRequestHandler, status: int, code: str, message: str, note: Callable[[int], None]
+    ) -> None:
         """The same XML that S3 sends, its declaration on a line of its own."""
         text = (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
             f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>0</RequestId></Error>"
         )
-        return self._answer(request, status, {"Content-Type": "application/xml"}, text.encode())
+        note(status)
+        self._answer(request, status, {"Content-Type": "application/xml"}, text.encode())
 
-    def _note(self, operation: str, path: str, status: int) -> None:
+    def _note_written(self, operation: str, path: str, status: int) -> None:
         """Remember when objects, and what counts as a folder of them, were first written."""
         if status < 300 and operation.startswith(("PutObject", "CompleteMultipartUpload")):
             key = unquote(urlsplit(path).path).strip("/").partition("/")[2]
@@ -332,7 +345,7 @@ class Proxy:
 
     def _answer(
         self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], data: bytes, cut: bool = False
-    ) -> int:
+    ) -> None:
         request.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
             request.send_header(name, value)
@@ -343,7 +356,6 @@ class Proxy:
         if request.command != "HEAD":
             request.wfile.write(data)
         request.wfile.flush()
-        return status
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from pipeline.config.label import MEMBER, checked_rule
+from pipeline.storage import Storage
 
 
 class Section(BaseModel):
@@ -56,5 +57,7 @@ Side = Annotated[int, Field(ge=1, le=16384)]
 PathText = Annotated[str, Field(min_length=1)]
 Member = Annotated[str, Field(pattern=MEMBER)]
 """An extension, or a column."""
+Reached = Annotated[Storage, Field(exclude=True)]
+"""How a URL is reached: no part of what is written down or compared."""
 Label = Annotated[str, AfterValidator(checked_rule)]
 """See `LabelRule`."""

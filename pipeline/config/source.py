@@ -6,7 +6,8 @@ from pydantic import BeforeValidator
 
 from pipeline.before import Before, concise
 from pipeline.config.label import LabelRule
-from pipeline.config.section import Label, Member, PathText, Patterns, Section, one_or_many
+from pipeline.config.section import Label, Member, PathText, Patterns, Reached, Section, one_or_many
+from pipeline.storage import Storage
 
 
 class SourceConfig(Section):
@@ -40,6 +41,9 @@ class SourceConfig(Section):
     """Accept a tar that ends at a member boundary without its end-of-archive marker."""
     allow_pipe: bool = False
     """Run the shell commands of `pipe:` sources, whose output is a tar. Only for configurations that you trust."""
+
+    storage: Reached = Storage()
+    """How URLs are reached: endpoint, profile, region, anonymous, patience_s."""
 
     @property
     def label_rule(self) -> LabelRule | None:

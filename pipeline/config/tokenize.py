@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.before import Before
-from pipeline.config.section import PathText, Section
+from pipeline.config.section import PathText, Reached, Section
+from pipeline.storage import Storage
 
 
 class TokenizeConfig(Section):
@@ -31,3 +32,5 @@ class TokenizeConfig(Section):
     """Seconds without a heartbeat after which another process takes a source shard over."""
     stall_timeout: Annotated[float, Field(gt=0)] | None = 600.0
     """Seconds after which a single step (a read, an image, a batch, a part) counts as hung; null for never."""
+    storage: Reached = Storage()
+    """How the store's URL is reached: endpoint, profile, region, anonymous, patience_s."""

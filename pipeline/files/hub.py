@@ -9,8 +9,10 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 from huggingface_hub import HfFileSystem
 
+from pipeline.errors import ConfigError
 from pipeline.files.base import Stat
 from pipeline.files.ranges import Ranges
+from pipeline.storage import Storage
 
 SCHEME = "hf"
 _BUFFER_BYTES = 8 << 20
@@ -19,16 +21,19 @@ _BUFFER_BYTES = 8 << 20
 class HubFiles:
     """`Files` below a URL of the hub. Writing raises OSError."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, storage: Storage | None = None) -> None:
         self.root = url.rstrip("/")
+        self._storage = storage or Storage()
+        if self._storage.profile or self._storage.region:
+            raise ConfigError(f"{url}: storage.profile and storage.region are for s3://; leave them out")
         self._top = self.root.partition("://")[2]
 
-    def __reduce__(self) -> tuple[type["HubFiles"], tuple[str]]:
-        return HubFiles, (self.root,)
+    def __reduce__(self) -> tuple[type["HubFiles"], tuple[str, Storage]]:
+        return HubFiles, (self.root, self._storage)
 
     @cached_property
     def client(self) -> Any:
-        return HfFileSystem()
+        return HfFileSystem(endpoint=self._storage.endpoint, token=False if self._storage.anonymous else None)
 
     def folders(self, folder: str) -> list[str]:
         return sorted(name for name, entry in self._level(folder).items() if entry["type"] == "directory")

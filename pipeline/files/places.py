@@ -1,9 +1,12 @@
-"""Why a folder cannot be used, in words for whoever named it."""
+"""Why a place cannot be used, in words for whoever named it."""
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _RDONLY = getattr(os, "ST_RDONLY", 1)
+# Hosts of https:// that are object stores, and spoken to as such.
+_OBJECT_STORES = (".amazonaws.com", ".r2.cloudflarestorage.com", ".core.windows.net", ".fabric.microsoft.com")
 
 
 def why_unreadable(folder: Path) -> str | None:
@@ -31,6 +34,14 @@ def why_unwritable(folder: Path) -> str | None:
         return f"the file system of {present} is read-only"
     if not os.access(present, os.W_OK | os.X_OK):
         return f"no permission to write into {present}"
+    return None
+
+
+def why_unlistable(url: str) -> str | None:
+    """Why nobody can tell what is below a URL; None where it can be told."""
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https") and not (parts.hostname or "").endswith(_OBJECT_STORES):
+        return "a web server can be read, but not listed or written; name a folder, s3://, gs:// or az://"
     return None
 
 
