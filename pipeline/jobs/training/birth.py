@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, TokenizerError
-from pipeline.files import LocalFiles
+from pipeline.files import LocalFiles, is_url
 from pipeline.files.regular import read_regular
 from pipeline.jobs.training.changes import FROM_NOW_ON, PATTERNS, Change, changed_values, configuration_of
 from pipeline.jobs.training.checkpoint_names import checkpointed_steps
@@ -65,6 +65,11 @@ def find_result(config: Config, *, allow_change: bool = False, growing: bool = F
 
     Raises TokenizerError when the folder holds the work of another configuration, or of unknown origin.
     """
+    if is_url(config.tokenizer.path):
+        raise TokenizerError(
+            f"{config.tokenizer.path}: a training writes into a folder here: name one as tokenizer.path, and upload "
+            "config.json and model.safetensors when it is finished"
+        )
     folder = Path(config.tokenizer.path)
     if folder.exists() and not folder.is_dir():
         raise TokenizerError(f"{folder}: is a file; set another tokenizer.path")

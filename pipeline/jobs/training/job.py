@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
+from pipeline.files import is_url
 from pipeline.jobs.training.birth import FILE, TrainResult, accept, find_result
 from pipeline.jobs.training.schedule import require_peak
 from pipeline.models.folder.contents import has_tokenizer
+from pipeline.models.tokenizers.registry import tokenizer_identity
 from pipeline.signals import exit_status, stop_request
 from pipeline.world import launched_rank
 
@@ -87,8 +89,11 @@ def ensure(config: Config, *, allow_change: bool = False, allow_slow: bool = Fal
     """Have a tokenizer to tokenize with: train it like `run` unless it is there. None where nothing tells how it came.
 
     That is so in a folder without `train.json`, imported or saved by hand, and for a configuration that sets nothing
-    in its `train` section. Raises what `run` does.
+    in its `train` section. A tokenizer at a URL has to be there. Raises what `run` does.
     """
+    if is_url(config.tokenizer.path):
+        tokenizer_identity(config.tokenizer.path, config.tokenizer.storage)
+        return None
     folder = Path(config.tokenizer.path)
     if has_tokenizer(folder) and not (config.train.model_fields_set and (folder / FILE).exists()):
         return None

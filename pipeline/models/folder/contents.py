@@ -103,9 +103,13 @@ def read_config(folder: Path) -> FolderConfig:
     if not folder.is_dir():
         _refuse_pickles([folder])
         raise TokenizerError(f"{folder}: no such tokenizer folder; {REMEDY}")
-    path = folder / CONFIG
+    return parse_config(_read(folder / CONFIG), str(folder / CONFIG))
+
+
+def parse_config(data: bytes, path: str) -> FolderConfig:
+    """The contents of the config.json at `path`. Raises as `read_config` does."""
     try:
-        config = FolderConfig.model_validate(json.loads(_read(path)))
+        config = FolderConfig.model_validate(json.loads(data))
     except ValidationError as error:
         raise TokenizerError(f"{path}: {explain(error)}; {REMEDY}") from None
     except (ValueError, RecursionError) as error:
@@ -122,10 +126,11 @@ def read_files(folder: Path, config: FolderConfig) -> dict[str, bytes]:
     return {name: _read(folder / name) for name in config.files}
 
 
-def compare_files(folder: Path, files: Mapping[str, bytes], digest: str) -> None:
+def compare_files(folder: Path | str, files: Mapping[str, bytes], digest: str) -> None:
     """Raise TokenizerError unless the files are those that config.json was written for.
 
     Args:
+        folder: where they are, or its URL, for the message.
         digest: that of `files_digest` in config.json.
     """
     try:
@@ -133,7 +138,7 @@ def compare_files(folder: Path, files: Mapping[str, bytes], digest: str) -> None
     except ValueError as error:
         raise TokenizerError(f"{folder}/{error}; copy the folder again or train again") from None
     if found != digest:
-        which = f"{folder / next(iter(files))}: not the weights" if len(files) == 1 else f"{folder}: not the files"
+        which = f"{folder}/{next(iter(files))}: not the weights" if len(files) == 1 else f"{folder}: not the files"
         raise TokenizerError(
             f"{which} that {CONFIG} was written for ({found} here, {digest} there); "
             f"copy {'both files' if len(files) == 1 else 'all of them'} again or train again"

@@ -27,10 +27,12 @@ from pipeline.models.folder.contents import (
     read_config,
     read_files,
 )
+from pipeline.models.folder.copies import local_folder
 from pipeline.models.folder.versions import Versions, versions_of
 from pipeline.models.tokenizers.importer import Importer
 from pipeline.models.tokenizers.kind import Kind
 from pipeline.records import JSON
+from pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import torch
@@ -58,36 +60,39 @@ def load_tokenizer(
     layout: str | None = None,
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
+    storage: Storage | None = None,
 ) -> Tokenizer:
-    """The tokenizer in a folder, ready to encode on `device`.
+    """The tokenizer in a folder, or at its URL, ready to encode on `device`.
 
     Args:
         layout: name of the block layout; None for the tokenizer's own.
+        storage: how a URL is reached.
 
     Raises TokenizerError naming the file and the remedy, and ConfigError for a layout that it cannot give.
     """
-    kind, contents = _open(Path(folder))
+    kind, contents = _open(local_folder(folder, storage))
     return kind.load(contents, kind.layout(contents.identity, layout)).to(device, precision)
 
 
-def tokenizer_identity(folder: str | os.PathLike[str]) -> JSON:
+def tokenizer_identity(folder: str | os.PathLike[str], storage: Storage | None = None) -> JSON:
     """What `Tokenizer.identity()` says of the tokenizer in a folder, without importing torch.
 
     A process digests the weights once, and again after the files have changed.
 
     Raises TokenizerError naming the file and the remedy.
     """
-    identity = _known_identity(Path(folder))
-    return _open(Path(folder))[1].identity_json() if identity is None else identity
+    path = local_folder(folder, storage)
+    identity = _known_identity(path)
+    return _open(path)[1].identity_json() if identity is None else identity
 
 
-def layout_name(folder: str | os.PathLike[str], layout: str | None) -> str:
+def layout_name(folder: str | os.PathLike[str], layout: str | None, storage: Storage | None = None) -> str:
     """Name of the block layout that the tokenizer in a folder gives where `layout` is asked for, None being its own.
 
     Raises TokenizerError naming the file and the remedy, and ConfigError for a layout that it cannot give.
     """
-    path = Path(folder, CONFIG)
-    config = read_config(Path(folder))
+    path = local_folder(folder, storage) / CONFIG
+    config = read_config(path.parent)
     kind = _kind_of(config, path)
     return kind.layout(_identity_of(kind, config, path), layout).name
 
@@ -111,12 +116,12 @@ def completed_tokenizer(identity: JSON) -> JSON:
     return {**identity, **complete.model_dump(mode="json")}
 
 
-def trained_image_size(folder: str | os.PathLike[str]) -> tuple[int, int] | None:
+def trained_image_size(folder: str | os.PathLike[str], storage: Storage | None = None) -> tuple[int, int] | None:
     """Height and width in pixels of the images that the tokenizer was trained on; None where the folder does not say.
 
     Raises TokenizerError naming the file and the remedy.
     """
-    return read_config(Path(folder)).image_size
+    return read_config(local_folder(folder, storage)).image_size
 
 
 def _open(folder: Path) -> tuple[Kind[Any], TokenizerFolder[Any]]:
