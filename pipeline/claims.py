@@ -17,11 +17,14 @@ from pydantic import ValidationError
 from pipeline.errors import CorruptStore
 from pipeline.files import Files, Stat
 from pipeline.files.damage import damaged, naming_no_file
+from pipeline.overlap import within
 from pipeline.records import Count, Record
 
 _FOLDER = "claims"
 START = "~start-"
 """What the claim of processes that start up begins with, then how many they are: no part is called so."""
+# How long a process that gives up waits for its last writes.
+_GOODBYE_SECONDS = 10.0
 # Often enough for a progress bar.
 _BEAT_SECONDS = 2.0
 
@@ -105,8 +108,11 @@ class Claims:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
-        self._thread.join()
-        self.release_all()
+        if error is None:
+            self._thread.join()
+            self.release_all()
+        else:  # it may be the store that does not answer, and what is not released becomes stale
+            within(_GOODBYE_SECONDS, self._thread.join, self.release_all)
 
     def acquire(self, part: str) -> bool:
         """Claim a part, taking over a stale claim. Returns whether it is ours now."""

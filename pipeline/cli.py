@@ -21,6 +21,8 @@ from pipeline.export_command import export
 from pipeline.import_commands import ImportCommands
 from pipeline.malloc import keep_freed_memory
 from pipeline.openmp import let_waiting_threads_sleep
+from pipeline.storage import Storage
+from pipeline.storage_option import with_storage
 
 
 class _Commands(click.Group):
@@ -144,8 +146,9 @@ def sample(folder: Path) -> None:
 @main.command()
 @click.argument("source")
 @click.option("--seconds", type=click.FloatRange(0.1), default=20.0, show_default=True, help="About how long to look.")
+@with_storage("SOURCE")
 @_as_json
-def inspect(source: str, seconds: float, as_json: bool) -> None:
+def inspect(source: str, seconds: float, storage: Storage, as_json: bool) -> None:
     """Say what a collection holds, and what would be rejected.
 
     SOURCE is a folder, a file, a pattern or a URL: whatever source.shards may name. Of a large collection some
@@ -154,7 +157,7 @@ def inspect(source: str, seconds: float, as_json: bool) -> None:
     from pipeline.jobs.inspecting import job
     from pipeline.jobs.inspecting.text import as_text
 
-    found = job.run(source, show_progress=sys.stderr.isatty(), seconds=seconds)
+    found = job.run(source, show_progress=sys.stderr.isatty(), seconds=seconds, storage=storage)
     click.echo(json.dumps(found.to_json(), indent=1) if as_json else as_text(found))
     sys.exit(1 if found.problems else 0)
 
@@ -162,7 +165,8 @@ def inspect(source: str, seconds: float, as_json: bool) -> None:
 @main.command()
 @click.argument("source", required=False)
 @click.option("--like", type=click.Choice(["sample", "cifar10", "imagenet256"]), help="Print the one of that name.")
-def init(source: str | None, like: str | None) -> None:
+@with_storage("SOURCE")
+def init(source: str | None, like: str | None, storage: Storage) -> None:
     """Print a configuration that fits a collection, to begin with.
 
     SOURCE is a folder, a file, a pattern or a URL. Without it the configuration of the sample data set is printed,
@@ -176,7 +180,7 @@ def init(source: str | None, like: str | None) -> None:
     if source is None:
         click.echo(shipped(like or "sample"), nl=False)
         return
-    click.echo(proposal(job.run(source, show_progress=sys.stderr.isatty())), nl=False)
+    click.echo(proposal(job.run(source, show_progress=sys.stderr.isatty(), storage=storage)), nl=False)
 
 
 @main.group("import", cls=ImportCommands, subcommand_metavar="KIND SOURCE OUT [OPTIONS]")
@@ -340,8 +344,9 @@ def verify(config: Config, quick: bool, rate: float | None, allow_slow: bool, as
 @main.command()
 @click.argument("store")
 @click.argument("key")
+@with_storage("STORE")
 @_as_json
-def show(store: str, key: str, as_json: bool) -> None:
+def show(store: str, key: str, storage: Storage, as_json: bool) -> None:
     """Print every sample with this key.
 
     Of each its tokens and where it came from, or why it was rejected. STORE is the folder or URL of a token
@@ -350,7 +355,7 @@ def show(store: str, key: str, as_json: bool) -> None:
     from pipeline.jobs.showing import job
     from pipeline.jobs.showing.text import as_text
 
-    found = job.run(store, key, show_progress=sys.stderr.isatty())
+    found = job.run(store, key, show_progress=sys.stderr.isatty(), storage=storage)
     click.echo(json.dumps(found.to_json()) if as_json else as_text(found))
     for message in found.damaged:
         click.echo(f"vqtok: not all could be read: {message}", err=True)

@@ -6,6 +6,8 @@ from typing import Any, get_args
 import click
 
 from pipeline.jobs.exporting.request import FormatName, Request
+from pipeline.storage import Storage
+from pipeline.storage_option import with_storage
 
 
 def _view(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | str | None:
@@ -49,7 +51,8 @@ _token = click.IntRange(0)
 @click.option(
     "--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine."
 )
-def export(store: str, out: str, processes: int, **options: Any) -> None:
+@with_storage("STORE")
+def export(store: str, out: str, processes: int, storage: Storage, **options: Any) -> None:
     """Write tokens in a format that trainers read.
 
     OUT is a new folder, which appears when all is written; until then it is OUT.partial, and the same command goes on
@@ -58,4 +61,4 @@ def export(store: str, out: str, processes: int, **options: Any) -> None:
     from pipeline.jobs.exporting import job
 
     request = Request(**options)
-    click.echo(job.run(store, out, request, processes, show_progress=sys.stderr.isatty()))
+    click.echo(job.run(store, out, request, processes, show_progress=sys.stderr.isatty(), storage=storage))

@@ -115,3 +115,19 @@ def _get(results: queue.Queue[object], stopping: threading.Event | None) -> obje
             raise Stopped
         with contextlib.suppress(queue.Empty):
             return results.get(timeout=_POLL_SECONDS)
+
+
+def within(seconds: float, *steps: Callable[[], object]) -> None:
+    """Take last steps that may fail, or hang: they are left behind when the time is over, and end with the process."""
+
+    def take() -> None:
+        for step in steps:
+            with contextlib.suppress(Exception):
+                step()
+
+    try:
+        thread = threading.Thread(target=take, name="goodbye", daemon=True)
+        thread.start()
+    except RuntimeError:  # no more threads
+        return
+    thread.join(seconds)

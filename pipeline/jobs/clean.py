@@ -48,7 +48,7 @@ def run(config: Config) -> Sweep:
 
     Raises StoreError without a store, CorruptStore for a damaged manifest: readers may use any attempt then.
     """
-    files = files_at(config.tokenize.store)
+    files = files_at(config.tokenize.store, config.tokenize.storage)
     birth = read_birth(files)
     committed = committed_parts(files)
     manifest = read_manifest(files, birth)

@@ -7,7 +7,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, IdentityMismatch
 from pipeline.files import Files, LocalFiles, files_at
 from pipeline.files.damage import damaged
-from pipeline.files.places import why_unreadable, why_unwritable
+from pipeline.files.places import why_unlistable, why_unreadable, why_unwritable
 from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.classes.names import source_identity
@@ -122,14 +122,19 @@ def _refuse_lost_listings(plan: Plan, listings: Listings) -> None:
 
 def store_of(config: Config) -> Files:
     """Where the store is or will be. Raises ConfigError for a place that cannot be one."""
-    store = files_at(config.tokenize.store)
-    if isinstance(store, LocalFiles) and (reason := why_unreadable(store.path("."))):
+    store = files_at(config.tokenize.store, config.tokenize.storage)
+    reason = why_unreadable(store.path(".")) if isinstance(store, LocalFiles) else why_unlistable(store.root)
+    if reason:
         raise ConfigError(f"tokenize.store: {store.root} cannot be a store: {reason}")
     return store
 
 
 def refuse_unwritable(store: Files) -> None:
-    """Raise ConfigError for a place in which no store can be written."""
+    """Raise ConfigError for a place in which no store can be written, as far as it can be told without writing."""
+    if store.root.startswith("hf://"):
+        raise ConfigError(
+            f"tokenize.store: {store.root}: the hub is for reading here; name a folder, or s3://, gs://, az://"
+        )
     if isinstance(store, LocalFiles) and (reason := why_unwritable(store.path("."))):
         raise ConfigError(f"tokenize.store: {store.root} cannot be written: {reason}")
 
@@ -140,9 +145,9 @@ def job_identity(config: Config) -> JSON:
     Raises TokenizerError, and ConfigError for a layout that the tokenizer cannot give.
     """
     return {
-        "tokenizer": tokenizer_identity(config.tokenizer.path),
+        "tokenizer": tokenizer_identity(config.tokenizer.path, config.tokenizer.storage),
         "image": config.image.identity(),
-        "layout": layout_name(config.tokenizer.path, config.tokenize.layout),
+        "layout": layout_name(config.tokenizer.path, config.tokenize.layout, config.tokenizer.storage),
         "source": source_identity(config.source),
     }
 

@@ -139,8 +139,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
         Raises ConfigError naming the file, the field and what would be right; StoreError, IncompleteStore and
         CorruptStore naming the file and the store; and what the constructor raises.
         """
-        place, of_file = options_of(path, set)
-        return cls(store_of(place, path) if store is None else store, **{**of_file, **options})
+        tokenize, of_file = options_of(path, set)
+        return cls(store_of(tokenize, path) if store is None else store, **{**of_file, **options})
 
     def evaluation(self, **changes: Any) -> "TokenLoader":
         """A loader of the same rows for evaluation: in the order of the store, from the first row at every `iter()`.

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError, SourceError
 from pipeline.files import is_url
+from pipeline.files.refusals import is_passing, with_remedy
 from pipeline.records import SourceShard, Stretch
 from pipeline.source.folders.listings import Listings
 from pipeline.source.folders.planning import folder_shards
@@ -30,7 +31,8 @@ def find_source_shards(source: SourceConfig, listings: Listings | None = None) -
 
     Raises ConfigError for a pattern that matches nothing, a missing file, a URL that cannot be opened, a
     command without `source.allow_pipe`, a file outside `source.base`, two files with one path relative to
-    their bases, one file with two, and a folder that lies in another; CorruptStore for damaged listings.
+    their bases, one file with two, and a folder that lies in another; SourceError where a server does not answer;
+    CorruptStore for damaged listings.
     """
     if not source.shards:
         raise ConfigError("source.shards: names no file; give at least one tar")
@@ -54,7 +56,8 @@ def find_source_shards(source: SourceConfig, listings: Listings | None = None) -
                         "to their folders; leave one pattern out, or set source.base"
                     )
     except OSError as error:
-        raise ConfigError(f"source.shards: {error}; see to the file or correct the pattern") from error
+        refused = SourceError if is_passing(error) else ConfigError  # a configuration is not wrong of a server's outage
+        raise refused(f"source.shards: {with_remedy(error, 'see to the file or correct the pattern')}") from error
     refuse_overlap(shards.values())
     if not shards:
         raise ConfigError(f"source.shards: no source shards left: source.exclude matches all of {source.shards}")
@@ -103,7 +106,7 @@ def _shards_of(
         yield from _commands(pattern, source.allow_pipe)
         return
     folder = _folder(source.base or literal_folder(pattern))
-    named = [(found, _relative(found.file, folder)) for found in expand(pattern)]
+    named = [(found, _relative(found.file, folder)) for found in expand(pattern, source.storage)]
     kept = [(found, path) for found, path in named if not _is_excluded(found.file, path, excluded)]
     missing = [found.file for found, _ in kept if found.stat is None and not found.is_folder]
     if missing:
@@ -114,12 +117,18 @@ def _shards_of(
     for found, path in kept:
         if found.is_folder:
             is_image = Selection(source).is_image
-            of_folder = folder_shards(folder, "" if path == "." else path, is_image, excluded, listings)
+            inside = "" if path == "." else path
+            of_folder = folder_shards(folder, inside, is_image, excluded, listings, storage=source.storage)
             yield from (shard for shard in of_folder if not _is_excluded(location(shard), shard.path, excluded))
             continue
         assert found.stat is not None
         shard = SourceShard(
-            path=path, base=folder, part=part_name(path), bytes=found.stat.bytes, version=found.stat.version
+            path=path,
+            base=folder,
+            part=part_name(path),
+            bytes=found.stat.bytes,
+            version=found.stat.version,
+            storage=source.storage,
         )
         yield from _inner_shards(shard, excluded) if source.nested else [shard]
 

@@ -2,7 +2,7 @@
 
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from pipeline.files import Files, files_at
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.rule import Rule
 from pipeline.records import Geometry, digest_of
+from pipeline.storage import Storage, storage_of
 from pipeline.store.arrays.claims import refuse_impossible
 from pipeline.store.arrays.codebook import check_codebook
 from pipeline.store.arrays.opening import Opening
@@ -46,10 +47,13 @@ class TokenStore(Sequenced):
         cache: keep local copies of the parts that are read, for a store that is far away.
         check: compare checksums of tokens the first time that they are read (`once`), or `always`.
         manifest: read the parts of this one, not those of the store's own.
+        storage: how a URL is reached, where the environment does not say: endpoint, profile, region, anonymous,
+            patience_s.
 
     Raises StoreError where there is no store, or none of that digest, IncompleteStore while the first job has
-    not finished, and CorruptStore for a damaged one. A store that is being added to reads as it was when last
-    completed. A file that is cut while it is read ends the process (SIGBUS): nobody writes to parts.
+    not finished, CorruptStore for a damaged one, and ConfigError for a place or a `storage` that cannot be. A store
+    that is being added to reads as it was when last completed. A file that is cut while it is read ends the process
+    (SIGBUS): nobody writes to parts.
     """
 
     def __init__(
@@ -60,11 +64,15 @@ class TokenStore(Sequenced):
         cache: PartCache | None = None,
         check: Literal["once", "always"] = "once",
         manifest: Manifest | None = None,
+        storage: Mapping[str, Any] | Storage | None = None,
     ) -> None:
         if check not in ("once", "always"):
             raise ValueError(f"check must be 'once' or 'always', not {check!r}")
-        self._files: Files = files_at(str(path))
-        self._options = {"partial": partial, "cache": cache, "check": check}
+        reached = storage_of(storage)
+        self._files: Files = files_at(str(path), reached)
+        # They go along with every batch of a worker, so what says nothing is left out.
+        told = {"storage": reached} if reached != Storage() else {}
+        self._options: dict[str, Any] = {"partial": partial, "cache": cache, "check": check, **told}
         self._birth = read_birth(self._files)
         if manifest is None:
             manifest = self._snapshot() if partial else read_manifest(self._files, self._birth)

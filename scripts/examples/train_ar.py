@@ -236,15 +236,16 @@ def main(
 ) -> None:
     """Train a small autoregressive transformer on a token store, or go on where it was interrupted."""
     try:
-        if config is not None:
-            named = load_config(config)
+        named = load_config(config) if config is not None else None
+        if named is not None:
             store_path, tokenizer_path = store_path or named.tokenize.store, tokenizer_path or named.tokenizer.path
         if store_path is None:
             raise click.UsageError("name a token store with --store, or a configuration with --config")
         if settings["dim"] % settings["heads"]:
             raise click.UsageError("--dim {dim} is not a multiple of --heads {heads}".format(**settings))
         folder = Path(output or (PurePosixPath(store_path).name if is_url(store_path) else store_path) + "-ar")
-        store = TokenStore(store_path)
+        reached = named.tokenize.storage if named and store_path == named.tokenize.store else None
+        store = TokenStore(store_path, storage=reached)
         if not store.rule.picks_rows:
             raise ConfigError(
                 f"{store_path}: its embeddings follow the rule {store.rule.name!r}, and this transformer takes a "

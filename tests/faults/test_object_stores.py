@@ -8,39 +8,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fixtures_remote import reconfigured
 from fixtures_s3 import BUCKET, S3, Faults, Proxy
-from fixtures_store import COLLECTION, ROWS, Child, Done, Job, cold_python, make_job, vqtok, wait_for
+from fixtures_store import COLLECTION, ROWS, Child, Done, Job, cold_python, vqtok, wait_for
 
 from pipeline.files import files_at
 from pipeline.loader import TokenLoader
 from pipeline.store import TokenStore
 
-pytest_plugins = ["fixtures_store", "fixtures_s3"]
-
-
-@pytest.fixture(scope="session")
-def uploaded(collection: Path, s3_server: S3) -> str:
-    """The collection as objects; their URL."""
-    for path in COLLECTION:
-        s3_server.request(
-            "PUT", f"/{BUCKET}/source/{path}", (collection / path).read_bytes(), {"x-amz-acl": "public-read"}
-        )
-    return f"s3://{BUCKET}/source"
-
-
-@pytest.fixture
-def remote(uploaded: str, bucket_url: str, tokenizer_folder: Path, tmp_path: Path) -> Job:
-    """A job whose source and store are objects."""
-    job = make_job(tmp_path / "job", tmp_path, tokenizer_folder)
-    return reconfigured(job, uploaded, bucket_url)
-
-
-def reconfigured(job: Job, source: str, store: str) -> Job:
-    tree = yaml.safe_load(job.file.read_text())
-    tree["source"].update(shards=[f"{source}/train-*.tar", f"{source}/more/train-*.tar"], base=source)
-    tree["tokenize"].update(store=store, claim_timeout=3)
-    job.file.write_text(yaml.safe_dump(tree))
-    return job
+pytest_plugins = ["fixtures_store", "fixtures_s3", "fixtures_remote"]
 
 
 def store_of(job: Job) -> str:

@@ -12,6 +12,7 @@ from pipeline.jobs.exporting.request import Request
 from pipeline.jobs.exporting.work import Work
 from pipeline.records import JSON
 from pipeline.signals import terminable
+from pipeline.storage import Storage
 from pipeline.store.reader import TokenStore
 
 
@@ -41,16 +42,24 @@ class ExportResult:
         return "\n".join(lines)
 
 
-def run(store: str, out: str | Path, request: Request, processes: int = 1, show_progress: bool = False) -> ExportResult:
+def run(
+    store: str,
+    out: str | Path,
+    request: Request,
+    processes: int = 1,
+    show_progress: bool = False,
+    storage: Storage | None = None,
+) -> ExportResult:
     """Make the folder `out`, which appears whole or not at all. Run again, it goes on where it was interrupted.
 
     Args:
         store: folder or URL of a token store.
+        storage: how a URL is reached.
 
     Raises ConfigError for an `out` that cannot be and for what the format has no place for, IncompleteStore unless
     `request.partial`, StoreError for a store that cannot be read or has no rows, ExportError for a full disk.
     """
-    work = Work(_open(store, request.partial), request)
+    work = Work(_open(store, request.partial, storage), request)
     with terminable(), place_for(out, store, work.birth) as place:
         work.format.prepare(place)
         _write(work, place, processes, show_progress)
@@ -60,9 +69,9 @@ def run(store: str, out: str | Path, request: Request, processes: int = 1, show_
     return ExportResult(Path(out), mark)
 
 
-def _open(store: str, partial: bool) -> TokenStore:
+def _open(store: str, partial: bool, storage: Storage | None) -> TokenStore:
     try:
-        opened = TokenStore(store, partial=partial)
+        opened = TokenStore(store, partial=partial, storage=storage)
     except IncompleteStore:
         raise IncompleteStore(
             f"{store}: source shards are still pending (no manifest yet); run the same vqtok tokenize again to finish, "

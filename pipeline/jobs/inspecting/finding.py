@@ -8,6 +8,7 @@ from pipeline.errors import ConfigError, SourceError
 from pipeline.records import SourceShard
 from pipeline.source.find import find_source_shards
 from pipeline.source.reading import open_shard
+from pipeline.storage import Storage
 
 _FILES = ("*.tar", "*.tar.*", "*.tgz", "*.parquet")
 
@@ -19,12 +20,12 @@ class Collection(NamedTuple):
     shards: list[SourceShard]
 
 
-def find_collection(name: str) -> Collection:
+def find_collection(name: str, storage: Storage) -> Collection:
     """Find the source shards of a path, pattern or URL. A local folder may hold images, or tars, or Parquet files.
 
     Raises ConfigError where there is nothing of the kind.
     """
-    source = SourceConfig(shards=(name,), label=None)
+    source = SourceConfig(shards=(name,), label=None, storage=storage)
     try:
         found = Collection(source, find_source_shards(source))
     except ConfigError as error:

@@ -12,6 +12,7 @@ from pipeline.config import ImageConfig, SourceConfig
 from pipeline.jobs.inspecting.finding import find_collection
 from pipeline.jobs.inspecting.looking import Look, Tally, look_into
 from pipeline.records import JSON, SourceShard
+from pipeline.storage import Storage
 
 SHARDS, SAMPLES, SECONDS = 8, 500, 20.0
 _APART = "source.regroup=true"
@@ -142,12 +143,12 @@ class Inspection:
         }
 
 
-def run(name: str, show_progress: bool = False, seconds: float = SECONDS) -> Inspection:
+def run(name: str, show_progress: bool = False, seconds: float = SECONDS, storage: Storage | None = None) -> Inspection:
     """Look at up to 8 source shards from all over the collection, and up to 500 samples of each, for some `seconds`.
 
     Raises ConfigError where there is no source shard.
     """
-    found = find_collection(name)
+    found = find_collection(name, storage or Storage())
     chosen = spread(found.shards, SHARDS)
     tally, looks = Tally(), list[Look]()
     source, deadline = found.source, time.monotonic() + seconds

@@ -70,6 +70,8 @@ def _source(found: Inspection) -> list[str]:
         shards = str(Path(shards.removeprefix("file://")).expanduser().absolute())
         shards += "/" if source.shards[0].endswith("/") and not shards.endswith("/") else ""
     lines = ["source:", f"  shards: {_text(shards)}"]
+    if reached := source.storage.model_dump(exclude_defaults=True):
+        lines.append(f"  storage: {json.dumps(reached)}")
     lines += [f"  {key}: true" for key in ("nested", "regroup") if getattr(source, key)]
     if found.columns():
         image = next((look.description.image for look in found.looks if look.description), None)

@@ -45,7 +45,7 @@ def make_report(config: Config, folder: Path, basis: str) -> Report:
     """
     if folder.is_symlink():  # it comes beside the store, perhaps out of the archive that the store came in
         raise StoreError(f"{folder}: is a link, and a report is written into no other folder; delete the link")
-    store = TokenStore(config.tokenize.store)
+    store = TokenStore(config.tokenize.store, storage=config.tokenize.storage)
     output = LocalFiles(folder)
     uses_K = torch.from_numpy(unpack_counts(store.manifest.code_counts, store.vocab_size, names.MANIFEST))
     damage: list[str] = []
@@ -92,12 +92,17 @@ def _rebuild(config: Config, store: TokenStore, damage: list[str]) -> tuple[Tens
     if not store.geometry.decodable or not len(store):
         return None
     world = current_world()
-    tokenizer = load_tokenizer(config.tokenizer.path, config.tokenize.layout, str(world.device))
-    shards = {shard.part: shard for shard in source_shards_of(files_at(config.tokenize.store), config)}
+    tokenizer = load_tokenizer(
+        config.tokenizer.path, config.tokenize.layout, str(world.device), storage=config.tokenizer.storage
+    )
+    shards = {
+        shard.part: shard
+        for shard in source_shards_of(files_at(config.tokenize.store, config.tokenize.storage), config)
+    }
     parts = [(number, part) for number, part in enumerate(store.manifest.parts) if part.part in shards and part.written]
     if not parts:
         raise ConfigError(f"source.shards: no image of these source shards is in {config.tokenize.store}")
-    files = files_at(config.tokenize.store)
+    files = files_at(config.tokenize.store, config.tokenize.storage)
     originals, reconstructions = [], []
     with cpu_threads(world.cores), ThreadPoolExecutor(world.cores, "decode", one_thread) as decoders:
         for index in evenly_spaced(_PARTS_REBUILT, len(parts)):
@@ -127,14 +132,17 @@ def _missing(config: Config, store: TokenStore, damage: list[str]) -> dict[str, 
     """Rows without a kept field, by its name, as the commits say."""
     if not store.fields:
         return {}
-    files, parts = files_at(config.tokenize.store), [part.part for part in store.manifest.parts]
+    files, parts = (
+        files_at(config.tokenize.store, config.tokenize.storage),
+        [part.part for part in store.manifest.parts],
+    )
     commits, unread = read_sound(lambda part: read_commit(files, part), parts)
     damage += [message for message in map(str, unread) if message not in damage]
     return summed(commit.missing for commit in commits)
 
 
 def _reject_reasons(config: Config, store: TokenStore, damage: list[str]) -> dict[str, int]:
-    files = files_at(config.tokenize.store)
+    files = files_at(config.tokenize.store, config.tokenize.storage)
     attempts = {part.part: part.attempt for part in store.manifest.parts if part.rejected}
     rejects, unread = read_sound(lambda part: read_rejects(files, part, attempts[part]), [*attempts])
     damage += [message for message in map(str, unread) if message not in damage]

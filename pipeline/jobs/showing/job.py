@@ -12,13 +12,14 @@ from pipeline.files import Files, files_at
 from pipeline.files.each import read_sound
 from pipeline.jobs.showing.finding import Found, FoundReject, FoundRow, find_in_part
 from pipeline.overlap import ordered_map
+from pipeline.storage import Storage
 from pipeline.store.keys import SEARCH_THREADS
 from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import committed_parts, read_commit
 from pipeline.store.schema.manifest import PartRecord, read_manifest
 
 
-def run(store: str, key: str, show_progress: bool = False) -> Found:
+def run(store: str, key: str, show_progress: bool = False, storage: Storage | None = None) -> Found:
     """Look for every occurrence of `key` in all committed parts, rows as well as rejects.
 
     Reads the keys of every part, and of rows that have the key nothing but these rows.
@@ -27,7 +28,7 @@ def run(store: str, key: str, show_progress: bool = False) -> Found:
 
     Raises StoreError where neither a row nor a reject has the key.
     """
-    files = files_at(store)
+    files = files_at(store, storage)
     birth = read_birth(files)
     damage: list[str] = []
     parts, starts = _parts(files, birth, damage)

@@ -1,5 +1,6 @@
 """How far a job is, from the store alone: works from another terminal or host. Imports neither torch nor Zarr."""
 
+import contextlib
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -18,7 +19,7 @@ from pipeline.jobs.work.starting import processes_of, read_starts
 from pipeline.records import JSON, SourceShard
 from pipeline.store.schema.birth import is_born
 from pipeline.store.schema.commits import committed_parts
-from pipeline.store.schema.failures import Failure, read_failures
+from pipeline.store.schema.failures import JOB, Failure, read_failures
 from pipeline.store.schema.manifest import Manifest, is_current
 
 RECENT_SECONDS = 600.0
@@ -76,6 +77,8 @@ class Status:
     starting: int
     """Processes that were started and are not at work yet."""
     failed: list[Failed]
+    gave_up: Failed | None
+    """Why a process of the job ended before its work was done, where nothing was committed since."""
     unplanned: list[str]
     """Committed parts that the configuration does not name."""
     written: int
@@ -136,6 +139,7 @@ class Observer:
         bytes_left = pending_bytes - sum(claim.bytes for claim in running if not claim.stale)
         mean, recent = _rates(commits, running)
         speed = recent or mean
+        failures = read_failures(plan.store, {shard.part for shard in pending} | {JOB})
         return Status(
             store=plan.store.root,
             exists=bool(plan.committed) or is_born(plan.store),
@@ -147,7 +151,8 @@ class Observer:
             fraction_done=1 - bytes_left / planned_bytes if planned_bytes else 1.0 - bool(pending),
             running=running,
             starting=self._starting(),
-            failed=[_failed(failure) for failure in read_failures(plan.store, {shard.part for shard in pending})],
+            failed=[_failed(failure) for failure in failures if failure.part != JOB],
+            gave_up=_last_words(failures, commits) if pending else None,
             unplanned=sorted(plan.committed - plan.planned),
             written=sum(commit.written for commit in commits),
             rejected=sum(commit.rejected for commit in commits),
@@ -247,6 +252,15 @@ def _rates(commits: list[Committed], running: list[Running]) -> tuple[Rate | Non
 
 def _failed(failure: Failure) -> Failed:
     return Failed(failure.source, failure.reason, failure.host, failure.time)
+
+
+def _last_words(failures: list[Failure], commits: list[Committed]) -> Failed | None:
+    """Why the job ended, unless it has gone on since."""
+    note = next((failure for failure in failures if failure.part == JOB), None)
+    with contextlib.suppress(ValueError):  # what is no time is not compared
+        if note and any(commit.finished > datetime.fromisoformat(note.time) for commit in commits):
+            return None
+    return _failed(note) if note else None
 
 
 def _bytes(shards: list[SourceShard]) -> int:

@@ -99,11 +99,18 @@ def _header(status: Status) -> list[str]:
     elif not status.running and not status.exists:
         lines.append("no store yet: run vqtok tokenize; a job that was just started makes it once PyTorch is loaded")
     elif not status.running:
+        lines += _last_words(status)
         lines.append(f"nobody is at work{_to_go(status.eta_seconds)}: run vqtok tokenize")
     elif status.eta_seconds is not None:
         ready = datetime.now() + timedelta(seconds=min(status.eta_seconds, 1e9))
         lines.append(f"ready in about {duration(status.eta_seconds)}, {_moment(ready.isoformat())}")
     return lines
+
+
+def _last_words(status: Status) -> list[str]:
+    """Why the job ended, if it said so."""
+    ended = status.gave_up
+    return [f"gave up at {_moment(ended.time)} on {printable(ended.host)}: {printable(ended.reason)}"] if ended else []
 
 
 def _to_go(eta_seconds: float | None) -> str:

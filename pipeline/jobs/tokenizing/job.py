@@ -13,6 +13,7 @@ from pipeline.claims import Claims
 from pipeline.config import Config
 from pipeline.errors import ConfigError, StoreError, VqtokError
 from pipeline.files import Files, is_url
+from pipeline.files.refusals import Refusal
 from pipeline.jobs.bounds import in_all
 from pipeline.jobs.missing import summed
 from pipeline.jobs.plan import Plan, is_finished, job_identity, refuse_unwritable, with_listings
@@ -20,7 +21,7 @@ from pipeline.jobs.tokenizing.checked import checked_plan, refuse_other_classes
 from pipeline.jobs.work.claim_queue import ClaimQueue
 from pipeline.jobs.work.cores import IdleCores
 from pipeline.jobs.work.execution import refuse_other_execution
-from pipeline.jobs.work.failures import end_hung_process, end_process_without_gpu
+from pipeline.jobs.work.failures import end_hung_process, end_process_without_gpu, noting_the_end
 from pipeline.jobs.work.image_size import taking
 from pipeline.jobs.work.lanes import tokenize_all
 from pipeline.jobs.work.machine import this_machine
@@ -48,6 +49,7 @@ from pipeline.store.schema.birth import (
     smallest_token_dtype,
 )
 from pipeline.store.schema.commits import committed_parts, read_commits
+from pipeline.store.schema.failures import JOB, clear_failure
 from pipeline.store.schema.manifest import is_current, read_manifest, write_manifest
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy, rule_digest
@@ -100,10 +102,8 @@ def run(
     try:
         return _work_on(plan, config, wait, allow_execution_change, allow_slow, show_progress)
     except OSError as error:  # full, read-only, gone: sources and tokenizers have errors of their own
-        cause = "server" if is_url(plan.store.root) else "disk"
-        raise StoreError(
-            f"{plan.store.root}: {error}; see to the {cause}, then run again: what is committed stays"
-        ) from error
+        said = f"{plan.store.root}: {error}; see to the disk, then run again"
+        raise StoreError(f"{error if isinstance(error, Refusal) else said}: what is committed stays") from error
     except RuntimeError as error:
         if not is_thread_shortage(error):
             raise
@@ -121,7 +121,11 @@ def _work_on(
     if unused := describe_unused_gpus(world):
         print(f"vqtok: {unused}", file=sys.stderr)
     tokenizer = load_tokenizer(
-        config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
+        config.tokenizer.path,
+        config.tokenize.layout,
+        str(world.device),
+        config.tokenize.precision,
+        config.tokenizer.storage,
     )
     ImageTransform(config.image)  # refuses a decoder that is not here, before a store is born that is bound to it
     classes = plan.birth.classes if plan.birth else find_classes(config.source, plan.shards)
@@ -130,6 +134,21 @@ def _work_on(
         refuse_slow_precision(config, tokenizer, world.device)
     birth = _bear(plan.store, birth)
     refuse_other_classes(plan.store, config.source, birth.classes)
+    with noting_the_end(plan.store):
+        return _work_in(plan, config, world, tokenizer, birth, wait, allow_execution_change, show_progress)
+
+
+def _work_in(
+    plan: Plan,
+    config: Config,
+    world: World,
+    tokenizer: Tokenizer,
+    birth: Birth,
+    wait: bool,
+    allow_execution_change: bool,
+    show_progress: bool,
+) -> TokenizeResult:
+    """Work in a store that is there."""
     plan = with_listings(plan, config)
     labels = labels_of(config.source, birth.classes, plan.shards)
     if world.is_main:
@@ -179,7 +198,7 @@ def _bear(store: Files, birth: Birth) -> Birth:
 def _warn_of_another_size(config: Config) -> None:
     """Say on one line when images of another size are tokenized than the tokenizer was trained on."""
     path, here = config.tokenizer.path, config.image.size
-    there = trained_image_size(path)
+    there = trained_image_size(path, config.tokenizer.storage)
     if there is not None and there != here:
         print(
             f"vqtok: {path}: was trained at an image.size of {there[0]} x {there[1]} pixels, and these images have "
@@ -257,6 +276,7 @@ def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:
         if is_current(read_manifest(plan.store, birth), committed_parts(plan.store), plan.planned):
             return
     bring_up_to_date(plan, birth)
+    clear_failure(plan.store, JOB)
     claims.release(_MANIFEST)
 
 

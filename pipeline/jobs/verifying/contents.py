@@ -31,7 +31,7 @@ from pipeline.store.writing.hierarchy import check_root, check_rule
 def check_contents(config: Config, result: Verification, show_progress: bool = True) -> None:
     """Read every committed part and its source shard, and add what is wrong to `result`."""
     result.level = "full"
-    store = files_at(config.tokenize.store)
+    store = files_at(config.tokenize.store, config.tokenize.storage)
     birth = read_birth(store)
     with result.collecting():
         check_codebook(store, birth)

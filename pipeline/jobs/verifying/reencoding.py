@@ -116,7 +116,13 @@ def _machine(config: Config) -> Iterator[Machine]:
 
 
 def _load_tokenizer(config: Config, world: World) -> Tokenizer:
-    return load_tokenizer(config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision)
+    return load_tokenizer(
+        config.tokenizer.path,
+        config.tokenize.layout,
+        str(world.device),
+        config.tokenize.precision,
+        config.tokenizer.storage,
+    )
 
 
 class _Reencoding:
@@ -126,7 +132,7 @@ class _Reencoding:
         self._config = config
         self._machine = machine
         self._result = result
-        self._store = files_at(config.tokenize.store)
+        self._store = files_at(config.tokenize.store, config.tokenize.storage)
         self._birth = read_birth(self._store)
         self._shards = {shard.part: shard for shard in source_shards_of(self._store, config)}
         self._chosen = choose_batches(

@@ -5,16 +5,19 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import NoReturn
 
 from pipeline.claims import Claims
 from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.jobs.work.watch import Hang
+from pipeline.overlap import within
 from pipeline.records import SourceShard
 from pipeline.shortage import reason_of
-from pipeline.store.schema.failures import Failure, record_failure
+from pipeline.store.schema.failures import JOB, Failure, record_failure
 
 # How long a process waits for its last writes: it may be the store that hangs.
 _GOODBYE_SECONDS = 10.0
@@ -24,16 +27,29 @@ _ending = threading.Lock()
 def note_failure(store: Files, shard: SourceShard, reason: str) -> None:
     """Note in the store why a source shard stays pending. A full disk must not hide the reason."""
     with contextlib.suppress(OSError):
-        record_failure(
-            store,
-            Failure(
-                part=shard.part,
-                source=shard.path,
-                reason=reason,
-                host=socket.gethostname(),
-                time=datetime.now(UTC).isoformat(timespec="seconds"),
-            ),
-        )
+        record_failure(store, _failure(shard.part, shard.path, reason))
+
+
+@contextlib.contextmanager
+def noting_the_end(store: Files) -> Iterator[None]:
+    """Note in the store why a process gives up, for `vqtok status`: not all look into its log.
+
+    It may be the store that cannot be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        within(_GOODBYE_SECONDS, partial(record_failure, store, _failure(JOB, "the job", _first_line(error))))
+        raise
+
+
+def _failure(part: str, source: str, reason: str) -> Failure:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Failure(part=part, source=source, reason=reason, host=socket.gethostname(), time=now)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _gpu_failure(error: RuntimeError) -> str:
@@ -72,13 +88,10 @@ def end_hung_process(store: Files, claims: Claims, hang: Hang) -> NoReturn:
 
 
 def _end(store: Files | None, claims: Claims | None, shard: SourceShard | None, reason: str) -> NoReturn:
-    def say_goodbye() -> None:
-        if store and shard:
-            note_failure(store, shard, reason)
-        if claims:
-            claims.release_all()
-
-    goodbye = threading.Thread(target=say_goodbye, daemon=True)
-    goodbye.start()
-    goodbye.join(_GOODBYE_SECONDS)
+    steps: list[Callable[[], object]] = []
+    if store and shard:
+        steps.append(partial(note_failure, store, shard, reason))
+    if claims:
+        steps.append(claims.release_all)
+    within(_GOODBYE_SECONDS, *steps)
     os._exit(VqtokError.exit_status)

@@ -102,7 +102,7 @@ def _probe_size(size: tuple[int, int], downsampling: int, take: Callable[[tuple[
 
 def _milliseconds_per_image(config: Config, tokenizer: Tokenizer) -> tuple[float, float]:
     """CPU time of one thread to encode in the precision of `tokenizer`, and in float32."""
-    full = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu")
+    full = load_tokenizer(config.tokenizer.path, config.tokenize.layout, "cpu", storage=config.tokenizer.storage)
     size = _probe_size(config.image.size, tokenizer.downsampling, tokenizer.geometry)
     batch = min(config.tokenize.batch_size, _probe_batch(size))
     pixels = normalize_pixels(torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8), tokenizer.normalization)

@@ -24,7 +24,7 @@ def find_classes(source: SourceConfig, shards: Sequence[SourceShard]) -> tuple[s
     Raises ConfigError where they must be named, SourceError for a file that cannot be read.
     """
     if source.classes is not None:
-        return read_classes(source.classes)
+        return read_classes(source.classes, source.storage)
     rule = source.label_rule
     if rule is None:
         return None
@@ -72,7 +72,7 @@ def labels_of(source: SourceConfig, classes: Sequence[str] | None, shards: Seque
     rule = source.label_rule
     if rule is None or rule.kind != "table":
         return Labels(source, classes)
-    table = read_table(rule.argument)
+    table = read_table(rule.argument, source.storage)
     _refuse_unknown_labels(table, classes)
     if not table.by_key:
         _refuse_distant_files(table, shards)

@@ -6,14 +6,15 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.records import JSON
 from pipeline.source.classes.tables import read_lines, table_digest
+from pipeline.storage import Storage
 
 _SHOWN = 5
 """Classes at each end of a list that is shown."""
 
 
-def read_classes(file: str) -> tuple[str, ...]:
+def read_classes(file: str, storage: Storage | None = None) -> tuple[str, ...]:
     """The names in a file, one a line. Raises ConfigError."""
-    names = [line.strip() for line in read_lines(file, "source.classes")]
+    names = [line.strip() for line in read_lines(file, "source.classes", storage)]
     while names and not names[-1]:
         names.pop()
     if not names:
@@ -31,7 +32,7 @@ def classes_difference(source: SourceConfig, frozen: Sequence[str] | None) -> st
     """How `source.classes` differs from the classes of a store; None if it does not. Raises ConfigError."""
     if source.classes is None:
         return None
-    ours, theirs = read_classes(source.classes), tuple(frozen or ())
+    ours, theirs = read_classes(source.classes, source.storage), tuple(frozen or ())
     if ours == theirs:
         return None
     if len(ours) != len(theirs):
@@ -45,7 +46,7 @@ def source_identity(source: SourceConfig) -> JSON:
     rule = source.label_rule
     if rule is None or rule.kind != "table":
         return source.identity()
-    return {**source.identity(), "label": f"table:{table_digest(rule.argument)}"}
+    return {**source.identity(), "label": f"table:{table_digest(rule.argument, source.storage)}"}
 
 
 def describe_classes(classes: Sequence[str]) -> str:

@@ -9,25 +9,26 @@ from pipeline.errors import ConfigError
 from pipeline.files import files_at
 from pipeline.source.extensions import IMAGE_EXTENSIONS
 from pipeline.source.labels.table import Table
+from pipeline.storage import Storage
 
 _HEADINGS = frozenset({"label", "labels", "class", "class_id", "cls", "target"})
 
 
-def read_lines(file: str, field: str) -> list[str]:
+def read_lines(file: str, field: str, storage: Storage | None = None) -> list[str]:
     """The lines of a text file, or one at a URL, without their ends. Raises ConfigError."""
     folder, _, name = file.rpartition("/")
     root = folder or ("/" if file.startswith("/") else ".")
     try:
-        return files_at(root).read(name).decode("utf-8-sig").splitlines()
+        return files_at(root, storage).read(name).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{field}: {file}: no UTF-8 text ({error})") from None
     except OSError as error:
         raise ConfigError(f"{field}: {file} cannot be read: {error.strerror or error}") from None
 
 
-def read_table(file: str) -> Table:
+def read_table(file: str, storage: Storage | None = None) -> Table:
     """Raises ConfigError for a file that cannot be read, or is neither kind of table."""
-    rows = [(number, row) for number, row in enumerate(csv.reader(read_lines(file, "source.label")), 1) if row]
+    rows = [(number, row) for number, row in enumerate(csv.reader(read_lines(file, "source.label", storage)), 1) if row]
     if not rows:
         raise ConfigError(f"source.label: {file}: it is empty")
     columns = len(rows[0][1])
@@ -44,9 +45,9 @@ def read_table(file: str) -> Table:
     return Table(file, _by_key(file, rows), ())
 
 
-def table_digest(file: str) -> str:
+def table_digest(file: str, storage: Storage | None = None) -> str:
     """sha256 of what a table says, in hex: the same wherever it lies, and whatever ends its lines. As `read_table`."""
-    table = read_table(file)
+    table = read_table(file, storage)
     lines = [f"{key}\0{label}" for key, label in sorted(table.by_key.items())] or table.in_order
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

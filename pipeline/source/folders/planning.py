@@ -12,6 +12,7 @@ from pipeline.source.folders.listings import ListedPart, Listings, Mode
 from pipeline.source.folders.names import FileSample, joined, samples_of, split_file_name
 from pipeline.source.folders.scan import Scan, scan_folder
 from pipeline.source.shards.naming import part_name
+from pipeline.storage import Storage
 
 SHARD_SAMPLES = 1024
 """Of a source shard, but for the last one of each time at which files came: full batches of any usual size."""
@@ -28,6 +29,7 @@ def folder_shards(
     excluded: Collection[str],
     listings: Listings,
     scan_folder: Callable[[Files, str], Scan] = scan_folder,
+    storage: Storage | None = None,
 ) -> Iterator[SourceShard]:
     """The source shards of the folder at `folder`, relative to `base`.
 
@@ -37,6 +39,7 @@ def folder_shards(
     Args:
         is_image: whether a file with this extension may be the image of its sample.
         excluded: patterns of files that are not listed.
+        storage: how `base` is reached, where it is a URL.
 
     Raises ConfigError for a folder without images, OSError for one that cannot be read, CorruptStore.
     """
@@ -44,7 +47,7 @@ def folder_shards(
     while True:
         # In this order: what others list meanwhile, of files that come meanwhile, does not seem to be gone.
         log = listings.read(folder)
-        scan = scan_folder(files_at(base), folder)
+        scan = scan_folder(files_at(base, storage), folder)
         state = _State(scan, [part for parts in log for part in parts], leaves_out)
         new = [] if log and listings.mode is Mode.LISTED else list(_new_parts(folder, state, is_image))
         if listings.mode is not Mode.KEEP or _decide(folder, listings, log, new):
@@ -60,9 +63,9 @@ def folder_shards(
             f"out, such as {min(state.late)!r}"
         )
     for part in state.parts:
-        yield _shard(base, folder, part, state.missing_of(part), is_kept=True)
+        yield _shard(base, storage, folder, part, state.missing_of(part), is_kept=True)
     for part in new:
-        yield _shard(base, folder, part, (), is_kept=listings.mode is Mode.KEEP)
+        yield _shard(base, storage, folder, part, (), is_kept=listings.mode is Mode.KEEP)
 
 
 def _decide(folder: str, listings: Listings, log: list[list[ListedPart]], new: list[ListedPart]) -> bool:
@@ -137,9 +140,12 @@ def _part(folder: str, samples: list[FileSample], scan: Scan) -> ListedPart:
     return ListedPart(joined(folder, f"#{samples[0].key}"), sum(map(scan.bytes, paths)), files)
 
 
-def _shard(base: str, folder: str, part: ListedPart, missing: tuple[str, ...], is_kept: bool) -> SourceShard:
+def _shard(
+    base: str, storage: Storage | None, folder: str, part: ListedPart, missing: tuple[str, ...], is_kept: bool
+) -> SourceShard:
     listing = Listing(folder, part.files, missing, is_kept)
-    return SourceShard(path=part.path, base=base, part=part_name(part.path), bytes=part.bytes, listing=listing)
+    name = part_name(part.path)
+    return SourceShard(path=part.path, base=base, part=name, bytes=part.bytes, listing=listing, storage=storage)
 
 
 def _matcher(base: str, folder: str, excluded: Iterable[str]) -> Callable[[str], bool]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import SourceError
-from pipeline.files import Readable, files_at, is_url
+from pipeline.files import Files, Readable, files_at, is_url
+from pipeline.files.refusals import with_remedy
 from pipeline.records import SourceShard
 from pipeline.source.shards.command import Command
 
@@ -18,14 +19,19 @@ def source_of(shard: SourceShard) -> Readable:
     """What a source shard is read through: its folder or URL, the command of a `pipe:`, or the file that it lies in."""
     if shard.base.startswith(PIPE):
         return Command(shard.base.removeprefix(PIPE))
-    return files_at(shard.base) if shard.inside is None else InsideFile(shard)
+    return files_of(shard) if shard.inside is None else InsideFile(shard)
+
+
+def files_of(shard: SourceShard) -> Files:
+    """The place of a source shard that is no command."""
+    return files_at(shard.base, shard.storage)
 
 
 class InsideFile:
     """`Readable` of a source shard that lies in a file."""
 
     def __init__(self, shard: SourceShard) -> None:
-        self._files = files_at(shard.base)
+        self._files = files_of(shard)
         self._shard = shard
         self.root = self._files.root
 
@@ -42,7 +48,7 @@ def read_bytes(shard: SourceShard, start: int, length: int) -> bytes:
     """`length` bytes of a source shard from `start` on; fewer only where it ends. Raises OSError."""
     assert shard.bytes is not None, "the output of a command is read from its beginning"
     length = min(length, shard.bytes - start) if shard.inside else length
-    return files_at(shard.base).read(shard.file, shard.start + start, length)
+    return files_of(shard).read(shard.file, shard.start + start, length)
 
 
 def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
@@ -56,9 +62,11 @@ def refuse_changed(shard: SourceShard, bytes_read: int) -> None:
         return  # each file was looked at when it was read
     name = shard_name(shard)
     try:
-        now = files_at(shard.base).stat(shard.file)
-    except OSError as error:
+        now = files_of(shard).stat(shard.file)
+    except FileNotFoundError as error:
         raise SourceError(f"{name}: gone while it was read ({error}); restore it and run again") from error
+    except OSError as error:
+        raise SourceError(f"{name}: {with_remedy(error, 'run again when it can be read')}") from error
     bytes_now = shard.bytes if shard.inside else now.bytes
     if not bytes_read == bytes_now == shard.bytes:
         raise SourceError(
@@ -102,4 +110,4 @@ def source_errors(location: str) -> Iterator[None]:
     except FileNotFoundError:
         raise SourceError(f"{location}: the source shard is gone; restore it and run again") from None
     except OSError as error:
-        raise SourceError(f"{location}: cannot be read: {error}; run again when it can") from error
+        raise SourceError(f"{location}: cannot be read: {with_remedy(error, 'run again when it can')}") from error

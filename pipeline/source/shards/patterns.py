@@ -12,6 +12,7 @@ from braceexpand import braceexpand
 from pipeline.errors import ConfigError
 from pipeline.files import Files, LocalFiles, Stat, files_at, is_url
 from pipeline.source.shards.opening import absolute
+from pipeline.storage import Storage
 
 _WILDCARD = re.compile(r"[*?\[{]")
 # `?` alone is a wildcard.
@@ -30,13 +31,16 @@ class NamedFile(NamedTuple):
     """Whether it is a folder, which stands for all files in it."""
 
 
-def expand(pattern: str) -> list[NamedFile]:
+def expand(pattern: str, storage: Storage | None = None) -> list[NamedFile]:
     """Files that one pattern stands for.
+
+    Args:
+        storage: how URLs are reached.
 
     Raises ConfigError for a pattern that matches nothing or is malformed, and OSError.
     """
     named = pattern.removeprefix("file://")  # a path of no letters is that of the working folder
-    found = (_expand_url(pattern) if is_url(pattern) else _expand_local(_local(pattern))) if named else []
+    found = (_expand_url(pattern, storage) if is_url(pattern) else _expand_local(_local(pattern))) if named else []
     if not found:
         raise ConfigError(
             f"source.shards: {pattern!r} matches no file; correct the pattern or the folder (of images in folders, "
@@ -90,7 +94,7 @@ def _found(file: str) -> NamedFile:
     return NamedFile(file, LocalFiles(path.parent).stat(path.name) if path.is_file() else None)
 
 
-def _expand_url(pattern: str) -> list[NamedFile]:
+def _expand_url(pattern: str, storage: Storage | None) -> list[NamedFile]:
     if _QUERY.search(pattern):
         raise ConfigError(
             f"source.shards: {pattern.partition('?')[0]}: a URL may have no query, for it would reach the store's "
@@ -98,11 +102,11 @@ def _expand_url(pattern: str) -> list[NamedFile]:
         )
     names = expand_braces(pattern, "source.shards")
     if pattern.startswith("http"):
-        return _heads(names)
+        return _heads(names, storage)
     found = [NamedFile(name.rstrip("/"), None, is_folder=True) for name in names if name.endswith("/")]
     for folder, below in _by_folder(name for name in names if not name.endswith("/")).items():
         root, path = _split_root(folder)
-        stats = {f"{folder}/{name}": stat for name, stat in files_at(root).stats(path).items()}
+        stats = {f"{folder}/{name}": stat for name, stat in files_at(root, storage).stats(path).items()}
         for name in below:
             if glob.has_magic(name):
                 matches = _compile(name).match
@@ -129,7 +133,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
         raise ConfigError(f"source.shards: {pattern!r}: {error}; correct the pattern") from None
 
 
-def _heads(urls: list[str]) -> list[NamedFile]:
+def _heads(urls: list[str], storage: Storage | None) -> list[NamedFile]:
     """Web servers have no listing: every file is asked for, and so must be named."""
     for url in urls:
         if glob.has_magic(url):
@@ -139,7 +143,7 @@ def _heads(urls: list[str]) -> list[NamedFile]:
 
     def ask(url: str) -> NamedFile:
         root, path = _split_root(url)
-        return NamedFile(url, _stat_or_none(files_at(root), path))
+        return NamedFile(url, _stat_or_none(files_at(root, storage), path))
 
     with ThreadPoolExecutor(_REQUESTS) as requests:
         return list(requests.map(ask, urls))

@@ -10,6 +10,9 @@ from pipeline.files.damage import naming_no_file
 from pipeline.records import Record
 from pipeline.store.schema import names
 
+JOB = "~job"
+"""In place of a part: why a process gave up altogether. No part is called so."""
+
 
 class Failure(Record):
     """The last failed try at a source shard."""

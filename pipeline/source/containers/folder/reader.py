@@ -12,13 +12,14 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
-from pipeline.files import Files, Stat, files_at, is_url
+from pipeline.files import Files, Stat, is_url
+from pipeline.files.refusals import Refusal, is_passing
 from pipeline.overlap import ordered_map
 from pipeline.records import Listing, SourceRecord, SourceShard
 from pipeline.source.containers.members import add_member
 from pipeline.source.folders.names import FileSample, joined, samples_of
 from pipeline.source.sample import Sample
-from pipeline.source.shards.opening import shard_name
+from pipeline.source.shards.opening import files_of, shard_name
 
 # Samples that one task reads, and that are in flight: a file system answers at once or after milliseconds, an object
 # store after tens of them.
@@ -56,7 +57,7 @@ class FolderFiles:
     @cached_property
     def files(self) -> Files:
         """What the files are read through."""
-        return files_at(self.shard.base)
+        return files_of(self.shard)
 
     def samples(self) -> list[FileSample]:
         """All that there are, in order."""
@@ -82,11 +83,13 @@ class FolderFiles:
             data, stat = self.files.fetch(joined(self.listing.folder, path))
         except OSError as error:
             reason = error.strerror or str(error)
-            if self._is_excluded(path):
+            if self._is_excluded(path) and not is_passing(error):
                 sample.problems.append(
                     f".{path.rpartition('.')[2]} cannot be read ({reason}), and source.exclude names it"
                 )
                 return None, FileSeen(path, None, None)
+            if isinstance(error, Refusal):
+                raise SourceError(str(error)) from error
             raise SourceError(
                 f"{self.name_of(path)!r}: {reason}; restore the file or its permissions and run again, or name it in "
                 "source.exclude, and its sample will be a reject"
@@ -159,6 +162,8 @@ class FolderReader:
         for path, stat, _ in self._local:
             try:
                 now = content.files.stat(joined(content.listing.folder, path)) if stat else None
+            except Refusal as error:
+                raise SourceError(str(error)) from error
             except OSError as error:
                 raise SourceError(
                     f"{content.name_of(path)!r}: gone while its source shard was read ({error})"
