@@ -108,7 +108,7 @@ def test_light_modules_import_no_torch(module: str) -> None:
 def test_only_the_command_line_knows_click() -> None:
     click = re.compile(r"^\s*(import|from) click\b", re.MULTILINE)
     found = {file.name for file in (ROOT / "pipeline").rglob("*.py") if click.search(file.read_text())}
-    assert found == {"cli.py", "export_command.py", "import_commands.py"}
+    assert found == {"cli.py", "export_command.py", "import_commands.py", "storage_option.py"}
 
 
 @pytest.mark.parametrize(
