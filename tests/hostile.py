@@ -1134,6 +1134,41 @@ def noise() -> Iterator[Case]:
             yield either(f"{name}, {number + 1} bytes changed", bytes(data))
 
 
+def floods() -> Iterator[Case]:
+    """Much in front of the pixels that is quickly written and slowly read."""
+    colour, grey = Image.fromarray(RGB), Image.fromarray(GREY)
+    many = 2**20 + 2**10
+    for name, header in {"P6": b"P6", "P3": b"P3", "P4": b"P4", "Pf": b"Pf", "CMYK": b"P0CMYK"}.items():
+        yield reject(f"{name} of spaces", header + b" " * many + b"8 8 255\n" + bytes(256), "header of more than")
+        yield reject(f"{name} of spaces behind a number", header + b" 8" + b"\n" * many + b"8 255\n", "header of more")
+        yield reject(f"{name} of one comment", header + b" #" + b"x" * many + b"\n8 8 255\n", "header of more than")
+        yield reject(f"{name} of comments", header + b" #a\n" * (many // 3), "more than")
+    yield row("spaces that may be", b"P6" + b" " * 60_000 + b"8 8 255\n" + bytes(192), np.zeros((8, 8, 3), np.uint8))
+    yield row("an image of spaces", b"P5 400 400 255\n" + b" " * 160_000, np.full((400, 400, 3), 32, np.uint8))
+    jpeg = encoded(colour, "JPEG", quality=95, progressive=True)
+    for name, junk in {"fill": b"\xff", "zeros": b"\0", "stuffing": b"\xff\0", "restarts": b"\xff\xd0"}.items():
+        yield reject(f"JPEG with {name}", behind_start(jpeg, junk * 70_000), "belong to nothing")
+        yield reject(f"JPEG of {name} alone", b"\xff\xd8\xff" + junk * 70_000, "belong to nothing")
+    yield reject("JPEG of scans and fill", b"\xff\xd8" + b"\xff" * 70_000 + b"\0" + b"\xff\xda" * 141, "JPEG")
+    yield reject("JPEG of comments", behind_start(jpeg, segment(0xFE, b"") * 100_001), "more than 100,000 blocks")
+    yield row("JPEG with some fill", behind_start(jpeg, b"\xff" * 1000), None)
+    yield row("JPEG with a tail", jpeg + b"\xff" * 200_000, None)
+    png_file = encoded(colour, "PNG")
+    yield reject("PNG of chunks", png_file[:33] + chunk(b"prVt", b"") * 100_001 + png_file[33:], "more than 100,000")
+    yield row("PNG with a tail", png_file + b"\0" * 200_000, RGB)
+    gif = encoded(grey, "GIF")
+    start = 13 + (3 << (gif[10] & 7) + 1)
+    for name, junk in {"zeros": b"\0" * 70_000, "empty extensions": b"!\xfe\0" * 100_001}.items():
+        yield reject(f"GIF with {name}", gif[:start] + junk + gif[start:], "GIF ")
+    comment = b"!\xfe" + b"\1a" * 100_001 + b"\0"
+    yield reject("GIF with a comment of single bytes", gif[:start] + comment + gif[start:], "more than 100,000 blocks")
+    yield row("GIF with a comment", gif[:start] + b"!\xfe\5hello\0" + gif[start:], rgb3(GREY))
+    box = struct.pack(">I4s", 8, b"free")
+    jpeg2000 = encoded(colour, "JPEG2000")
+    yield reject("JPEG 2000 of boxes", jpeg2000[:12] + box * 10_001 + jpeg2000[12:], "more than 10,000 boxes")
+    yield reject("JPEG XL of boxes", b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a" + box * 10_001, "more than 10,000 boxes")
+
+
 FAMILIES = (
     truncated,
     lying_sizes,
@@ -1149,4 +1184,5 @@ FAMILIES = (
     tiff_kinds,
     animations,
     noise,
+    floods,
 )

@@ -8,11 +8,13 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pipeline.errors import BadImage
 from pipeline.source.images.formats import JPEG2000_BOX, JPEG2000_CODESTREAM, JXL_BOX, JXL_CODESTREAM
 
 _SIZ = struct.Struct(">HHIIIIIIIIH")
 _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _JXL_BITS = (9, 13, 18, 30)
+_MOST_BOXES = 10_000
 
 
 class Jpeg2000Header(NamedTuple):
@@ -74,9 +76,11 @@ class _Bits:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, stop) of the contents of each box, as far as they can be followed."""
+    """(kind, start, stop) of the contents of each box, as far as they can be followed. Raises BadImage for too many."""
     at = 0
-    while at + 8 <= len(data):
+    for _ in range(_MOST_BOXES):
+        if at + 8 > len(data):
+            return
         size, kind, start = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8], at + 8
         if size == 1:
             size, start = int.from_bytes(data[at + 8 : at + 16]), at + 16
@@ -85,3 +89,4 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         yield kind, start, stop
         at = stop
+    raise BadImage(f"an image of more than {_MOST_BOXES:,} boxes: it would take too long to read; write it anew")

@@ -2,15 +2,15 @@
 
 Decoders allocate and loop by what headers say. Most of it can wait until Pillow has opened the file and tells its
 size; here is what costs memory or time earlier, or in spite of a small size: the canvas of a WebP, the tiles of a
-TIFF, the scans of a JPEG, the comments of a PNM of plain text, the tiles of a JPEG 2000, the size of a JPEG XL.
+TIFF, the scans of a JPEG, the tiles of a JPEG 2000, the size of a JPEG XL, and whatever stands in front of pixels.
 """
 
-import re
 import struct
 from collections.abc import Iterator
 from typing import Literal
 
 from pipeline.errors import BadImage
+from pipeline.source.images.blocks import check_blocks, jpeg_segments
 from pipeline.source.images.boxes import jpeg2000_header, jxl_size
 
 # Pillow counts the bits of a row in 32 bits, up to 64 for a pixel, and calls more a lack of memory.
@@ -29,15 +29,12 @@ _JPEG2000_COMPONENTS = 4
 _JPEG2000_FEW_TILES = 2**10
 _JPEG2000_PIXELS_PER_TILE = 2**12
 
-# Each one moves up to a megabyte of text.
-_MAX_COMMENTS = 10_000
-
 # Values of EXIF tags may lie over one another, and Pillow before 13 copies each of them when it opens a file. Within
 # one segment of 64 KiB that is bounded; several segments are one block of tags.
 _EXIF = b"Exif\0\0"
 _EXIF_COPIES = 16
-
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+# Pillow copies what it has of several segments for each further one.
+_EXIF_BYTES = 2**24
 
 # Bytes of a number by TIFF type: BYTE, SHORT, LONG, signed ones, IFD, and those of 8 bytes.
 _TIFF_NUMBERS = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -57,12 +54,11 @@ def check_header(data: bytes, max_pixels: int) -> None:
 
     Says nothing of files that are damaged in other ways, or of no known format.
     """
+    check_blocks(data)
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data)
     elif data.startswith((b"II", b"MM")):
         _check_tiff(data, max_pixels)
-    elif data.startswith((b"P1", b"P2", b"P3")):
-        _check_plain_pnm(data)
     elif size := webp_size(data) or jxl_size(data):
         check_size(*size, max_pixels)
     else:
@@ -88,27 +84,16 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 def _check_jpeg(data: bytes) -> None:
     if data.count(b"\xff\xda") > _MAX_SCANS:
-        scans = sum(code == 0xDA for code, _ in _jpeg_segments(data))
+        scans = sum(code == 0xDA for code, _ in jpeg_segments(data))
         if scans > _MAX_SCANS:
             raise BadImage(f"JPEG of {scans:,} scans, more than {_MAX_SCANS}: it would take too long to decode")
     if data.count(_EXIF) > 1:
-        payloads = (data[payload] for code, payload in _jpeg_segments(data) if code == 0xE1)
+        payloads = (data[payload] for code, payload in jpeg_segments(data) if code == 0xE1)
         exif = b"".join(payload.removeprefix(_EXIF) for payload in payloads if payload.startswith(_EXIF))
+        if len(exif) > _EXIF_BYTES:
+            raise BadImage(f"JPEG with {len(exif):,} bytes of EXIF, more than {_EXIF_BYTES:,}; remove its EXIF")
         if sum(count for _, count, _ in _tiff_tags(exif)) > _EXIF_COPIES * len(exif):
             raise BadImage("JPEG with EXIF tags that lie over one another; remove its EXIF")
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, slice]]:
-    """Codes of the markers up to the end of the image, and where the payload of each lies; what is within segments
-    is not looked at."""
-    at = 2
-    while found := _JPEG_MARKER.search(data, at):
-        code, at = found[1][0], found.end()
-        if code == 0xD9:
-            return
-        size = 0 if code in (0x01, 0xD8) else max(2, int.from_bytes(data[at : at + 2], "big"))
-        yield code, slice(at + 2, at + size)
-        at += size
 
 
 def _check_tiff(data: bytes, max_pixels: int) -> None:
@@ -148,12 +133,6 @@ def _tiff_tags(data: bytes) -> Iterator[tuple[int, int, int]]:
             at += inline
     except (struct.error, OverflowError):
         return
-
-
-def _check_plain_pnm(data: bytes) -> None:
-    comments = data.count(b"#")
-    if comments > _MAX_COMMENTS:
-        raise BadImage(f"PNM of plain text with {comments:,} comments, more than {_MAX_COMMENTS:,}; remove them")
 
 
 def _check_jpeg2000(data: bytes, max_pixels: int) -> None:
