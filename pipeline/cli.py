@@ -4,7 +4,6 @@ Every command loads its job when it is called: importing torch takes seconds, an
 """
 
 import errno
-import json
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -21,6 +20,7 @@ from pipeline.export_command import export
 from pipeline.import_commands import ImportCommands
 from pipeline.malloc import keep_freed_memory
 from pipeline.openmp import let_waiting_threads_sleep
+from pipeline.printing import one_line, say, say_json, say_tracebacks
 from pipeline.storage import Storage
 from pipeline.storage_option import with_storage
 
@@ -54,7 +54,7 @@ def _complain(error: Exception) -> None:
 
     siblings = current_siblings()
     if siblings is None or siblings.is_first(str(error)):
-        click.echo(f"vqtok: {error}", err=True)
+        say(f"vqtok: {error}", error=True)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,6 +63,7 @@ def main() -> None:
     """Turn image collections into VQ tokens for autoregressive training."""
     if sys.platform == "win32":
         raise VqtokError("vqtok runs on Linux and macOS; on Windows, use it in WSL")
+    say_tracebacks()
     keep_freed_memory()
     let_waiting_threads_sleep()
     set_repeatable_workspaces()
@@ -140,7 +141,7 @@ def sample(folder: Path) -> None:
     """
     from pipeline.jobs.sampling import job
 
-    click.echo(job.run(folder))
+    say(job.run(folder))
 
 
 @main.command()
@@ -158,7 +159,10 @@ def inspect(source: str, seconds: float, storage: Storage, as_json: bool) -> Non
     from pipeline.jobs.inspecting.text import as_text
 
     found = job.run(source, show_progress=sys.stderr.isatty(), seconds=seconds, storage=storage)
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else as_text(found))
+    if as_json:
+        say_json(found.to_json())
+    else:
+        say(as_text(found))
     sys.exit(1 if found.problems else 0)
 
 
@@ -178,9 +182,9 @@ def init(source: str | None, like: str | None, storage: Storage) -> None:
     if source is not None and like is not None:
         raise click.UsageError("give SOURCE or --like, not both.")
     if source is None:
-        click.echo(shipped(like or "sample"), nl=False)
+        say(shipped(like or "sample"), end="")
         return
-    click.echo(proposal(job.run(source, show_progress=sys.stderr.isatty(), storage=storage)), nl=False)
+    say(proposal(job.run(source, show_progress=sys.stderr.isatty(), storage=storage)), end="")
 
 
 @main.group("import", cls=ImportCommands, subcommand_metavar="KIND SOURCE OUT [OPTIONS]")
@@ -211,7 +215,7 @@ def train(config: Config, allow_change: bool, allow_slow: bool) -> None:
             end_process(stop.code)
         raise
     if rank == 0:  # all ranks have the same result
-        click.echo(result)
+        say(result)
     if size != 1:
         end_process()
 
@@ -232,7 +236,7 @@ def tokenize(config: Config, dry_run: bool, processes: int | None, **options: bo
     if dry_run:
         from pipeline.jobs.plan import make_plan
 
-        click.echo(make_plan(config))
+        say(make_plan(config))
     else:
         from pipeline.jobs.tokenizing.command import tokenize_as_asked
 
@@ -257,7 +261,7 @@ def run(config: Config, allow_change: bool, processes: int | None, **options: bo
         config, options["allow_other_sources"], options["check_files"]
     )  # hours of training should not end in a refusal
     trained = train_job.ensure(config, allow_change=allow_change, allow_slow=options["allow_slow"])
-    click.echo(trained or f"{config.tokenizer.path}: a tokenizer is there")
+    say(trained or f"{config.tokenizer.path}: a tokenizer is there")
     options |= {"no_wait": False, "no_progress": False}
     known = None if trained and trained.trained else plan  # others may have gone on while it trained
     status = tokenize_as_asked(config, _config_arguments(), processes, options, known)
@@ -265,7 +269,7 @@ def run(config: Config, allow_change: bool, processes: int | None, **options: bo
         sys.exit(status)
     from pipeline.jobs.reporting import job as report_job
 
-    click.echo(report_job.run(config))
+    say(report_job.run(config))
 
 
 @main.command()
@@ -291,8 +295,10 @@ def status(config: Config, every_s: float | None, as_json: bool) -> None:
         status_table.watch(config, every_s, as_json)
         return
     result = job.run(config)
-    table = fitted(status_table.status_table(result), sys.stdout)
-    click.echo(json.dumps(result.to_json(), indent=1) if as_json else table)
+    if as_json:
+        say_json(result.to_json())
+    else:
+        say(fitted(status_table.status_table(result), sys.stdout))
     sys.exit(1 if result.damaged else 0)
 
 
@@ -337,7 +343,10 @@ def verify(config: Config, quick: bool, rate: float | None, allow_slow: bool, as
         from pipeline.jobs.verifying.reencoding import encode_again
 
         encode_again(config, result, rate, show_progress)
-    click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
+    if as_json:
+        say_json(result.to_json())
+    else:
+        say(result)
     sys.exit(1 if result.problems else 0)
 
 
@@ -356,9 +365,12 @@ def show(store: str, key: str, storage: Storage, as_json: bool) -> None:
     from pipeline.jobs.showing.text import as_text
 
     found = job.run(store, key, show_progress=sys.stderr.isatty(), storage=storage)
-    click.echo(json.dumps(found.to_json()) if as_json else as_text(found))
+    if as_json:
+        say_json(found.to_json(), is_data=True, indent=None)
+    else:
+        say(as_text(found), is_data=True)
     for message in found.damaged:
-        click.echo(f"vqtok: not all could be read: {message}", err=True)
+        say(f"vqtok: not all could be read: {one_line(message)}", error=True)
     sys.exit(1 if found.damaged else 0)
 
 
@@ -374,7 +386,10 @@ def clean(config: Config, as_json: bool) -> None:
     from pipeline.jobs import clean as job
 
     result = job.run(config)
-    click.echo(json.dumps(result.to_json(), indent=1) if as_json else result)
+    if as_json:
+        say_json(result.to_json())
+    else:
+        say(result)
     sys.exit(1 if result.damaged else 0)
 
 
@@ -388,7 +403,7 @@ def report(config: Config) -> None:
     from pipeline.jobs.reporting import job
 
     result = job.run(config)
-    click.echo(result)
+    say(result)
     sys.exit(1 if result.damaged else 0)
 
 

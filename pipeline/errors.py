@@ -2,13 +2,21 @@
 
 The command line prints the message alone and exits with `exit_status`; anything else that escapes is a
 defect of vqtok and keeps its traceback.
+
+Messages end on terminals, in logs and in stores, and quote what strangers have named and what configurations hold. So
+an error is made without control characters and without secrets (`shown`), wherever it is raised.
 """
+
+from pipeline.printing import shown
 
 
 class VqtokError(Exception):
     """Base of every error that a user can act on."""
 
     exit_status = 1
+
+    def __init__(self, *message: object) -> None:
+        super().__init__(*(shown(part) if isinstance(part, str) else part for part in message))
 
 
 class ConfigError(VqtokError):

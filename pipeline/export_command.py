@@ -6,6 +6,7 @@ from typing import Any, get_args
 import click
 
 from pipeline.jobs.exporting.request import FormatName, Request
+from pipeline.printing import say
 from pipeline.storage import Storage
 from pipeline.storage_option import with_storage
 
@@ -61,4 +62,4 @@ def export(store: str, out: str, processes: int, storage: Storage, **options: An
     from pipeline.jobs.exporting import job
 
     request = Request(**options)
-    click.echo(job.run(store, out, request, processes, show_progress=sys.stderr.isatty(), storage=storage))
+    say(job.run(store, out, request, processes, show_progress=sys.stderr.isatty(), storage=storage))

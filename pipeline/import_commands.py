@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.printing import say
+
 if TYPE_CHECKING:
     from pipeline.models.tokenizers.importer import Importer
 
@@ -30,7 +32,7 @@ def _import_command(kind: str, importer: "Importer") -> click.Command:
         from pipeline.jobs.importing import job
 
         options = {name.replace("_", "-"): value for name, value in given.items() if value not in (None, False)}
-        click.echo(job.run(kind, source, out, options))
+        say(job.run(kind, source, out, options))
 
     def checked(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
         def value_of(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:

@@ -5,11 +5,12 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+
+from pipeline.printing import say
 
 TERMINATING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
@@ -97,7 +98,7 @@ class StopRequest:
 
     def _end(self, signum: int) -> None:
         if os.environ.get("RANK", "0") == "0":
-            print(f"\nvqtok: {signal.Signals(signum).name}: {self._at_once}", file=sys.stderr, flush=True)
+            say(f"\nvqtok: {signal.Signals(signum).name}: {self._at_once}", error=True)
         for child in multiprocessing.active_children():
             child.kill()
         os._exit(exit_status(signum))

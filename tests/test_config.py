@@ -239,6 +239,23 @@ def test_a_null_section_inside_a_section_takes_overrides(file: Path) -> None:
     assert load(file, "train.model.beta=0.5").train.model.beta == 0.5
 
 
+def laughs() -> list[str]:
+    """Ten aliases of ten aliases of ten..., of lists and of sections."""
+    lists, sections = "a0: &a0 [x]\n", "a0: &a0 {k: x}\n"
+    for level in range(1, 10):
+        before = f"*a{level - 1}"
+        lists += f"a{level}: &a{level} [{', '.join([before] * 10)}]\n"
+        sections += f"a{level}: &a{level} {{{', '.join(f'k{n}: {before}' for n in range(10))}}}\n"
+    return [lists, sections]
+
+
+def merges() -> str:
+    """The same with merge keys."""
+    levels = ["a0: &a0 {k: x}"]
+    levels += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 10)]
+    return "{" + ", ".join(levels) + "}"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -248,7 +265,16 @@ def test_a_null_section_inside_a_section_takes_overrides(file: Path) -> None:
         ("", "holds no sections"),
         ("- a\n- b\n", "holds no sections"),
         ("just words", "holds no sections"),
+        ("a: 2001-99-99", "not valid YAML: month must be in 1..12; quote the value"),
+        ("a: " + "9" * 5000, "not valid YAML: "),
+        *((text, "not a configuration: more than 1,000,000 values") for text in laughs()),
+        ("a: &a [*a]", "not a configuration: sections lie in one another"),
+        ("a: " + "[" * 50_000, "not a configuration: sections lie in one another"),
+        ("a: " + "{b: " * 100 + "}" * 100, "not a configuration: sections lie in one another"),
+        (merges(), "not valid YAML: line 1, column "),
+        (" " * (17 << 20), "holds more than 16,777,216 bytes"),
     ],
+    ids=lambda value: value[:20],
 )
 def test_a_file_that_is_no_configuration_says_why(file: Path, text: str, reason: str) -> None:
     file.write_text(text)

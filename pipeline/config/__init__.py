@@ -1,7 +1,7 @@
 """The YAML configuration: one frozen model per section, a sentence under each field.
 
 source, image, tokenizer, train, tokenize, loader     a section each; whole: all of them
-reading ─▶ values, places, explaining                 from a file and overrides to a Config, or to what is wrong
+reading ─▶ parsing, values, places, explaining        from a file and overrides to a Config, or to what is wrong
 """
 
 from pipeline.config.image import PIXEL_RULES, ImageConfig, RandomViews

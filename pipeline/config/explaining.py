@@ -6,14 +6,21 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from pipeline.config.section import BadKey
+from pipeline.config.values import names_variable
 from pipeline.config.whole import Config
+from pipeline.redaction import redacted_tree
 
 # Steps of an error's location that name alternatives of a type and not what the user wrote.
 _PYDANTIC_STEPS = ("function-", "constrained-", "literal[", "either-")
 
 
-def explain(detail: Any, file: str) -> str:
-    """One line for one pydantic error."""
+def explain(detail: Any, file: str, written: Any) -> str:
+    """One line for one pydantic error.
+
+    Args:
+        written: the sections before environment variables were filled in: their values, which may be secrets, are
+            not repeated.
+    """
     where = [str(step) for step in detail["loc"] if not str(step).startswith(_PYDANTIC_STEPS)]
     name = ".".join(where)
     if detail["type"] == "extra_forbidden":
@@ -25,8 +32,22 @@ def explain(detail: Any, file: str) -> str:
         return f"{file}: {name}: missing"
     reason = detail.get("ctx", {}).get("error")
     if isinstance(reason, BadKey):
-        return f"{file}: {name}.{reason.key}: {reason} (got {reason.value!r})"
-    return f"{file}: {name}: {detail['msg']} (got {detail['input']!r})"
+        given = _as_written(written, [*where, reason.key], reason.value)
+        return f"{file}: {name}.{reason.key}: {reason} (got {given!r})"
+    return f"{file}: {name}: {detail['msg']} (got {_as_written(written, where, detail['input'])!r})"
+
+
+def _as_written(written: Any, where: list[str], value: Any) -> Any:
+    """`value`, or what stands for it in the file if that names a variable."""
+    found = written
+    for step in where:
+        if isinstance(found, dict):
+            found = found.get(step)
+        elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+            found = found[int(step)]
+        else:
+            break  # one text may stand for a list of one
+    return redacted_tree(found if names_variable(found) else value)
 
 
 def _fields_of(where: list[str]) -> list[str]:

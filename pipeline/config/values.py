@@ -4,33 +4,43 @@ import os
 import re
 from typing import Any
 
-import yaml
-
+from pipeline.config.parsing import parse_yaml
 from pipeline.errors import ConfigError
+from pipeline.redaction import redacted_place
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
     """Put `section.key=value` into the tree. Raises ConfigError for one that is not written so."""
+    shown = redacted_place(override)
     dotted, equals, text = override.partition("=")
     *sections, key = dotted.strip().split(".")
     if not equals or not sections or not all([*sections, key]):
-        raise ConfigError(f"--set {override!r}: write it as section.key=value, such as tokenize.batch_size=32")
+        raise ConfigError(f"--set {shown!r}: write it as section.key=value, such as tokenize.batch_size=32")
     node = tree
     for section in sections:
         if node.get(section) is None:
             node[section] = {}
         child = node[section]
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override!r}: {section} is not a section")
+            raise ConfigError(f"--set {shown!r}: {section} is not a section")
         node = child
     try:
-        node[key] = yaml.safe_load(text)
-    except yaml.YAMLError:
+        node[key] = parse_yaml(text)
+    except ValueError:
         node[key] = text  # a brace pattern such as {a,b}.tar is a fine string and bad YAML
 
 
 # The default may hold a brace pattern: ${SHARDS:-train-{0000..0003}.tar}.
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-((?:[^{}]|\{[^{}]*\})*))?\}")
+
+
+def names_variable(node: Any) -> bool:
+    """Whether a text, or one below it, has a `${NAME}`."""
+    if isinstance(node, dict):
+        return any(map(names_variable, node.values()))
+    if isinstance(node, list):
+        return any(map(names_variable, node))
+    return isinstance(node, str) and _VARIABLE.search(node) is not None
 
 
 def expand_variables(node: Any, file: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.errors import CorruptStore
 from pipeline.files.base import Files
+from pipeline.printing import printable
 
 _NAMED = 5
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
@@ -13,7 +14,7 @@ _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 
 def damaged(files: Files, path: str, what: str) -> CorruptStore:
     """The error to raise; `what` says what is wrong with the file at `path` of a store."""
-    return CorruptStore(f"{files.root}/{path}: {what}")
+    return CorruptStore(f"{files.root}/{printable(path)}: {what}")
 
 
 @contextlib.contextmanager

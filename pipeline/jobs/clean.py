@@ -10,6 +10,7 @@ from pipeline.config import Config
 from pipeline.errors import CorruptStore
 from pipeline.files import Files, LocalFiles, files_at
 from pipeline.files.regular import link_on_the_way
+from pipeline.printing import one_line
 from pipeline.records import JSON
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import read_birth
@@ -40,7 +41,7 @@ class Sweep:
         lines = [f"{self.store}: {len(self.deleted)} lost attempts deleted, {self.bytes:,} bytes"]
         if self.kept:
             lines.append(f"{len(self.kept)} attempts at pending parts stay; they can go once their parts are committed")
-        return "\n".join([*lines, *(f"damaged: {message}" for message in self.damaged)])
+        return "\n".join([*lines, *(f"damaged: {one_line(message)}" for message in self.damaged)])
 
 
 def run(config: Config) -> Sweep:

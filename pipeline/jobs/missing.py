@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
+from pipeline.printing import printable
+
 
 def without(unlabelled: int, missing: Mapping[str, int]) -> str | None:
     """How many rows lack what; None where nothing is missing."""
-    lacks = {"a label": unlabelled} | {f".{name}": missing[name] for name in sorted(missing)}
+    lacks = {"a label": unlabelled} | {f".{printable(name)}": missing[name] for name in sorted(missing)}
     told = [f"{count:,} without {what}" for what, count in lacks.items() if count]
     return f"rows: {', '.join(told)}" if told else None
 

@@ -1,14 +1,11 @@
-"""Text for terminals: what may be printed there, how wide it is, and how to replace it in place."""
+"""Text for terminals: how wide it is, and how to replace it in place."""
 
 import shutil
 import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
-
-def printable(text: str) -> str:
-    """`text` on one line, without what a terminal would obey: keys and captions are strangers' data."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from pipeline.printing import shown
 
 
 def width_of(text: str) -> int:
@@ -52,6 +49,7 @@ class InPlace:
         self._lines = 0
 
     def show(self, text: str) -> None:
+        text = shown(text)
         if not self._stream.isatty():
             print(text, flush=True, file=self._stream)
             return

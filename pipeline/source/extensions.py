@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterable
 
+from pipeline.printing import printable
+
 COMMON_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm pnm".split())
 OTHER_EXTENSIONS = frozenset(
     "avif avifs jp2 j2k j2c jpc jpf jpx tga icb vda vst mpo apng heic heics heif heifs hif jxl".split()
@@ -43,6 +45,6 @@ def why_several(members: Collection[str]) -> str:
 
 
 def _listed(extensions: Collection[str]) -> str:
-    names = [f".{extension}" for extension in sorted(extensions)]
+    names = [f".{printable(extension)}" for extension in sorted(extensions)]
     more = f" and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else ""
     return ", ".join(names[:_MOST_LISTED]) + more

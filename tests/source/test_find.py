@@ -123,12 +123,15 @@ def test_naming_nothing_is_an_error() -> None:
 
 REFUSED = [
     ("pipe:cat secret/a.tar", "the command of a pipe: source runs only with source.allow_pipe=true"),
-    ("s3://bucket/a.tar?token=secret", "s3://bucket/a.tar: a URL may have no query"),
-    ("https://host/{0..3}.tar?token=secret", "https://host/{0..3}.tar: a URL may have no query"),
+    ("s3://bucket/a.tar?token=secret", "s3://bucket/a.tar?…: a URL here has no user, query or fragment"),
+    ("https://host/{0..3}.tar?token=secret", "https://host/{0..3}.tar?…: a URL here has no user, query or fragment"),
     ("https://127.0.0.1:9/*.tar", "https://127.0.0.1:9/*.tar: a web server cannot be listed; name the files"),
     ("hdfs://host/a.tar", "hdfs:// cannot be opened; known are s3, "),
     ("data/a-{0000..0003.tar", "a brace is opened or closed alone"),
     ("data/a-0}.tar", "a brace is opened or closed alone"),
+    ("data/a-{0..99999999}.tar", "stands for more than 10,000,000 names"),
+    ("data/{0..999}{0..999}{a,b{0..999},c}.tar", "stands for more than 10,000,000 names"),
+    ("data/" + "{a,b}" * 30, "stands for more than 10,000,000 names"),
     ("x" * 300 + ".tar", "File name too long"),
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, TokenizerError
+from pipeline.files.secret_urls import refuse_credentials
 from pipeline.models.folder.contents import write_folder
 from pipeline.models.tokenizers.registry import importers, layout_name, load_tokenizer
 
@@ -43,6 +44,7 @@ def run(kind: str, source: str, out: Path, options: Mapping[str, Any] | None = N
 
     Raises ConfigError for a kind, option or place that cannot be, TokenizerError for what is no such tokenizer.
     """
+    refuse_credentials(source)
     known = importers()
     if kind not in known:
         raise ConfigError(f"no kind {kind!r} that can be imported; known: {', '.join(known)}")

@@ -12,6 +12,7 @@ from pipeline.config import ImageConfig, SourceConfig
 from pipeline.jobs.inspecting.finding import find_collection
 from pipeline.jobs.inspecting.looking import Look, Tally, look_into
 from pipeline.records import JSON, SourceShard
+from pipeline.redaction import redacted_place
 from pipeline.storage import Storage
 
 SHARDS, SAMPLES, SECONDS = 8, 500, 20.0
@@ -114,10 +115,10 @@ class Inspection:
         """For programs."""
         tally = self.tally
         return {
-            "source": self.name,
+            "source": redacted_place(self.name),
             "container": self.kind,
             "settings": {
-                "shards": list(self.source.shards),
+                "shards": [redacted_place(pattern) for pattern in self.source.shards],
                 "nested": self.source.nested,
                 "regroup": self.source.regroup,
             },

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.jobs.inspecting.job import Inspection
-from pipeline.jobs.terminal import printable
+from pipeline.printing import one_line, printable
+from pipeline.redaction import redacted_place
 
 _MOST = 6
 
@@ -12,7 +13,7 @@ _MOST = 6
 def as_text(found: Inspection) -> str:
     """A line for each thing, names to the left."""
     rows = [
-        ("container", f"{found.kind}; {found.source.shards[0]}"),
+        ("container", f"{found.kind}; {redacted_place(found.source.shards[0])}"),
         ("source shards", f"{len(found.shards):,}, {found.bytes / 1e6:,.1f} MB"),
         ("samples", _samples(found)),
         ("columns", ", ".join(f"{name} ({kind})" for name, kind in found.columns().items())),
@@ -30,8 +31,8 @@ def as_text(found: Inspection) -> str:
         ("rows", "unknown" if found.rows is None else about(found.rows, found.complete)),
     ]
     lines = [f"{name:14} {printable(text)}" for name, text in rows if text]
-    lines += [f"  {count:>6,}  {printable(reason)}" for reason, count in found.tally.rejects.most_common(_MOST)]
-    return "\n".join([*lines, *(f"cannot be read: {printable(problem)}" for problem in found.problems)])
+    lines += [f"  {count:>6,}  {one_line(reason)}" for reason, count in found.tally.rejects.most_common(_MOST)]
+    return "\n".join([*lines, *(f"cannot be read: {one_line(problem)}" for problem in found.problems)])
 
 
 def _samples(found: Inspection) -> str:

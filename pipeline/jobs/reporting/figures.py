@@ -1,11 +1,14 @@
 """The figures of a report."""
 
+import json
 import math
+from typing import Annotated
 
 from pydantic import Field
 
 from pipeline.jobs.missing import without
-from pipeline.records import Record
+from pipeline.printing import one_line
+from pipeline.records import Count, Record
 
 
 class Report(Record):
@@ -19,28 +22,31 @@ class Report(Record):
     html: str
     picture: str | None
     """Originals above reconstructions from the store; None without rows or a layout that can be decoded."""
-    written: int
-    rejected: int
-    unlabelled: int = 0
+    written: Count
+    rejected: Count
+    unlabelled: Count = 0
     """Rows without a label, where the configuration asks for labels."""
-    missing: dict[str, int] = Field(default={})
+    missing: dict[str, Count] = Field(default={})
     """Rows without a kept field, by its name."""
-    reject_reasons: dict[str, int]
-    tokens: int
-    bytes: int
+    reject_reasons: dict[str, Count]
+    tokens: Count
+    bytes: Count
     """Size of all parts on disk."""
-    vocab_size: int
-    codes_used: int
+    vocab_size: Annotated[int, Field(ge=1, le=1 << 32)]
+    codes_used: Count
     entropy_bits: float
     """Zero-order entropy of the tokens: what a model that knows only how often codes occur must pay."""
     psnr: float | None
     """In dB, of images rebuilt from the store against their originals; None like `picture`."""
-    images_rebuilt: int
+    images_rebuilt: Count
     damaged: tuple[str, ...] = ()
     """What could not be read, a message for each; the figures are of the rest."""
 
     def figures(self) -> list[tuple[str, str]]:
         """Name and value of every figure."""
+        return [(name, one_line(value)) for name, value in self._figures()]
+
+    def _figures(self) -> list[tuple[str, str]]:
         per_token = 8 * self.bytes / self.tokens if self.tokens else 0.0
         return [
             ("rows", f"{self.written:,} written, {self.rejected:,} rejected"),
@@ -75,7 +81,7 @@ class Report(Record):
         return (
             "from pipeline.store import TokenStore\n"
             "from pipeline.loader import TokenLoader\n"
-            f'store = TokenStore("{self.store}")\n'
+            f"store = TokenStore({json.dumps(self.store)})\n"  # as Python has it, too, whatever the name of the folder
             "for batch in TokenLoader(store, batch_size=256):\n"
             "    x_BLC = store.idxBl_to_var_input(batch.idx_Bl)"
         )

@@ -37,12 +37,24 @@ def run(config: Config) -> Report:
     try:
         report = Report.model_validate_json(read_regular(folder / "report.json"))
         if (report.content_digest, report.basis) == (manifest.content_digest, basis) and not report.damaged:
-            return report
+            return _of_this_store(report, config, folder)
     except (OSError, ValidationError):
         pass  # none yet, or of another version
     from pipeline.jobs.reporting.making import make_report  # importing torch takes seconds
 
     return make_report(config, folder, basis)
+
+
+def _of_this_store(report: Report, config: Config, folder: Path) -> Report:
+    """A report that was found, with the places that this configuration says: they are printed for pasting, and the
+    file may come from a stranger, with the store."""
+    picture = places_of(folder)["picture"] if report.picture else None
+    return report.model_copy(update={"store": config.tokenize.store, **places_of(folder), "picture": picture})
+
+
+def places_of(folder: Path) -> dict[str, str]:
+    """Paths of the files of a report for people."""
+    return {"html": str(folder / "report.html"), "picture": str(folder / "reconstructions.png")}
 
 
 def basis_of(config: Config) -> str:

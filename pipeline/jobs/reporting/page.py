@@ -8,6 +8,7 @@ from string import Template
 from torch import Tensor
 
 from pipeline.jobs.reporting.figures import Report
+from pipeline.printing import one_line, printable
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -20,13 +21,14 @@ def report_page(report: Report, uses_K: Tensor, png: bytes | None) -> str:
         png: originals above reconstructions, if the layout can be decoded.
     """
     rows = [f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in report.figures()]
-    reasons = [f"<li>{count:,} × {html.escape(reason)}</li>" for reason, count in report.reject_reasons.items()]
+    counted = report.reject_reasons.items()
+    reasons = [f"<li>{count:,} × {html.escape(one_line(reason))}</li>" for reason, count in counted]
     picture = ""
     if png is not None:
         encoded = base64.b64encode(png).decode()
         picture = f'<img alt="originals above reconstructions" src="data:image/png;base64,{encoded}">'
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        store=html.escape(report.store),
+        store=html.escape(printable(report.store)),
         figures="\n".join(rows),
         picture=picture,
         histogram=_histogram(uses_K),

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline.jobs.showing.finding import Found, FoundReject, FoundRow, FoundView
-from pipeline.jobs.terminal import printable
 from pipeline.models.layouts.known import layout_of
+from pipeline.printing import printable
 from pipeline.records import Geometry
 
 # Tokens on a line where a block has no rows.

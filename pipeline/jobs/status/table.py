@@ -1,7 +1,6 @@
 """The state of a job as a table for people, once or live."""
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Iterable
@@ -12,7 +11,8 @@ from pipeline.errors import VqtokError
 from pipeline.jobs.missing import without
 from pipeline.jobs.rejects import RejectReason
 from pipeline.jobs.status.job import Observer, Running, Status
-from pipeline.jobs.terminal import InPlace, aligned, printable
+from pipeline.jobs.terminal import InPlace, aligned
+from pipeline.printing import one_line, say, say_json
 
 _BAR_CELLS = 30
 # Rows of one section; --json has them all.
@@ -50,7 +50,7 @@ def watch(config: Config, every_s: float, as_json: bool) -> None:
         note = ""
         while True:
             if as_json:
-                print(json.dumps(status.to_json()), flush=True)
+                say_json(status.to_json(), indent=None)
             else:
                 screen.show(status_table(status) + note)
             if status.complete and not note:
@@ -59,9 +59,9 @@ def watch(config: Config, every_s: float, as_json: bool) -> None:
             try:
                 status, note = observer.look(), ""
             except (OSError, VqtokError) as error:
-                note = f"\n\nas of the last look; this one failed: {error}"
+                note = f"\n\nas of the last look; this one failed: {one_line(error)}"
                 if as_json:
-                    print(note.strip(), file=sys.stderr)
+                    say(note.strip(), error=True)
 
 
 def _header(status: Status) -> list[str]:
@@ -110,7 +110,7 @@ def _header(status: Status) -> list[str]:
 def _last_words(status: Status) -> list[str]:
     """Why the job ended, if it said so."""
     ended = status.gave_up
-    return [f"gave up at {_moment(ended.time)} on {printable(ended.host)}: {printable(ended.reason)}"] if ended else []
+    return [f"gave up at {_moment(ended.time)} on {one_line(ended.host)}: {one_line(ended.reason)}"] if ended else []
 
 
 def _to_go(eta_seconds: float | None) -> str:
@@ -141,7 +141,7 @@ def _rejected(reason: RejectReason) -> list[str]:
 
 def _section(headings: list[str], rows: Iterable[list[str]], limit: int = _ROWS) -> list[str]:
     """A blank line, and rows below their headings; nothing at all without rows."""
-    rows = [[printable(text) for text in row] for row in rows]
+    rows = [[one_line(text) for text in row] for row in rows]
     more = [f"… and {len(rows) - limit:,} more; --json has them all"] if len(rows) > limit else []
     return ["", *aligned([headings, *rows[:limit]]), *more] if rows else []
 

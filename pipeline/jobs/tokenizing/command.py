@@ -3,9 +3,7 @@
 Imports torch when there is something to tokenize, and only in processes that do, or that count GPUs for them.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
-from typing import TextIO
 
 from pipeline.config import Config
 from pipeline.jobs.plan import Plan, is_finished, refuse_unwritable
@@ -16,6 +14,7 @@ from pipeline.jobs.work.processes import automatic
 from pipeline.jobs.work.result import NO_ROWS, TokenizeResult
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.jobs.work.starting import announced, say_what_is_loaded
+from pipeline.printing import say
 from pipeline.signals import terminable
 from pipeline.world import launched_rank
 
@@ -40,14 +39,14 @@ def tokenize_as_asked(
     if siblings := current_siblings():
         result = _tokenize_here(config, options, None)
         if not siblings.leave_result(result) and not result.succeeded:
-            print(result, file=sys.stderr)  # nobody else can say so
+            say(result, error=True)  # nobody else can say so
         return 0 if result.succeeded else 1
     plan = plan or checked_plan(config, options["allow_other_sources"], options["check_files"])
     others = describe_other_parts(plan)
     for remark in plan.remarks:
         _say(remark)
     if is_finished(plan, config):
-        _say(f"{plan}; nothing to do", sys.stdout)
+        _say(f"{plan}; nothing to do", error=False)
         _say(others)
         if plan.has_no_rows:
             _say(NO_ROWS)
@@ -105,12 +104,12 @@ def _tokenize_here(config: Config, options: Mapping[str, bool], plan: Plan | Non
 def _report(result: TokenizeResult) -> None:
     """Say what came of it: of processes launched together one sums up, and each tells what failed in it."""
     if launched_rank()[0] == 0:
-        print(result, file=sys.stdout if result.succeeded else sys.stderr)
+        say(result, error=not result.succeeded)
     elif result.pending_failures:
-        print("\n".join(result.pending_failures), file=sys.stderr)
+        say("\n".join(result.pending_failures), error=True)
 
 
-def _say(line: str | None, file: TextIO | None = None) -> None:
+def _say(line: str | None, error: bool = True) -> None:
     """Say something of the whole job, once; on stderr unless told otherwise."""
     if line and launched_rank()[0] == 0:
-        print(line, file=file or sys.stderr)
+        say(line, error=error)

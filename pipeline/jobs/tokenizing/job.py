@@ -6,7 +6,6 @@ share nothing but the store, join no process group, and may come and go at any t
 
 import errno
 import random
-import sys
 import time
 
 from pipeline.claims import Claims
@@ -33,6 +32,7 @@ from pipeline.jobs.work.shard import Work
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer, trained_image_size
+from pipeline.printing import say
 from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
 from pipeline.source.classes.finding import find_classes, labels_of
@@ -119,7 +119,7 @@ def _work_on(
     refuse_unwritable(plan.store)
     world = current_world()
     if unused := describe_unused_gpus(world):
-        print(f"vqtok: {unused}", file=sys.stderr)
+        say(f"vqtok: {unused}", error=True)
     tokenizer = load_tokenizer(
         config.tokenizer.path,
         config.tokenize.layout,
@@ -154,7 +154,7 @@ def _work_in(
     if world.is_main:
         _warn_of_another_size(config)
         if birth.classes and config.source.classes is None:
-            print(f"vqtok: {describe_classes(birth.classes)}; source.classes has another order", file=sys.stderr)
+            say(f"vqtok: {describe_classes(birth.classes)}; source.classes has another order", error=True)
     with (
         terminable(),
         Claims(plan.store, config.tokenize.claim_timeout) as claims,
@@ -200,11 +200,10 @@ def _warn_of_another_size(config: Config) -> None:
     path, here = config.tokenizer.path, config.image.size
     there = trained_image_size(path, config.tokenizer.storage)
     if there is not None and there != here:
-        print(
+        say(
             f"vqtok: {path}: was trained at an image.size of {there[0]} x {there[1]} pixels, and these images have "
             f"{here[0]} x {here[1]}: its codes may fit them less well",
-            file=sys.stderr,
-            flush=True,
+            error=True,
         )
 
 

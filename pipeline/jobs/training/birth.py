@@ -17,6 +17,7 @@ from pipeline.jobs.training.changes import FROM_NOW_ON, PATTERNS, Change, change
 from pipeline.jobs.training.checkpoint_names import checkpointed_steps
 from pipeline.jobs.training.source_files import Sources, changed_holdout, changed_shards, read_holdout, read_sources
 from pipeline.records import JSON, Record
+from pipeline.redaction import redacted_tree
 from pipeline.source.folders.listings import Mode
 
 FILE = "train.json"
@@ -123,7 +124,7 @@ def accept(config: Config, result: TrainResult, *, growing: bool = False) -> Non
     if changes:
         now = configuration_of(config)
         update = {
-            "configuration": {**birth.configuration, "train": now["train"]} if growing else now,
+            "configuration": {**redacted_tree(birth.configuration), "train": now["train"]} if growing else now,
             "sources": _sources_now(config, birth.sources, growing),
         }
         born = _rewritten(birth, changes, result.steps).model_copy(update=update)
@@ -140,7 +141,8 @@ def record_result(config: Config, result: TrainResult) -> None:
 def _rewritten(birth: TrainingBirth | None, changes: Sequence[Change], step: int) -> TrainingBirth:
     """The same with these changes in its history."""
     birth = birth or TrainingBirth(configuration={})
-    return birth.model_copy(update={"history": (*birth.history, *(_noted(change, step) for change in changes))})
+    history = (*birth.history, *(_noted(change, step) for change in changes))
+    return birth.model_copy(update={"history": tuple(map(redacted_tree, history))})  # older versions left secrets there
 
 
 def _sources_now(config: Config, known: Sources | None, growing: bool) -> Sources | None:

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.before import completed
 from pipeline.config import Config
 from pipeline.records import JSON
+from pipeline.redaction import redacted_tree
 
 _SECTIONS = ("source", "image", "train")
 _NEVER_COMPARED = {
@@ -20,6 +21,10 @@ _NEVER_COMPARED = {
     "source.regroup",
     "source.allow_unterminated",
     "source.allow_pipe",
+    "source.max_header_bytes",
+    "source.max_member_bytes",
+    "source.max_kept_bytes",
+    "source.max_expansion",
     "train.workers",
     "train.log_every",
     "train.evaluate_every",
@@ -45,13 +50,21 @@ class Change:
 
 
 def configuration_of(config: Config) -> JSON:
-    """The sections that decide the weights, for `train.json`; the views of an image, which training has not, do not."""
-    return config.model_dump(mode="json", include=set(_SECTIONS), exclude={"image": {"views"}})
+    """The sections that decide the weights, for `train.json`; the views of an image, which training has not, do not.
+
+    People share tokenizer folders: there are no secrets in it.
+    """
+    tree: JSON = redacted_tree(config.model_dump(mode="json", include=set(_SECTIONS), exclude={"image": {"views"}}))
+    return tree
 
 
 def changed_values(config: Config, then: JSON) -> list[Change]:
-    """The fields in which a configuration differs from that of a `train.json`, patterns of files among them."""
-    now, before = (dict(_leaves(completed(Config, tree))) for tree in (configuration_of(config), then))
+    """The fields in which a configuration differs from that of a `train.json`, patterns of files among them.
+
+    Secrets are not compared: a `train.json` of an older version may hold them, and later ones do not.
+    """
+    trees = configuration_of(config), redacted_tree(then)
+    now, before = (dict(_leaves(completed(Config, tree))) for tree in trees)
     compared = sorted((now.keys() | before.keys()) - _NEVER_COMPARED)
     changes = [Change(field, now.get(field), before.get(field)) for field in compared]
     return [change for change in changes if change.here != change.there]
@@ -69,4 +82,4 @@ def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -9,7 +9,6 @@ Another number of processes may resume; only with the same number is the result 
 """
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from pipeline.jobs.training.checkpoint_files import damage, is_recorded, write_c
 from pipeline.jobs.training.checkpoint_names import checkpoint_path, checkpointed_steps
 from pipeline.jobs.training.disk import free_bytes, in_words, room, used_bytes
 from pipeline.jobs.training.random_states import damaged_random_states
+from pipeline.printing import say
 
 KEPT = 2
 
@@ -63,7 +63,7 @@ class Checkpoints:
         if self._accelerator.is_main_process:
             for damaged, reason in self._damaged.items():
                 path = self._path(damaged)
-                print(f"{path}: damaged ({reason}); goes on from step {step}", file=sys.stderr, flush=True)
+                say(f"{path}: damaged ({reason}); goes on from step {step}", error=True)
         return step
 
     def save(self, step: int) -> None:

@@ -12,6 +12,7 @@ from pipeline.config import TrainConfig
 from pipeline.files import LocalFiles
 from pipeline.jobs.training.evaluation import Evaluation
 from pipeline.jobs.training.metrics import HELD_OUT, TRAIN, MetricsLog
+from pipeline.printing import shown
 from pipeline.records import JSON
 
 
@@ -77,7 +78,7 @@ class Display:
     def say(self, line: str) -> None:
         """Show a line above the progress bar."""
         if self._log is not None:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(shown(line), file=sys.stderr)
 
     def earlier_figures(self) -> list[JSON]:
         """The lines about training images from before a resume; none off the main process."""

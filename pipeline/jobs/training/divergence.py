@@ -20,6 +20,7 @@ from pipeline.config import TrainConfig
 from pipeline.errors import TrainingDiverged
 from pipeline.jobs.training.agreement import raise_once
 from pipeline.jobs.training.checkpoint_names import checkpoint_path, checkpointed_steps
+from pipeline.printing import shown
 from pipeline.records import JSON
 
 _SMOOTHED_STEPS = 20
@@ -145,7 +146,7 @@ class Verdict:
         if self._accelerator.reduce(finite.long(), "sum").item() < self._accelerator.num_processes:
             self._raise(step, f"at step {step} weights became infinite or NaN")
         if self._watch.doubtful and self._accelerator.is_main_process:
-            tqdm.write(f"no checkpoint of this state, for {self._loss_now(step)}", file=sys.stderr)
+            tqdm.write(shown(f"no checkpoint of this state, for {self._loss_now(step)}"), file=sys.stderr)
         return not self._watch.doubtful
 
     def on_end(self, kind: str, psnr: float, mean_image_psnr: float | None) -> None:

@@ -11,7 +11,6 @@ TOKENIZER/
 """
 
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from pipeline.jobs.training.birth import FILE, TrainResult, accept, find_result
 from pipeline.jobs.training.schedule import require_peak
 from pipeline.models.folder.contents import has_tokenizer
 from pipeline.models.tokenizers.registry import tokenizer_identity
+from pipeline.printing import say
 from pipeline.signals import exit_status, stop_request
 from pipeline.world import launched_rank
 
@@ -82,7 +82,7 @@ def run(config: Config, *, allow_change: bool = False, allow_slow: bool = False,
 def _say_complete(folder: Path, signum: int) -> None:
     if launched_rank()[0] == 0:
         name = signal.Signals(signum).name
-        print(f"vqtok: {name}: came after the last step; the tokenizer in {folder} is complete", file=sys.stderr)
+        say(f"vqtok: {name}: came after the last step; the tokenizer in {folder} is complete", error=True)
 
 
 def ensure(config: Config, *, allow_change: bool = False, allow_slow: bool = False) -> TrainSummary | None:

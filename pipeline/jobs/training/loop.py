@@ -19,6 +19,7 @@ from pipeline.cublas import set_repeatable_workspaces
 from pipeline.errors import ConfigError
 from pipeline.jobs.training.agreement import StopAgreement
 from pipeline.jobs.training.birth import TrainResult, begin, find_result, record_result
+from pipeline.jobs.training.changes import configuration_of
 from pipeline.jobs.training.checkpoints import Checkpoints
 from pipeline.jobs.training.collection import Ranks, count_samples
 from pipeline.jobs.training.disk import explaining_a_full_disk
@@ -220,7 +221,7 @@ class Training:
             **{name: held_out.get(name) for name in ("psnr", "perplexity", "codes_used")},
         )
         if self._accelerator.is_main_process:
-            summary = {**self._config.train.model_dump(mode="json"), "result": result.model_dump()}
+            summary = {**configuration_of(self._config)["train"], "result": result.model_dump()}
             size = self._config.image.size
             save_tokenizer(self._folder, self._model, self._normalization, summary, image_size=size)
             record_result(self._config, result)

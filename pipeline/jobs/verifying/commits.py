@@ -9,6 +9,7 @@ from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.files.damage import damaged
 from pipeline.jobs.plan import make_plan, refuse_other_identity
+from pipeline.printing import one_line
 from pipeline.records import JSON, SourceShard
 from pipeline.source.reading import difference
 from pipeline.store.arrays.codebook import check_codebook
@@ -55,8 +56,8 @@ class Verification:
                 f"{self.rows_encoded_again:,} rows encoded again, {self.rows_that_differ:,} differ; "
                 f"{percent(self.token_agreement)} of their tokens agree"
             )
-        lines += [f"warning: {warning}" for warning in self.warnings]
-        lines += [f"problem: {problem}" for problem in self.problems]
+        lines += [f"warning: {one_line(warning)}" for warning in self.warnings]
+        lines += [f"problem: {one_line(problem)}" for problem in self.problems]
         if self.content_digest:
             lines.append(f"content digest {self.content_digest}")
         lines.append(f"{len(self.problems)} problems" if self.problems else f"ok ({self.level} check)")

@@ -1,10 +1,10 @@
 """A source shard of which no sample has what the configuration asks for: said once, while the job is young."""
 
-import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator
 
 from pipeline.config import SourceConfig
+from pipeline.printing import printable, say
 from pipeline.records import NO_LABEL, SourceShard
 from pipeline.source.sample import Sample
 from pipeline.source.shards.opening import shard_name
@@ -47,10 +47,10 @@ class Absence:
             if not absent or not self._is_said:
                 return
             self._is_said = False
-        print(self._message(shard, absent, members), file=sys.stderr, flush=True)
+        say(self._message(shard, absent, members), error=True)
 
     def _message(self, shard: SourceShard, absent: list[str], members: Collection[str]) -> str:
-        named = ", ".join(sorted(members)[:_SHOWN]) + (", ..." if len(members) > _SHOWN else "")
+        named = ", ".join(map(printable, sorted(members)[:_SHOWN])) + (", ..." if len(members) > _SHOWN else "")
         return (
             f"vqtok: {shard_name(shard)}: no sample has what the configuration asks for ({'; '.join(absent)}); there "
             f"is: {named}. Name what is there, or nothing (source.label: null), in a store of its own"

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.jobs.work.watch import Hang
 from pipeline.overlap import within
+from pipeline.printing import one_line, printable, say
 from pipeline.records import SourceShard
 from pipeline.shortage import reason_of
 from pipeline.store.schema.failures import JOB, Failure, record_failure
@@ -45,7 +45,7 @@ def noting_the_end(store: Files) -> Iterator[None]:
 
 def _failure(part: str, source: str, reason: str) -> Failure:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Failure(part=part, source=source, reason=reason, host=socket.gethostname(), time=now)
+    return Failure(part=part, source=source, reason=one_line(reason), host=socket.gethostname(), time=now)
 
 
 def _first_line(error: Exception) -> str:
@@ -71,18 +71,17 @@ def end_process_without_gpu(
         shard: what was in work, if anything was.
     """
     _ending.acquire()  # for ever: other threads that find out would free theirs
-    print(f"vqtok: {shard.path + ': ' if shard else ''}{_gpu_failure(error)}", file=sys.stderr, flush=True)
+    say(f"vqtok: {printable(shard.path) + ': ' if shard else ''}{_gpu_failure(error)}", error=True)
     _end(store, claims, shard, f"{type(error).__name__}: {reason_of(error)}")
 
 
 def end_hung_process(store: Files, claims: Claims, hang: Hang) -> NoReturn:
     """Say what hangs, give back what is claimed, and end the process: its threads cannot be stopped."""
-    reason = f"{hang.what}: has not ended for {hang.seconds:,.0f} s (tokenize.stall_timeout)"
-    print(
+    reason = one_line(f"{hang.what}: has not ended for {hang.seconds:,.0f} s (tokenize.stall_timeout)")
+    say(
         f"{hang.stack}vqtok: {reason}; this process ends, and others can go on. Run again; if it is slow and does "
         "not hang raise tokenize.stall_timeout, or leave the source shard out with source.exclude",
-        file=sys.stderr,
-        flush=True,
+        error=True,
     )
     _end(store, claims, hang.shard, reason)
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from pipeline.jobs.bounds import Bounds, Load, find_bounds
 from pipeline.jobs.missing import summed, without
+from pipeline.printing import one_line
 from pipeline.records import Record
 
 NO_ROWS = "no row is in the store: all samples were rejected, or there were none; vqtok status has the reasons"
@@ -58,7 +59,7 @@ class TokenizeResult(Record):
         """A line for each failure; none where all is committed, for others have made good what failed here."""
         if self.complete:
             return []
-        return [f"{path} stays pending: {reason}" for path, reason in self.failures.items()]
+        return [one_line(f"{path} stays pending: {reason}") for path, reason in self.failures.items()]
 
     def __str__(self) -> str:
         lines = self.pending_failures

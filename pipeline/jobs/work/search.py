@@ -1,10 +1,9 @@
 """The search of the nearest codes that a job uses."""
 
-import sys
-
 from pipeline.errors import TokenizerError
 from pipeline.jobs.work.batch_fit import too_large
 from pipeline.models.tokenizers.protocol import FastSearch, Tokenizer
+from pipeline.printing import say
 from pipeline.shortage import is_memory_shortage, memory_errors
 
 
@@ -27,5 +26,5 @@ def use_fast_search(tokenizer: Tokenizer, images: int, image_size: tuple[int, in
     except (MemoryError, TokenizerError) as error:
         if is_memory_shortage(error):
             raise too_large(images, images // 2, device, str(error)) from error
-        print(f"vqtok: codes are searched by torch, the kernel for this GPU is not used: {error}", file=sys.stderr)
+        say(f"vqtok: codes are searched by torch, the kernel for this GPU is not used: {error}", error=True)
         return None

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pipeline.claims import START, Claim, Claims, claimed_starts, is_local_and_gone, read_claim
 from pipeline.errors import VqtokError
 from pipeline.files import Files
+from pipeline.printing import say
 from pipeline.store.schema import names
 from pipeline.world import launched_rank
 
@@ -21,7 +22,7 @@ def say_what_is_loaded(processes: int = 1) -> None:
     """Print what there is to wait for, unless it is there already; of processes launched together one says so."""
     if _is_loading(processes):
         who = f"starting {processes} processes: " if processes > 1 else ""
-        print(f"{who}loading PyTorch", file=sys.stderr, flush=True)
+        say(f"{who}loading PyTorch", error=True)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.printing import printable
 from pipeline.records import canonical_json
 
 _ITEM_BYTES = {
@@ -55,7 +56,7 @@ def tensor_entries(data: bytes) -> list[TensorEntry]:
     expected = first
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
         if entry.start != expected:
-            raise ValueError(f"its tensors overlap or leave a gap at {entry.name}")
+            raise ValueError(f"its tensors overlap or leave a gap at {printable(entry.name)}")
         expected = entry.stop
     if len(data) != expected:
         raise ValueError(f"it has {len(data)} bytes where its header tells of {expected}")
@@ -105,5 +106,5 @@ def _entry(name: str, fields: dict[str, list[int]], first: int) -> TensorEntry:
     start, stop = (first + int(offset) for offset in fields["data_offsets"])
     is_shape = len(shape) <= _MOST_DIMENSIONS and all(0 <= side < 1 << 62 for side in shape)
     if not is_shape or stop - start != math.prod(shape) * _ITEM_BYTES[dtype]:
-        raise ValueError(f"the byte range of {name} does not fit its dtype and shape")
+        raise ValueError(f"the byte range of {printable(name)} does not fit its dtype and shape")
     return TensorEntry(name, dtype, shape, start, stop)

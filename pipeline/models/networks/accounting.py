@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.errors import TokenizerError
+from pipeline.printing import printable
 
 Shape = tuple[int, ...]
 
@@ -48,4 +49,4 @@ def _text(shape: Shape) -> str:
 
 def _some(names: list[str]) -> str:
     more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, names[:_LISTED])) + (f" and {more} more" if more > 0 else "")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.errors import ConfigError, TokenizerError
+from pipeline.printing import printable
 
 Nesting = tuple[str, ...]
 """Keys that lead to the tensors; none where they are the whole file."""
@@ -50,7 +51,7 @@ def floats(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     made = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     for name, value in made.items():
         if not value.isfinite().all():
-            raise TokenizerError(f"{path}: {name} has values that are not finite; get the file anew")
+            raise TokenizerError(f"{path}: {printable(name)} has values that are not finite; get the file anew")
     return made
 
 

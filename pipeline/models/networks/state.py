@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.errors import TokenizerError
 from pipeline.models.folder.contents import CONFIG
 from pipeline.models.folder.weights import tensor_entries
+from pipeline.printing import printable
 
 
 class Stateful(Protocol):
@@ -64,7 +65,7 @@ def load_state(network: Stateful, weights: bytes, path: Path) -> None:
     if found != wanted:
         name = min(name for name in wanted.keys() | found.keys() if found.get(name) != wanted.get(name))
         raise TokenizerError(
-            f"{path}: tensor {name} is {found.get(name, 'missing')}, but the arguments in {CONFIG} "
+            f"{path}: tensor {printable(name)} is {found.get(name, 'missing')}, but the arguments in {CONFIG} "
             f"ask for {wanted.get(name, 'none')}; copy both files from one folder"
         )
     network.load_state_dict(load(weights))

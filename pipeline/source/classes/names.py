@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
+from pipeline.printing import printable
 from pipeline.records import JSON
 from pipeline.source.classes.tables import read_lines, table_digest
 from pipeline.storage import Storage
@@ -51,7 +52,7 @@ def source_identity(source: SourceConfig) -> JSON:
 
 def describe_classes(classes: Sequence[str]) -> str:
     """Which name has which index, for people; of many the first and last ones."""
-    numbered = [f"{index} = {name}" for index, name in enumerate(classes)]
+    numbered = [f"{index} = {printable(name)}" for index, name in enumerate(classes)]
     if len(numbered) > 2 * _SHOWN:
         numbered = [*numbered[:_SHOWN], "...", *numbered[-_SHOWN:]]
     return f"{len(classes):,} classes: {', '.join(numbered)}"

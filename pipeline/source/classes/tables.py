@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from pipeline.errors import ConfigError
 from pipeline.files import files_at
+from pipeline.files.secret_urls import refuse_credentials
 from pipeline.source.extensions import IMAGE_EXTENSIONS
 from pipeline.source.labels.table import Table
 from pipeline.storage import Storage
@@ -16,6 +17,7 @@ _HEADINGS = frozenset({"label", "labels", "class", "class_id", "cls", "target"})
 
 def read_lines(file: str, field: str, storage: Storage | None = None) -> list[str]:
     """The lines of a text file, or one at a URL, without their ends. Raises ConfigError."""
+    refuse_credentials(file, field)
     folder, _, name = file.rpartition("/")
     root = folder or ("/" if file.startswith("/") else ".")
     try:
@@ -28,7 +30,11 @@ def read_lines(file: str, field: str, storage: Storage | None = None) -> list[st
 
 def read_table(file: str, storage: Storage | None = None) -> Table:
     """Raises ConfigError for a file that cannot be read, or is neither kind of table."""
-    rows = [(number, row) for number, row in enumerate(csv.reader(read_lines(file, "source.label", storage)), 1) if row]
+    lines = read_lines(file, "source.label", storage)
+    try:
+        rows = [(number, row) for number, row in enumerate(csv.reader(lines), 1) if row]
+    except csv.Error as error:
+        raise ConfigError(f"source.label: {file}: no table of lines `key,label`: {error}") from None
     if not rows:
         raise ConfigError(f"source.label: {file}: it is empty")
     columns = len(rows[0][1])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pipeline.files import is_url
 from pipeline.records import SourceShard
-from pipeline.source.shards.opening import PIPE, absolute, location, shard_name, source_errors
+from pipeline.redaction import PIPE
+from pipeline.source.shards.opening import absolute, location, shard_name, source_errors
 
 _END_BYTES = 64 << 10
 _PIECE_BYTES = 8 << 20

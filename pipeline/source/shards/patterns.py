@@ -2,21 +2,25 @@
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from braceexpand import braceexpand
+from braceexpand import alphabet, braceexpand
 
 from pipeline.errors import ConfigError
 from pipeline.files import Files, LocalFiles, Stat, files_at, is_url
+from pipeline.files.secret_urls import refuse_credentials
+from pipeline.redaction import redacted_place
 from pipeline.source.shards.opening import absolute
 from pipeline.storage import Storage
 
 _WILDCARD = re.compile(r"[*?\[{]")
-# `?` alone is a wildcard.
-_QUERY = re.compile(r"\?[^/=]*=")
+_RANGE = re.compile(r"(-?\d+|[A-Za-z](?=\.\.[A-Za-z]))\.\.(-?\d+|(?<=[A-Za-z]\.\.)[A-Za-z])(?:\.\.-?(\d+))?")
+_DIGITS = 18
+_MOST_NAMES = 10_000_000
+"""That one pattern stands for."""
 _REQUESTS = 32
 
 
@@ -39,12 +43,13 @@ def expand(pattern: str, storage: Storage | None = None) -> list[NamedFile]:
 
     Raises ConfigError for a pattern that matches nothing or is malformed, and OSError.
     """
+    refuse_credentials(pattern, "source.shards")
     named = pattern.removeprefix("file://")  # a path of no letters is that of the working folder
     found = (_expand_url(pattern, storage) if is_url(pattern) else _expand_local(_local(pattern))) if named else []
     if not found:
         raise ConfigError(
-            f"source.shards: {pattern!r} matches no file; correct the pattern or the folder (of images in folders, "
-            "name the folder above them, without wildcards)"
+            f"source.shards: {redacted_place(pattern)!r} matches no file; correct the pattern or the folder (of images "
+            "in folders, name the folder above them, without wildcards)"
         )
     return found
 
@@ -64,11 +69,63 @@ def literal_folder(pattern: str) -> str:
 
 
 def expand_braces(pattern: str, field: str) -> list[str]:
-    """`train-{0000..0003}.tar` as four names. Raises ConfigError naming the field of an unbalanced pattern."""
+    """`train-{0000..0003}.tar` as four names.
+
+    Raises ConfigError naming the field of a pattern that is unbalanced, or stands for too many names.
+    """
+    shown = redacted_place(pattern)
     try:
-        return list(braceexpand(pattern))
+        names = list(braceexpand(pattern)) if _count_names(pattern) <= _MOST_NAMES else []
     except ValueError:
-        raise ConfigError(f"{field}: {pattern!r}: a brace is opened or closed alone; correct the pattern") from None
+        raise ConfigError(f"{field}: {shown!r}: a brace is opened or closed alone; correct the pattern") from None
+    except RecursionError:
+        raise ConfigError(f"{field}: {shown!r}: braces lie too deep in one another; correct the pattern") from None
+    if not names:
+        raise ConfigError(f"{field}: {shown!r}: stands for more than {_MOST_NAMES:,} names; correct the pattern")
+    return names
+
+
+class _Braces(NamedTuple):
+    """What is between two braces, as far as it has been read."""
+
+    start: int
+    others: int = 0
+    """Names of the alternatives that a comma has ended."""
+    names: int = 1
+    """Of the present one."""
+
+
+def _count_names(pattern: str) -> int:
+    """How many names a pattern stands for, or more than there may be; of an unbalanced one any number.
+
+    `braceexpand` makes all alternatives before it gives the first name.
+    """
+    open_braces = [_Braces(0)]
+    at = 0
+    while at < len(pattern):
+        top = open_braces[-1]
+        if pattern[at] == "\\":
+            at += 1
+        elif pattern[at] == "{":
+            open_braces.append(_Braces(at + 1))
+        elif pattern[at] == "," and len(open_braces) > 1:
+            open_braces[-1] = _Braces(top.start, top.others + top.names)
+        elif pattern[at] == "}" and len(open_braces) > 1:
+            open_braces.pop()
+            ends = _RANGE.fullmatch(pattern, top.start, at)
+            inside = _length(*ends.groups()) if ends else top.others + top.names
+            outer = open_braces[-1]
+            open_braces[-1] = outer._replace(names=min(outer.names * inside, _MOST_NAMES + 1))
+        at += 1
+    return open_braces[0].names
+
+
+def _length(first: str, last: str, step: str | None) -> int:
+    """Of a range such as `0..9`, `0..9..3` or `a..z`."""
+    if max(len(first), len(last), len(step or "")) > _DIGITS:
+        return _MOST_NAMES + 1
+    number: Callable[[str], int] = alphabet.index if first.isalpha() else int
+    return abs(number(last) - number(first)) // max(1, int(step or 1)) + 1
 
 
 def _local(pattern: str) -> str:
@@ -95,11 +152,6 @@ def _found(file: str) -> NamedFile:
 
 
 def _expand_url(pattern: str, storage: Storage | None) -> list[NamedFile]:
-    if _QUERY.search(pattern):
-        raise ConfigError(
-            f"source.shards: {pattern.partition('?')[0]}: a URL may have no query, for it would reach the store's "
-            "records; put credentials into the environment"
-        )
     names = expand_braces(pattern, "source.shards")
     if pattern.startswith("http"):
         return _heads(names, storage)
@@ -130,7 +182,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(glob_translate(pattern))
     except ValueError as error:
-        raise ConfigError(f"source.shards: {pattern!r}: {error}; correct the pattern") from None
+        raise ConfigError(f"source.shards: {redacted_place(pattern)!r}: {error}; correct the pattern") from None
 
 
 def _heads(urls: list[str], storage: Storage | None) -> list[NamedFile]:

@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from braceexpand import braceexpand
 from support import write_tar
 
 from pipeline.errors import ConfigError
-from pipeline.source.shards.patterns import expand, literal_folder
+from pipeline.source.shards import patterns
+from pipeline.source.shards.patterns import expand, expand_braces, literal_folder
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +79,48 @@ def test_a_pattern_that_matches_nothing_is_an_error(pattern: str) -> None:
     make("data/a.zip", "other/a.tar")
     with pytest.raises(ConfigError, match=re.escape(f"'{pattern}' matches no file")):
         expand(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("a", "a{b", "{}", "{a}", "{a,b}", "{a,b}{c,d,}", "{{a,b},c}", "{0..9}", "{09..3}", "{-5..5..3}", "{9..0..4}"),
+        *(
+            "{a..e}",
+            "{Z..c..2}{a..a}",
+            "x{a,b{0..3},{c,d}{e,f}}y{1..2}",
+            r"\{a,b\}{c,d}",
+            r"{a\,b,c}",
+            "{a,{b,{c,{d,e}}}}",
+            "a,b{c,d},e",
+        ),
+        *("a,b{c,d},e", "{0..3..0}", "{x,{0..4}..9}", "{0..1}..{2..3}"),
+    ],
+)
+def test_names_are_counted_before_they_are_made(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        names = list(braceexpand(pattern))
+    except ValueError:
+        with pytest.raises(ConfigError, match="a brace is opened or closed alone"):
+            expand_braces(pattern, "source.shards")
+        return
+    monkeypatch.setattr(patterns, "_MOST_NAMES", len(names))
+    assert expand_braces(pattern, "source.shards") == names
+    monkeypatch.setattr(patterns, "_MOST_NAMES", len(names) - 1)
+    with pytest.raises(ConfigError, match="stands for more than"):
+        expand_braces(pattern, "source.shards")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("{0.." + "9" * 5000 + "}", "stands for more than 10,000,000 names"),
+        ("{a,b}" * 40, "stands for more than 10,000,000 names"),
+        ("x{a{1..3000}{1..3000}{1..3000},b}", "stands for more than 10,000,000 names"),
+        ("{a," * 2000 + "}" * 2000, "braces lie too deep in one another"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_pattern_of_too_many_names_is_refused_before_they_are_made(pattern: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"^source.exclude: .*{reason}"):
+        expand_braces(pattern, "source.exclude")

@@ -3,7 +3,6 @@
 Shape letters: B images, D channels, H and W sides.
 """
 
-import sys
 from functools import cache
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.models.networks.vqgan.architecture import GROUPS
+from pipeline.printing import say
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TOLERANCE = 1e-4  # of float32 sums in another order
@@ -63,9 +63,7 @@ def kernels_work(device: torch.device) -> bool:
     except Exception as error:  # no triton, no compiler for it, no support for the device: each has errors of its own
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     if reason:
-        print(
-            f"vqtok: VQ-GANs encode at less than half their speed here: no Triton kernels ({reason})", file=sys.stderr
-        )
+        say(f"vqtok: VQ-GANs encode at less than half their speed here: no Triton kernels ({reason})", error=True)
     return not reason
 
 

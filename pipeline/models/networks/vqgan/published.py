@@ -15,6 +15,7 @@ from pipeline.models.networks.checkpoint import floats
 from pipeline.models.networks.vqgan.architecture import Architecture, MissingTensor, architecture_of
 from pipeline.models.networks.vqgan.dialects import Dialect
 from pipeline.models.networks.vqgan.model import Vqgan
+from pipeline.printing import printable
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def read_network(tensors: Mapping[str, Any], dialects: Sequence[Dialect], path: 
     for name in sorted(tensors):
         for start, what in dialect.refused.items():
             if name.startswith(start):
-                raise TokenizerError(f"{path}: {name} is {what}; such tokenizers are not taken")
+                raise TokenizerError(f"{path}: {printable(name)} is {what}; such tokenizers are not taken")
     ours = dialect.translated(name for name in tensors if not name.startswith(dialect.ignored))
     left_over = sorted(name for name in tensors if name not in ours and not name.startswith(dialect.ignored))
     shapes = {name: shape_of(tensors[name]) for name in ours}
