@@ -30,6 +30,7 @@ _WHOLE_URL = re.compile(r"((?i:https?|ftp|s3a?|gs|az|abfss?|hf):/{1,2}|[a-zA-Z][
 # A colon that no port follows comes before a password, which may hold slashes.
 _USER = re.compile(r"[^/]*@|[^/:]+:(?!\d*(?:/|$)).*@", re.DOTALL)
 _OF_THE_WEB = ("http", "hf", "ftp")
+_AZURE = ("az", "abfs")  # abfs://container@account/folder
 # What vqtok itself puts behind the name of a file: a tar in a tar, and the first key of a folder's files.
 _INNER = re.compile(r"(?<=/)#|(?<=tar)#[^#]*\.t(?:ar|gz|bz2|xz)\b", re.IGNORECASE)
 _QUERY = re.compile(r"\?[^/=]*=")
@@ -82,7 +83,7 @@ def has_credentials(url: str) -> bool:
     if found is None:
         return False
     ends = "?#" if found[1].lower().startswith(_OF_THE_WEB) else ""
-    return bool(_USER.match(found[2]) or _QUERY.search(found[2]) or any(end in found[2] for end in ends))
+    return bool(_user(found[1], found[2]) or _QUERY.search(found[2]) or any(end in found[2] for end in ends))
 
 
 def _public_url(scheme: str, rest: str, is_whole: bool) -> str:
@@ -90,13 +91,21 @@ def _public_url(scheme: str, rest: str, is_whole: bool) -> str:
         return scheme + rest
     if len(rest) > _URL_CHARACTERS:
         return f"{scheme}{HIDDEN}"
-    user = _USER.match(rest)
+    user = _user(scheme, rest)
     if user:
-        rest = f"{HIDDEN}@{rest[user.end() :]}"
+        rest = f"{HIDDEN}@{rest[len(user) :]}"
     query = rest.find("?") if scheme.lower().startswith(_OF_THE_WEB) else _query_start(rest)
     ends = [_fragment_start(rest, is_whole), query]
     end = min((end for end in ends if end >= 0), default=len(rest))
     return scheme + rest[: end + 1] + (HIDDEN if rest[end + 1 :] else "")
+
+
+def _user(scheme: str, rest: str) -> str:
+    """What stands before the host, with its @; empty where there is nothing, or the name of a container."""
+    found = _USER.match(rest)
+    if found is None or (scheme.lower().startswith(_AZURE) and ":" not in found[0]):
+        return ""
+    return found[0]
 
 
 def _fragment_start(rest: str, is_whole: bool) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from pipeline.before import Before, concise
 from pipeline.config.label import LabelRule
@@ -37,6 +37,14 @@ class SourceConfig(Section):
     """The tars hold tars, each a source shard that is read where it lies: ImageNet's tar of a tar for each class."""
     regroup: Annotated[bool, Before(False)] = False
     """Bring together the members of samples that stand apart in local tars that are not compressed."""
+    max_member_bytes: Annotated[int, Field(ge=1)] = 1 << 28
+    """A sample with a larger image, label or kept member is rejected before that is read."""
+    max_kept_bytes: Annotated[int, Field(ge=1)] = 1 << 32
+    """Of all kept members of a source shard, which memory holds until it is written; one with more fails."""
+    max_header_bytes: Annotated[int, Field(ge=512)] = 1 << 20
+    """A tar with a longer name of a member, or more extended attributes of one, fails."""
+    max_expansion: Annotated[int, Field(ge=1)] = 200
+    """A compressed tar fails of which more than a gigabyte, and more than so many times its size, comes out."""
     allow_unterminated: bool = False
     """Accept a tar that ends at a member boundary without its end-of-archive marker."""
     allow_pipe: bool = False

@@ -8,11 +8,22 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.files.base import Files, Readable, Stat
+from pipeline.files.base import Files, Readable, Stat, TooLarge
 from pipeline.files.local import LocalFiles, make_folder, sync_folder, sync_tree
 from pipeline.storage import Storage
 
-__all__ = ["Files", "LocalFiles", "Readable", "Stat", "files_at", "is_url", "make_folder", "sync_folder", "sync_tree"]
+__all__ = [
+    "Files",
+    "LocalFiles",
+    "Readable",
+    "Stat",
+    "TooLarge",
+    "files_at",
+    "is_url",
+    "make_folder",
+    "sync_folder",
+    "sync_tree",
+]
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 

@@ -1,5 +1,6 @@
 """What a place for files must be able to do, whether it is a folder or a bucket."""
 
+import errno
 from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -17,6 +18,14 @@ class Stat(NamedTuple):
     def version(self) -> str:
         """Another text whenever the file has been written anew."""
         return self.etag or self.modified
+
+
+class TooLarge(OSError):
+    """A file has more bytes than are wanted."""
+
+    def __init__(self, stat: Stat, most: int, name: str) -> None:
+        super().__init__(errno.EFBIG, f"{stat.bytes:,} bytes, more than {most:,}", name)
+        self.stat = stat
 
 
 class Readable(Protocol):
@@ -62,8 +71,11 @@ class Files(Readable, Protocol):
         Raises FileNotFoundError.
         """
 
-    def fetch(self, path: str) -> tuple[bytes, Stat]:
-        """All of a file, and what is known of just these contents. Raises FileNotFoundError."""
+    def fetch(self, path: str, most: int | None = None) -> tuple[bytes, Stat]:
+        """All of a file, and what is known of just these contents.
+
+        Raises FileNotFoundError, and TooLarge for one of more than `most` bytes, of which nothing is kept.
+        """
 
     def put(self, path: str, data: bytes, durable: bool = True) -> None:
         """Write or replace a file: readers see the old bytes or the new ones, and the new ones last.

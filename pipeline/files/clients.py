@@ -13,6 +13,7 @@ from obstore.store import ObjectStore, from_url
 
 from pipeline.errors import ConfigError
 from pipeline.files.credentials import AwsCredentials, needs_boto3, refuse_no_azure, refuse_no_google, static_keys
+from pipeline.files.secret_urls import credentials_refused, refuse_credentials
 from pipeline.storage import Storage, checked_endpoint
 
 _S3 = ("s3", "s3a")
@@ -105,14 +106,13 @@ class Client:
 
 def refuse_url(url: str) -> None:
     """Raise ConfigError for a URL that cannot be one of an object store."""
-    parts = urlsplit(url)
-    container = parts.username if parts.scheme in _AZURE else None  # abfs://container@account/folder
-    if parts.query or parts.fragment or parts.password or parts.username != container:
-        # They may hold secrets, and part names and commit records would carry them on.
-        raise ConfigError(
-            f"{parts.scheme}://{parts.hostname}{parts.path}: a URL here has no user, query or fragment; "
-            "put credentials into the environment"
-        )
+    refuse_credentials(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"{url}: no URL ({error}); correct it") from None
+    if parts.query or parts.fragment:
+        raise credentials_refused(url)
     if parts.scheme not in SCHEMES:
         raise ConfigError(f"{url}: {parts.scheme}:// cannot be opened; known are {', '.join(SCHEMES)} and folders")
 

@@ -10,8 +10,9 @@ from typing import Any, BinaryIO, NoReturn, cast
 from huggingface_hub import HfFileSystem
 
 from pipeline.errors import ConfigError
-from pipeline.files.base import Stat
+from pipeline.files.base import Stat, TooLarge
 from pipeline.files.ranges import Ranges
+from pipeline.files.secret_urls import refuse_credentials
 from pipeline.storage import Storage
 
 SCHEME = "hf"
@@ -22,6 +23,7 @@ class HubFiles:
     """`Files` below a URL of the hub. Writing raises OSError."""
 
     def __init__(self, url: str, storage: Storage | None = None) -> None:
+        refuse_credentials(url)
         self.root = url.rstrip("/")
         self._storage = storage or Storage()
         if self._storage.profile or self._storage.region:
@@ -62,8 +64,10 @@ class HubFiles:
             end = None if length is None else start + length
             return bytes(self.client.cat_file(self._path(path), start=start, end=end)) if length != 0 else b""
 
-    def fetch(self, path: str) -> tuple[bytes, Stat]:
+    def fetch(self, path: str, most: int | None = None) -> tuple[bytes, Stat]:
         stat = self.stat(path)
+        if most is not None and stat.bytes > most:
+            raise TooLarge(stat, most, f"{self.root}/{path}")
         return self.read(path), stat
 
     def open(self, path: str, start: int = 0, length: int | None = None) -> BinaryIO:

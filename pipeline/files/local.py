@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.errors import StoreError
-from pipeline.files.base import Stat
+from pipeline.files.base import Stat, TooLarge
 from pipeline.files.regular import descriptor_of, open_regular, read_regular, refuse_links
 
 if TYPE_CHECKING:
@@ -78,11 +78,13 @@ class LocalFiles:
         stop = size if length is None else min(start + length, size)
         return io.BufferedReader(_Stretch(file, start, max(start, stop)), _BUFFER_BYTES)
 
-    def fetch(self, path: str) -> tuple[bytes, Stat]:
+    def fetch(self, path: str, most: int | None = None) -> tuple[bytes, Stat]:
         # Without a file object: collections of millions of small files are read by this.
         descriptor = descriptor_of(f"{self.root}/{path}")
         try:
             before = _stat_of(os.fstat(descriptor))
+            if most is not None and before.bytes > most:
+                raise TooLarge(before, most, f"{self.root}/{path}")
             data = os.read(descriptor, before.bytes + 1)
             while 0 < len(data) < before.bytes and (more := os.read(descriptor, before.bytes + 1 - len(data))):
                 data += more

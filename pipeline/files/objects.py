@@ -14,7 +14,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import ObjectStore
 
-from pipeline.files.base import Stat
+from pipeline.files.base import Stat, TooLarge
 from pipeline.files.clients import refuse_url
 from pipeline.files.connection import Connection
 from pipeline.files.refusals import may_be_done
@@ -78,12 +78,16 @@ class ObjectFiles:
             return b""
         return self.request(path, lambda client: bytes(obstore.get_range(client, path, start=start, end=end)))
 
-    def fetch(self, path: str) -> tuple[bytes, Stat]:
-        def fetched(client: ObjectStore) -> tuple[bytes, Stat]:
+    def fetch(self, path: str, most: int | None = None) -> tuple[bytes, Stat]:
+        def fetched(client: ObjectStore) -> tuple[bytes | None, Stat]:
             answer = obstore.get(client, path)
-            return bytes(answer.bytes()), _stat(answer.meta)
+            stat = _stat(answer.meta)
+            return None if most is not None and stat.bytes > most else bytes(answer.bytes()), stat
 
-        return self.request(path, fetched)
+        data, stat = self.request(path, fetched)
+        if data is None:
+            raise TooLarge(stat, most or 0, f"{self.root}/{path}")
+        return data, stat
 
     def open(self, path: str, start: int = 0, length: int | None = None) -> BinaryIO:
         return cast(BinaryIO, _Stream(self, path, start, length))

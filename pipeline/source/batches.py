@@ -18,6 +18,8 @@ from pipeline.source.selection import Selection
 
 # For small images, handing each one to a thread takes longer than decoding it.
 _TASK_SAMPLES = 16
+# Larger ones are rare, and twice as many samples as a batch has are in flight.
+_USUAL_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,18 @@ class Task:
     samples: list[Sample] = field(default_factory=list)
     places: list[Places] = field(default_factory=list)
     """Where the views of each are to be written; nothing for memory of their own."""
+    bytes: int = 0
+    """Of all members together."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __repr__(self) -> str:
         return repr(self.samples)
+
+    def weight(self) -> int:
+        """In samples of a usual size; one that takes much more memory counts as several."""
+        return max(len(self.samples), self.bytes // _USUAL_BYTES)
 
 
 Prepare = Callable[[Task], list[Outcome]]
@@ -110,7 +118,7 @@ def image_batches(
     tasks = split_into_tasks(samples, count, transform.task_bytes, filling.expect)
     chosen: list[tuple[Row, list[View]]] = []
     rejects: list[Reject] = []
-    for outcomes in ordered_map(wrapped(prepare), tasks, decoders, 2 * size, weight=len, at_least=2 * threads):
+    for outcomes in ordered_map(wrapped(prepare), tasks, decoders, 2 * size, Task.weight, at_least=2 * threads):
         for outcome in outcomes:
             if isinstance(outcome, Reject):
                 filling.reject()
@@ -145,14 +153,13 @@ def split_into_tasks(
         expect: called for each sample; where its views are to be written.
     """
     task = Task()
-    task_bytes = 0
     for sample in samples:
         task.samples.append(sample)
         task.places.append(expect())
-        task_bytes += sum(map(len, filter(None, sample.members.values())))
-        if len(task) == count or task_bytes >= size:
+        task.bytes += sum(map(len, filter(None, sample.members.values())))
+        if len(task) == count or task.bytes >= size:
             yield task
-            task, task_bytes = Task(), 0
+            task = Task()
     if task:
         yield task
 

@@ -11,12 +11,15 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError, SourceError
 from pipeline.files import is_url
 from pipeline.files.refusals import is_passing, with_remedy
+from pipeline.files.secret_urls import refuse_credentials
+from pipeline.printing import printable
 from pipeline.records import SourceShard, Stretch
+from pipeline.redaction import PIPE, redacted_place
 from pipeline.source.folders.listings import Listings
 from pipeline.source.folders.planning import folder_shards
 from pipeline.source.selection import Selection
 from pipeline.source.shards.naming import part_name
-from pipeline.source.shards.opening import PIPE, absolute, location
+from pipeline.source.shards.opening import absolute, location, shard_name
 from pipeline.source.shards.patterns import expand, expand_braces, literal_folder
 
 
@@ -36,6 +39,8 @@ def find_source_shards(source: SourceConfig, listings: Listings | None = None) -
     """
     if not source.shards:
         raise ConfigError("source.shards: names no file; give at least one tar")
+    if source.base is not None:
+        refuse_credentials(source.base, "source.base")
     excluded = [name for pattern in source.exclude for name in expand_braces(pattern, "source.exclude")]
     listings = listings or Listings()
     shards: dict[str, SourceShard] = {}
@@ -46,21 +51,22 @@ def find_source_shards(source: SourceConfig, listings: Listings | None = None) -
                 other = shards.setdefault(shard.path, shard)
                 if other is not shard and location(other) != location(shard):
                     raise ConfigError(
-                        f"{other.base}/{other.path} and {shard.base}/{shard.path} are both {shard.path} relative to "
+                        f"{shard_name(other)} and {shard_name(shard)} are both {printable(shard.path)} relative to "
                         "their patterns' folders; set source.base to a folder above both"
                     )
                 path = paths.setdefault(location(shard), shard.path)
                 if path != shard.path:
                     raise ConfigError(
-                        f"{shard.base}/{shard.path} is named by two patterns, as {path} and as {shard.path} relative "
-                        "to their folders; leave one pattern out, or set source.base"
+                        f"{shard_name(shard)} is named by two patterns, as {printable(path)} and as "
+                        f"{printable(shard.path)} relative to their folders; leave one pattern out, or set source.base"
                     )
     except OSError as error:
         refused = SourceError if is_passing(error) else ConfigError  # a configuration is not wrong of a server's outage
         raise refused(f"source.shards: {with_remedy(error, 'see to the file or correct the pattern')}") from error
     refuse_overlap(shards.values())
     if not shards:
-        raise ConfigError(f"source.shards: no source shards left: source.exclude matches all of {source.shards}")
+        shown = ", ".join(map(redacted_place, source.shards))
+        raise ConfigError(f"source.shards: no source shards left: source.exclude matches all of {shown}")
     return sorted(shards.values(), key=lambda shard: shard.part)
 
 
@@ -73,19 +79,21 @@ def refuse_overlap(shards: Iterable[SourceShard], field: str = "source.shards") 
             called = places.setdefault(place, shard.listing.folder)
             if called != shard.listing.folder:
                 raise ConfigError(
-                    f"{field}: {place} is named twice, as {called} and as {shard.listing.folder} relative to its base; "
+                    f"{field}: {printable(place)} is named twice, as {printable(called)} and as "
+                    f"{printable(shard.listing.folder)} relative to its base; "
                     "leave one out"
                 )
     for outer in places:
         for inner in places:
             if inner.startswith(f"{outer.rstrip('/')}/") and inner != outer:
                 raise ConfigError(
-                    f"{field}: {inner} lies in {outer}, so that its images would be taken twice; leave one of them out"
+                    f"{field}: {printable(inner)} lies in {printable(outer)}, so that its images would be taken twice; "
+                    "leave one of them out"
                 )
     if len(set(places.values())) < len(places):
         raise ConfigError(
-            f"{field}: {' and '.join(sorted(places))} have one path relative to their patterns' folders; set "
-            "source.base to a folder above them"
+            f"{field}: {' and '.join(map(printable, sorted(places)))} have one path relative to their patterns' "
+            "folders; set source.base to a folder above them"
         )
 
 
@@ -111,8 +119,8 @@ def _shards_of(
     missing = [found.file for found, _ in kept if found.stat is None and not found.is_folder]
     if missing:
         raise ConfigError(
-            f"source.shards: {pattern!r}: {len(missing)} of {len(kept)} source shards are missing, "
-            f"first {missing[0]}; correct the pattern or the folder, or name them in source.exclude"
+            f"source.shards: {redacted_place(pattern)!r}: {len(missing)} of {len(kept)} source shards are missing, "
+            f"first {printable(missing[0])}; correct the pattern or the folder, or name them in source.exclude"
         )
     for found, path in kept:
         if found.is_folder:
@@ -130,18 +138,20 @@ def _shards_of(
             version=found.stat.version,
             storage=source.storage,
         )
-        yield from _inner_shards(shard, excluded) if source.nested else [shard]
+        yield from _inner_shards(shard, source, excluded) if source.nested else [shard]
 
 
-def _inner_shards(outer: SourceShard, excluded: Collection[str]) -> Iterator[SourceShard]:
+def _inner_shards(outer: SourceShard, source: SourceConfig, excluded: Collection[str]) -> Iterator[SourceShard]:
     """The source shards that lie in a file. Raises ConfigError for two of one name."""
     from pipeline.source.containers.registry import shards_in  # imports numpy, which commands that look need not
 
     names: set[str] = set()
     try:
-        for name, start, size in shards_in(outer):
+        for name, start, size in shards_in(outer, source):
             if name in names:
-                raise ConfigError(f"source.nested: {location(outer)}: holds two files {name}; rename one and repack")
+                raise ConfigError(
+                    f"source.nested: {shard_name(outer)}: holds two files {printable(name)}; rename one and repack"
+                )
             names.add(name)
             path = f"{outer.path}#{name}"
             if not _is_excluded(f"{location(outer)}#{name}", path, excluded):
@@ -180,7 +190,9 @@ def _relative(file: str, base: str) -> str:
     except UnicodeEncodeError:
         raise ConfigError(f"source.shards: {file!r}: its name is not UTF-8; rename the file") from None
     except ValueError:
-        raise ConfigError(f"source.base: {file} does not lie in {base}; name a folder above it") from None
+        raise ConfigError(
+            f"source.base: {printable(file)} does not lie in {printable(base)}; name a folder above it"
+        ) from None
 
 
 def _is_excluded(file: str, path: str, excluded: Collection[str]) -> bool:

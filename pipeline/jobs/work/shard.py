@@ -86,6 +86,8 @@ class _Rows:
     labels: list[int] = field(default_factory=list)
     views: list[list[View]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    kept_bytes: int = 0
+    """Of all fields together."""
     members: set[str] = field(default_factory=set)
     """Extensions of all members that its samples have."""
 
@@ -100,7 +102,9 @@ class _Rows:
             self.keys.append(row.key)
             self.labels.append(row.label)
             for name, values in self.fields.items():
-                values.append(row.fields[name])
+                value = row.fields[name]
+                values.append(value)
+                self.kept_bytes += len(value or b"")
 
 
 Progress = Callable[[SourceShard, int, int], None]
@@ -146,6 +150,7 @@ def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: 
             if encoding is not None:
                 rows.tokens.append(_tokens_of(encoding, work, stages, rows.seen))
             rows.add(batch)
+            _check_kept(shard, rows, work.config.source.max_kept_bytes)
             progress(shard, rows.seen, reader.bytes)
     _check_reject_rate(shard, rows, work.config.tokenize.max_reject_rate)
     work.absence.look(shard, rows.labels, rows.fields, rows.members)
@@ -218,6 +223,15 @@ def _tokens_of(encoding: Encoding, work: Work, stages: Stages, done: int) -> Arr
 def _no_rows(work: Work) -> _Rows:
     tokens = np.empty((0, *work.birth.row_shape), work.birth.token_dtype)
     return _Rows([tokens], {name: [] for name in work.config.source.keep})
+
+
+def _check_kept(shard: SourceShard, rows: _Rows, limit: int) -> None:
+    """Raise SourceError where kept members take more memory than they may."""
+    if rows.kept_bytes > limit:
+        raise SourceError(
+            f"{shard_name(shard)}: the members that source.keep names have more than source.max_kept_bytes = {limit:,} "
+            "bytes together; raise it, keep less, or make smaller source shards"
+        )
 
 
 def _check_reject_rate(shard: SourceShard, rows: _Rows, limit: float) -> None:

@@ -8,12 +8,14 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
+from pipeline.printing import printable
 from pipeline.source.sample import Sample
 
 # https://github.com/webdataset/webdataset: the key ends at the first dot of the file's own name. One deviation:
 # there `photos/.DS_Store` is a sample `photos/`; here a dotfile belongs to no sample in any folder.
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 _META = re.compile(r"__[^/]*__($|/)")
+_MOST_IGNORED = 100
 
 
 class Member(NamedTuple):
@@ -29,6 +31,8 @@ class Member(NamedTuple):
     contents_at: int = 0
     size: int = 0
     """Where its contents lie, in bytes."""
+    problem: str = ""
+    """Why they were not read, though they are wanted."""
 
 
 @functools.lru_cache(maxsize=16)  # asked twice of each member
@@ -43,7 +47,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 def group_members(members: Iterable[Member], location: str, ignored: list[str], first: int = 0) -> Iterator[Sample]:
     """Samples of the members of a source shard, or of a stretch of it whose first sample has the index `first`.
 
-    Names of members that belong to no sample are added to `ignored`. A sample with two members of one extension has a
+    Names of members that belong to no sample are noted in `ignored`. A sample with two members of one extension has a
     `problem`. Raises SourceError where members of a sample stand apart.
     """
     sample: Sample | None = None
@@ -51,7 +55,7 @@ def group_members(members: Iterable[Member], location: str, ignored: list[str], 
     for member in members:
         split = split_name(member.name) if member.plain else None
         if split is None:
-            ignored.append(member.name)
+            note_ignored(ignored, member.name)
             continue
         key, extension = split
         if sample is None or key != sample.key:
@@ -65,24 +69,39 @@ def group_members(members: Iterable[Member], location: str, ignored: list[str], 
             seen.add(key)
             sample = Sample(first + len(seen) - 1, key, {}, member.start)
         add_member(sample, extension, member.data)
+        if member.problem:
+            add_problem(sample, extension, member.problem)
     if sample is not None:
         yield sample
+
+
+def note_ignored(ignored: list[str], name: str) -> None:
+    """Name one more member that belongs to no sample; of many, the first hundred are named."""
+    if len(ignored) < _MOST_IGNORED:
+        ignored.append(name)
 
 
 def add_member(sample: Sample, extension: str, data: bytes | None) -> None:
     """One more member of a sample; where there is one of that extension the first one stays, and is no better."""
     if extension in sample.members:
-        sample.problems.append(f"duplicate: two members .{extension}")
+        sample.problems.append(f"duplicate: two members .{printable(extension)}")
     else:
         sample.members[extension] = data
 
 
+def add_problem(sample: Sample, extension: str, problem: str) -> None:
+    """Why a member of a sample was not read."""
+    sample.problems.append(f".{printable(extension)}: {problem}")
+
+
 def how_to_sort(location: str) -> str:
     """What to do about a tar whose samples lie in pieces."""
+    if not location.isprintable() or "\\" in location:  # nothing to paste into a shell
+        return "set source.regroup=true, which reads a local tar that is not compressed as it is, or repack it"
     name = PurePosixPath(location).name
     tar, folder, sorted_tar = (shlex.quote(text) for text in (location, f"{name}.unpacked", f"sorted-{name}"))
     return (
         f"set source.regroup=true, which reads a local tar that is not compressed as it is, or repack it: "
-        f"mkdir {folder} && tar -xf {tar} -C {folder} && "
+        f"mkdir -- {folder} && tar -xf {tar} -C {folder} && "
         f"tar --sort=name --transform='s|^\\./||' -cf {sorted_tar} -C {folder} ."
     )

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from pipeline.config import SourceConfig
 from pipeline.records import SourceShard
 from pipeline.source.containers.container import Container, Inner
 from pipeline.source.containers.folder.container import Folder
+from pipeline.source.containers.limits import Limits
 from pipeline.source.containers.parquet.container import Parquet
 from pipeline.source.containers.tar.container import Tar
 from pipeline.source.containers.tar.nested import inner_tars
@@ -17,6 +19,6 @@ def container_of(shard: SourceShard) -> Container:
     return next(container for container in _CONTAINERS if container.holds(shard))
 
 
-def shards_in(shard: SourceShard) -> Iterator[Inner]:
+def shards_in(shard: SourceShard, source: SourceConfig) -> Iterator[Inner]:
     """The source shards that lie in a file: the tars in a tar. Raises SourceError where there are none."""
-    return inner_tars(shard)
+    return inner_tars(shard, Limits.of(source))

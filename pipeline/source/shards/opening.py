@@ -9,10 +9,10 @@ from typing import BinaryIO
 from pipeline.errors import SourceError
 from pipeline.files import Files, Readable, files_at, is_url
 from pipeline.files.refusals import with_remedy
+from pipeline.printing import printable
 from pipeline.records import SourceShard
+from pipeline.redaction import PIPE
 from pipeline.source.shards.command import Command
-
-PIPE = "pipe:"
 
 
 def source_of(shard: SourceShard) -> Readable:
@@ -41,7 +41,7 @@ class InsideFile:
 
 def shard_name(shard: SourceShard) -> str:
     """What a source shard is called in messages, which end in the store: without the command of a `pipe:`."""
-    return f"{source_of(shard).root}/{shard.path}"
+    return printable(f"{source_of(shard).root}/{shard.path}")
 
 
 def read_bytes(shard: SourceShard, start: int, length: int) -> bytes:
@@ -49,6 +49,11 @@ def read_bytes(shard: SourceShard, start: int, length: int) -> bytes:
     assert shard.bytes is not None, "the output of a command is read from its beginning"
     length = min(length, shard.bytes - start) if shard.inside else length
     return files_of(shard).read(shard.file, shard.start + start, length)
+
+
+def read_forward(shard: SourceShard, start: int, length: int) -> BinaryIO:
+    """The same to be read once, forward, and not all at once."""
+    return files_of(shard).open(shard.file, shard.start + start, length)
 
 
 def refuse_changed(shard: SourceShard, bytes_read: int) -> None:

@@ -10,6 +10,7 @@ from pipeline.files import Readable
 from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.containers.container import Description, Numbers, Read, ShardIndex
 from pipeline.source.containers.folder.reader import FolderFiles, FolderReader, difference
+from pipeline.source.containers.limits import Limits
 from pipeline.source.folders.names import key_of
 from pipeline.source.sample import Sample
 from pipeline.source.shards.patterns import expand_braces
@@ -69,7 +70,7 @@ class Folder:
 def _content(shard: SourceShard, source: SourceConfig, wanted: Callable[[str], bool], digests: bool) -> FolderFiles:
     assert shard.listing is not None
     excluded = [name for pattern in source.exclude for name in expand_braces(pattern, "source.exclude")]
-    return FolderFiles(shard, shard.listing, excluded, lru_cache(wanted), digests)
+    return FolderFiles(shard, shard.listing, excluded, lru_cache(wanted), digests, Limits.of(source))
 
 
 def _nothing(extension: str) -> bool:

@@ -12,14 +12,16 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
-from pipeline.files import Files, Stat, is_url
+from pipeline.files import Files, Stat, TooLarge, is_url
 from pipeline.files.refusals import Refusal, is_passing
 from pipeline.overlap import ordered_map
 from pipeline.records import Listing, SourceRecord, SourceShard
-from pipeline.source.containers.members import add_member
+from pipeline.source.containers.limits import DEFAULT, Limits
+from pipeline.source.containers.members import add_member, add_problem
 from pipeline.source.folders.names import FileSample, joined, samples_of
 from pipeline.source.sample import Sample
 from pipeline.source.shards.opening import files_of, shard_name
+from pipeline.source.shards.raw import PIECE_BYTES
 
 # Samples that one task reads, and that are in flight: a file system answers at once or after milliseconds, an object
 # store after tens of them.
@@ -53,6 +55,7 @@ class FolderFiles:
     """Patterns of files that may be missing or unreadable: their samples are rejects then."""
     wanted: Callable[[str], bool]
     digests: bool
+    limits: Limits = DEFAULT
 
     @cached_property
     def files(self) -> Files:
@@ -80,7 +83,10 @@ class FolderFiles:
 
     def _fetch(self, path: str, sample: Sample) -> tuple[bytes | None, FileSeen]:
         try:
-            data, stat = self.files.fetch(joined(self.listing.folder, path))
+            try:
+                data, stat = self.files.fetch(joined(self.listing.folder, path), self.limits.member_bytes)
+            except TooLarge as error:
+                return self._pass_over(path, sample, error.stat)
         except OSError as error:
             reason = error.strerror or str(error)
             if self._is_excluded(path) and not is_passing(error):
@@ -95,6 +101,19 @@ class FolderFiles:
                 "source.exclude, and its sample will be a reject"
             ) from error
         return data, FileSeen(path, stat, hashlib.sha256(data).hexdigest() if self.digests else None)
+
+    def _pass_over(self, path: str, sample: Sample, stat: Stat) -> tuple[None, FileSeen]:
+        """A file that memory should not hold: its sample is a reject where it is wanted."""
+        extension = path.rpartition(".")[2].lower()
+        if self.wanted(extension):
+            add_problem(sample, extension, self.limits.too_large(stat.bytes))
+        if not self.digests:
+            return None, FileSeen(path, stat, None)
+        digest = hashlib.sha256()
+        with self.files.open(joined(self.listing.folder, path)) as file:
+            while piece := file.read(PIECE_BYTES):
+                digest.update(piece)
+        return None, FileSeen(path, stat, digest.hexdigest())
 
     def _is_excluded(self, path: str) -> bool:
         relative = joined(self.listing.folder, path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import SourceConfig
 from pipeline.errors import SourceError
+from pipeline.printing import printable
 from pipeline.source.selection import Selection
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def _image_column(schema: "pa.Schema", source: SourceConfig, features: dict[str,
     for candidates in (marked, structs, found):
         if len(candidates) == 1:
             return candidates[0]
-    what = f"several columns may be the image ({', '.join(found)})" if found else "no column can be the image"
+    what = (
+        f"several columns may be the image ({printable(', '.join(found))})" if found else "no column can be the image"
+    )
     raise SourceError(f"{name}: {what}; name one in source.image; there are: {_listed(schema)}")
 
 
@@ -116,10 +119,12 @@ def _features(schema: "pa.Schema") -> dict[str, Any]:
     """What Hugging Face says of the columns."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+    if not isinstance(features, dict):
         return {}
     return {name: value for name, value in features.items() if isinstance(value, dict)}
 
 
 def _listed(schema: "pa.Schema") -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+    return printable(", ".join(f"{field.name} ({field.type})" for field in schema))

@@ -6,6 +6,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.config import SourceConfig
+from pipeline.source.containers.limits import Limits
+from pipeline.source.containers.members import add_problem
 from pipeline.source.containers.parquet.columns import Columns
 from pipeline.source.extensions import IMAGE_EXTENSIONS
 from pipeline.source.sample import Sample
@@ -39,11 +41,16 @@ def sample_of(
     row: int, cells: Mapping[str, Any], key: str, columns: Columns, source: SourceConfig, wanted: Callable[[str], bool]
 ) -> Sample:
     """A row as a sample. Its members are named as `source` asks for them."""
+    limits = Limits.of(source)
     sample = Sample(row, key, {}, start=row)
 
     def put(name: str, data: bytes | None) -> None:
         if data is not None:
-            sample.members[name] = data if wanted(name) else None
+            is_wanted = wanted(name)
+            if is_wanted and len(data) > limits.member_bytes:
+                is_wanted = False
+                add_problem(sample, name, limits.too_large(len(data)))
+            sample.members[name] = data if is_wanted else None
 
     _put_image(sample, cells[columns.image], columns, source, put)
     if columns.label is not None and source.label_rule is not None and source.label_rule.member is not None:

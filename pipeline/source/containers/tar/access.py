@@ -5,17 +5,27 @@ index_tar ──▶ ShardIndex ──▶ plan_reads ──▶ read_samples_at
 
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import BinaryIO
 
 import numpy as np
 
 from pipeline.files import Readable
 from pipeline.records import SourceShard
 from pipeline.source.containers.container import Numbers, Read, ShardIndex
+from pipeline.source.containers.limits import DEFAULT, Limits
 from pipeline.source.containers.members import group_members, split_name
 from pipeline.source.containers.tar.reader import TarReader
 from pipeline.source.containers.tar.strict import StrictTar
 from pipeline.source.sample import Sample
-from pipeline.source.shards.opening import can_jump, changed_since_counted, read_bytes, shard_name, source_errors
+from pipeline.source.shards.opening import (
+    can_jump,
+    changed_since_counted,
+    read_bytes,
+    read_forward,
+    shard_name,
+    source_errors,
+)
 
 MAX_GAP_BYTES = 256 << 10
 """A gap of so many bytes between two samples is read along with them: another read would take longer."""
@@ -23,9 +33,11 @@ MAX_READ_BYTES = 8 << 20
 """A read stops growing at this size."""
 
 
-def index_tar(shard: SourceShard, files: Readable, allow_unterminated: bool = False) -> ShardIndex:
+def index_tar(
+    shard: SourceShard, files: Readable, allow_unterminated: bool = False, limits: Limits = DEFAULT
+) -> ShardIndex:
     """Walk through a tar. Raises SourceError as `TarReader` does."""
-    reader = TarReader(files, shard.path, lambda _: False, allow_unterminated, digests=False)
+    reader = TarReader(files, shard.path, lambda _: False, allow_unterminated, digests=False, limits=limits)
     starts = [sample.start for sample in reader]
     jumps = can_jump(shard) and not reader.is_compressed
     return ShardIndex(len(starts), np.array([*starts, reader.bytes], np.int64) if jumps else None)
@@ -45,34 +57,45 @@ def plan_reads(index: ShardIndex, samples: Numbers) -> list[Read]:
     return reads
 
 
-def read_samples_at(shard: SourceShard, index: ShardIndex, read: Read, wanted: Callable[[str], bool]) -> list[Sample]:
+def read_samples_at(
+    shard: SourceShard, index: ShardIndex, read: Read, wanted: Callable[[str], bool], limits: Limits = DEFAULT
+) -> list[Sample]:
     """The samples that `read` asks for, with the members whose extensions are wanted.
 
     Raises SourceError, also where the source shard is no longer what was indexed.
     """
     assert index.starts is not None
     name = shard_name(shard)
+    walk = partial(_walk, name=name, wants=wanted, limits=limits)
+    if read.stop - read.start > MAX_READ_BYTES:  # one large sample, of which not all may be wanted
+        ((first, end),) = read.runs
+        with source_errors(name), read_forward(shard, read.start, read.stop - read.start) as stream:
+            samples = list(walk(stream, origin=read.start, first=first))
+        if len(samples) != end - first:
+            raise changed_since_counted(shard)
+        return samples
     with source_errors(name):
         data = memoryview(read_bytes(shard, read.start, read.stop - read.start))
     if len(data) != read.stop - read.start:
         raise changed_since_counted(shard)
-    samples: list[Sample] = []
+    samples = []
     for first, end in read.runs:
         start, stop = int(index.starts[first]), int(index.starts[end])
-        stretch = io.BytesIO(data[start - read.start : stop - read.start])
-        found = list(_walk(stretch, name, wanted, start, first))
+        found = list(walk(io.BytesIO(data[start - read.start : stop - read.start]), origin=start, first=first))
         if len(found) != end - first:
             raise changed_since_counted(shard)
         samples += found
     return samples
 
 
-def _walk(stream: io.BytesIO, name: str, wants: Callable[[str], bool], origin: int, first: int) -> Iterator[Sample]:
+def _walk(
+    stream: BinaryIO, name: str, wants: Callable[[str], bool], limits: Limits, origin: int, first: int
+) -> Iterator[Sample]:
     def wanted(member: str) -> bool:
         split = split_name(member)
         return split is not None and wants(split[1])
 
-    tar = StrictTar(stream, name, wanted, allow_unterminated=True, origin=origin)
+    tar = StrictTar(stream, name, wanted, allow_unterminated=True, origin=origin, limits=limits)
     return group_members(tar, name, [], first)
 
 

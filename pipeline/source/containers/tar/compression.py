@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.errors import SourceError
+from pipeline.source.containers.limits import DEFAULT
 from pipeline.source.shards.raw import PIECE_BYTES
 
 if sys.version_info >= (3, 14):
@@ -74,10 +75,27 @@ class _Streams:
                 return found
 
 
+class _Counted:
+    """A stream that knows how much of it was read."""
+
+    def __init__(self, raw: Peekable) -> None:
+        self._raw = raw
+        self.bytes = 0
+
+    def peek(self, size: int) -> bytes:
+        return self._raw.peek(size)
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._raw.read(size) or b""
+        self.bytes += len(data)
+        return data
+
+
 def _gzip(raw: Any) -> _Readable:
     return gzip.GzipFile(fileobj=raw, mode="rb")
 
 
+_FREE_BYTES = 1 << 30
 _XZ_MEMORY_BYTES = 256 << 20
 _COMPRESSIONS = (
     _Compression("gzip", (b"\x1f\x8b",), _gzip),
@@ -108,10 +126,14 @@ def is_compressed(first: bytes) -> bool:
     return _compression(first) is not None
 
 
-def decompressed(raw: Peekable, name: str) -> "Decompressed | None":
-    """What a stream holds compressed; None where it is not compressed, and has still to be read."""
+def decompressed(raw: Peekable, name: str, expansion: int = DEFAULT.expansion) -> "Decompressed | None":
+    """What a stream holds compressed; None where it is not compressed, and has still to be read.
+
+    Args:
+        expansion: the most bytes that may come of one.
+    """
     compression = _compression(raw.peek(MAGIC_BYTES))
-    return None if compression is None else Decompressed(raw, compression, name)
+    return None if compression is None else Decompressed(raw, compression, name, expansion)
 
 
 def _compression(first: bytes) -> _Compression | None:
@@ -121,16 +143,31 @@ def _compression(first: bytes) -> _Compression | None:
 class Decompressed:
     """A stream decompressed while it is read.
 
-    Reading raises SourceError where the compressed file is damaged, cut off, or followed by other data.
+    Reading raises SourceError where the compressed file is damaged, cut off, followed by other data, or a bomb: more
+    than a gigabyte out of little.
     """
 
-    def __init__(self, raw: Peekable, compression: _Compression, name: str) -> None:
-        self._stream = compression.open(raw)
+    def __init__(self, raw: Peekable, compression: _Compression, name: str, expansion: int) -> None:
+        self._raw = _Counted(raw)
+        self._stream = compression.open(self._raw)
         self._compression = compression.name
         self._name = name
+        self._expansion = expansion
+        self._bytes = 0
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; none at the end."""
+        data = self._read(size)
+        self._bytes += len(data)
+        if self._bytes > _FREE_BYTES and self._bytes > self._expansion * self._raw.bytes:
+            raise SourceError(
+                f"{self._name}: {self._bytes:,} bytes have come of the first {self._raw.bytes:,} of its "
+                f"{self._compression} compression, more than source.max_expansion = {self._expansion:,} times as many; "
+                "raise it if that is meant"
+            )
+        return data
+
+    def _read(self, size: int) -> bytes:
         try:
             return self._stream.read(size)
         except _DAMAGE as error:

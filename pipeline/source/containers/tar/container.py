@@ -6,6 +6,7 @@ from pipeline.config import SourceConfig
 from pipeline.files import Readable, is_url
 from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.containers.container import Description, Numbers, Read, ShardIndex
+from pipeline.source.containers.limits import Limits
 from pipeline.source.containers.tar.access import index_tar, plan_reads, read_samples_at
 from pipeline.source.containers.tar.compression import MAGIC_BYTES, compression_name, is_compressed
 from pipeline.source.containers.tar.reader import TarReader
@@ -33,14 +34,16 @@ class Tar:
         self, shard: SourceShard, source: SourceConfig, files: Readable, wanted: Callable[[str], bool], digests: bool
     ) -> TarReader | RegroupedTar:
         if source.regroup and self._can_regroup(shard):
-            return RegroupedTar(shard, wanted, source.allow_unterminated, digests)
-        return TarReader(files, shard.path, wanted, source.allow_unterminated, digests, shard.version)
+            return RegroupedTar(shard, wanted, source.allow_unterminated, digests, Limits.of(source))
+        return TarReader(
+            files, shard.path, wanted, source.allow_unterminated, digests, shard.version, Limits.of(source)
+        )
 
     def index(self, shard: SourceShard, source: SourceConfig, files: Readable) -> ShardIndex:
         if source.regroup and self._can_regroup(shard):
-            samples = RegroupedTar(shard, lambda _: False, source.allow_unterminated, digests=False)
+            samples = RegroupedTar(shard, lambda _: False, source.allow_unterminated, False, Limits.of(source))
             return ShardIndex(sum(1 for _ in samples), None)
-        return index_tar(shard, files, source.allow_unterminated)
+        return index_tar(shard, files, source.allow_unterminated, Limits.of(source))
 
     def plan_reads(self, index: ShardIndex, samples: Numbers) -> list[Read]:
         return plan_reads(index, samples)
@@ -48,7 +51,7 @@ class Tar:
     def read_at(
         self, shard: SourceShard, source: SourceConfig, index: ShardIndex, read: Read, wanted: Callable[[str], bool]
     ) -> list[Sample]:
-        return read_samples_at(shard, index, read, wanted)
+        return read_samples_at(shard, index, read, wanted, Limits.of(source))
 
     def class_names(self, shard: SourceShard, source: SourceConfig) -> None:
         return None

@@ -8,6 +8,7 @@ from pipeline.errors import SourceError
 from pipeline.files.ranges import Ranges
 from pipeline.records import SourceShard
 from pipeline.source.containers.container import Inner
+from pipeline.source.containers.limits import DEFAULT, Limits
 from pipeline.source.containers.tar.compression import decompressed
 from pipeline.source.containers.tar.strict import StrictTar
 from pipeline.source.shards.opening import read_bytes, shard_name, source_errors
@@ -18,7 +19,7 @@ _PIECE_BYTES = 4 << 10
 _REQUEST_BYTES = 16 << 10
 
 
-def inner_tars(shard: SourceShard) -> Iterator[Inner]:
+def inner_tars(shard: SourceShard, limits: Limits = DEFAULT) -> Iterator[Inner]:
     """The tars in a tar. Raises SourceError for one that is damaged, compressed, or has none."""
     name = shard_name(shard)
     found = 0
@@ -30,7 +31,7 @@ def inner_tars(shard: SourceShard) -> Iterator[Inner]:
                 f"{name}: source.nested: it is compressed, so that the tars in it cannot be read where they lie; "
                 "decompress it"
             )
-        for member in StrictTar(stream, name, lambda _: False, piece_bytes=_PIECE_BYTES):
+        for member in StrictTar(stream, name, lambda _: False, piece_bytes=_PIECE_BYTES, limits=limits):
             if member.plain and member.name.lower().endswith(_TARS):
                 found += 1
                 yield Inner(member.name.removeprefix("./"), member.contents_at, member.size)

@@ -6,7 +6,9 @@ from io import BufferedReader
 from typing import BinaryIO
 
 from pipeline.files import Readable
+from pipeline.printing import printable
 from pipeline.records import SourceRecord
+from pipeline.source.containers.limits import DEFAULT, Limits
 from pipeline.source.containers.members import Member, group_members, split_name
 from pipeline.source.containers.tar.compression import decompressed
 from pipeline.source.containers.tar.strict import StrictTar
@@ -27,6 +29,7 @@ class TarReader:
         digests: whether `digest` and `head` are asked for. Without them, large members that are not wanted are not
             read from a local file.
         version: of the file, for `sources`.
+        limits: of what is read into memory.
 
     Iterating raises SourceError.
     """
@@ -39,6 +42,7 @@ class TarReader:
         allow_unterminated: bool = False,
         digests: bool = True,
         version: str = "",
+        limits: Limits = DEFAULT,
     ) -> None:
         self._files = files
         self._path = path
@@ -46,6 +50,7 @@ class TarReader:
         self._allow_unterminated = allow_unterminated
         self._digests = digests
         self._version = version
+        self._limits = limits
         self.digest = ""
         self.head = ""
         self.bytes = 0
@@ -54,12 +59,12 @@ class TarReader:
         self.ignored: list[str] = []
 
     def __iter__(self) -> Iterator[Sample]:
-        location = f"{self._files.root}/{self._path}"
+        location = printable(f"{self._files.root}/{self._path}")
         with source_errors(location), self._files.open(self._path) as stream:
             raw = self._raw(stream)
-            content = decompressed(raw, location)
+            content = decompressed(raw, location, self._limits.expansion)
             self.is_compressed = content is not None
-            tar = StrictTar(content or raw, location, self._wants, self._allow_unterminated)
+            tar = StrictTar(content or raw, location, self._wants, self._allow_unterminated, limits=self._limits)
             yield from group_members(self._counted(tar, raw), location, self.ignored)
             self._count(tar, raw)
             if self._digests and isinstance(raw, RawStream):

@@ -9,7 +9,8 @@ from io import BufferedReader
 
 from pipeline.errors import SourceError
 from pipeline.records import SourceRecord, SourceShard
-from pipeline.source.containers.members import Member, add_member, split_name
+from pipeline.source.containers.limits import DEFAULT, Limits
+from pipeline.source.containers.members import Member, add_member, add_problem, note_ignored, split_name
 from pipeline.source.containers.tar.strict import StrictTar
 from pipeline.source.sample import Sample
 from pipeline.source.shards.opening import read_bytes, shard_name, source_errors, source_of
@@ -23,12 +24,18 @@ class RegroupedTar:
     """
 
     def __init__(
-        self, shard: SourceShard, wanted: Callable[[str], bool], allow_unterminated: bool, digests: bool
+        self,
+        shard: SourceShard,
+        wanted: Callable[[str], bool],
+        allow_unterminated: bool,
+        digests: bool,
+        limits: Limits = DEFAULT,
     ) -> None:
         self._shard = shard
         self._wanted = functools.lru_cache(wanted)
         self._allow_unterminated = allow_unterminated
         self._digests = digests
+        self._limits = limits
         self._record: SourceRecord | None = None
         self.bytes = 0
         self.ignored: list[str] = []
@@ -40,7 +47,11 @@ class RegroupedTar:
             for index, (key, members) in enumerate(samples.items()):
                 sample = Sample(index, key, {}, start=members[0][1].start)
                 for extension, member in members:
-                    add_member(sample, extension, self._data(member) if self._wanted(extension) else None)
+                    problem = self._limits.too_large(member.size) if self._wanted(extension) else ""
+                    wanted = self._wanted(extension) and not problem
+                    add_member(sample, extension, self._data(member) if wanted else None)
+                    if problem:
+                        add_problem(sample, extension, problem)
                 yield sample
 
     def sources(self) -> tuple[SourceRecord, ...]:
@@ -53,11 +64,13 @@ class RegroupedTar:
         with source_of(self._shard).open(self._shard.path) as stream:
             jumps = not self._digests and isinstance(stream, BufferedReader)
             raw = RawStream(stream, self._digests)
-            tar = StrictTar(stream if jumps else raw, name, lambda _: False, self._allow_unterminated)
+            tar = StrictTar(
+                stream if jumps else raw, name, lambda _: False, self._allow_unterminated, limits=self._limits
+            )
             for member in tar:
                 split = split_name(member.name) if member.plain else None
                 if split is None:
-                    self.ignored.append(member.name)
+                    note_ignored(self.ignored, member.name)
                 else:
                     samples.setdefault(split[0], []).append((split[1], member))
         self.bytes = tar.bytes

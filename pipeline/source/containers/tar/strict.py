@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from pipeline.errors import SourceError
+from pipeline.source.containers.limits import DEFAULT, Limits
 from pipeline.source.containers.members import Member
 from pipeline.source.containers.tar.header import Header, parse_header, sparse_goes_on
 from pipeline.source.shards.raw import PIECE_BYTES
@@ -20,6 +21,7 @@ from pipeline.source.shards.raw import PIECE_BYTES
 BLOCK_BYTES = 512
 _REPACK = "copy the source shard again or repack it"
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_PAX_DIGITS = 20
 # Nothing follows their headers, whatever size these claim.
 _WITHOUT_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
 
@@ -43,6 +45,7 @@ class StrictTar:
         wanted: names of the members whose contents are read.
         origin: where in the tar the stream begins, at a member; offsets are those in the tar.
         piece_bytes: read at once.
+        limits: of what is read into memory.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class StrictTar:
         allow_unterminated: bool = False,
         origin: int = 0,
         piece_bytes: int = PIECE_BYTES,
+        limits: Limits = DEFAULT,
     ) -> None:
         self._stream = stream
         self._name = name
@@ -61,6 +65,7 @@ class StrictTar:
         self._seekable = stream if isinstance(stream, io.IOBase) and stream.seekable() else None
         self._origin = origin
         self._piece_bytes = piece_bytes
+        self._limits = limits
         self._piece = b""
         self._at = 0
         self.bytes = 0
@@ -72,9 +77,11 @@ class StrictTar:
         while (header := self._header()) is not None:
             offset = self.bytes - BLOCK_BYTES
             if header.type == tarfile.GNUTYPE_LONGNAME:
-                long_name = self._data(header.size).split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+                long_name = (
+                    self._before_member(header.size, offset).split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+                )
             elif header.type == tarfile.XHDTYPE:
-                pax = self._pax_records(self._data(header.size), offset)
+                pax = self._pax_records(self._before_member(header.size, offset), offset)
             elif header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
                 self._skip(header.size)
             else:
@@ -87,12 +94,14 @@ class StrictTar:
                     start = self._origin + self.bytes
                     continue
                 plain = header.type in _PLAIN and not sparse
-                data, contents_at = None, self._origin + self.bytes
-                if plain and self._wanted(name):
-                    data = self._data(size)
+                contents, contents_at = None, self._origin + self.bytes
+                wanted = plain and self._wanted(name)
+                problem = self._limits.too_large(size) if wanted and size > self._limits.member_bytes else ""
+                if wanted and not problem:
+                    contents = self._data(size)
                 elif header.type not in _WITHOUT_DATA:
                     self._skip(size)
-                yield Member(name, self._origin + offset, data, start, plain, contents_at, size)
+                yield Member(name, self._origin + offset, contents, start, plain, contents_at, size, problem)
                 start = self._origin + self.bytes
         if long_name is not None or pax:
             raise self._error(self.bytes, f"cut off between the long name of a member and the member; {_REPACK}")
@@ -165,12 +174,12 @@ class StrictTar:
     def _seek(self, stream: io.IOBase, size: int) -> None:
         """Skip a member of which most has not been read."""
         padding = -size % BLOCK_BYTES
-        beyond = self._at + size + padding - len(self._piece)
-        # The last byte is read: a seek behind the end of a file raises nothing.
-        last = stream.seek(beyond - 1, io.SEEK_CUR)
-        if not self._stream.read(1):
-            end = stream.seek(0, io.SEEK_END)
-            raise self._cut_off(self.bytes, max(0, last + 1 - padding - end))
+        target = stream.tell() + self._at + size + padding - len(self._piece)
+        # A seek behind the end of a file raises nothing; one to where no file ends, almost anything.
+        end = stream.seek(0, io.SEEK_END)
+        if target > end:
+            raise self._cut_off(self.bytes, max(0, target - padding - end))
+        stream.seek(target)
         self._piece, self._at = b"", 0
         self.bytes += size + padding
 
@@ -187,17 +196,28 @@ class StrictTar:
         if size or len(self._read(padding)) < padding:
             raise self._cut_off(offset, size)
 
+    def _before_member(self, size: int, offset: int) -> bytes:
+        """What a header at `offset` is followed by, where that tells of the member behind it."""
+        if size > self._limits.header_bytes:
+            raise self._error(
+                offset,
+                f"a long name, or extended attributes, of {size:,} bytes, more than source.max_header_bytes = "
+                f"{self._limits.header_bytes:,}; raise it if that is meant",
+            )
+        return self._data(size)
+
     def _pax_records(self, data: bytes, offset: int) -> dict[str, str]:
         """Records `length key=value\\n` of a pax extended header."""
-        records = {}
-        while data.strip(b"\0"):
-            digits, _, _ = data.partition(b" ")
-            length = int(digits) if digits.isdigit() and len(digits) < 20 else 0
-            keyword, equals, value = data[len(digits) + 1 : length].partition(b"=")
-            if not equals or not value.endswith(b"\n") or length > len(data):
+        records, at, end = {}, 0, len(data.rstrip(b"\0"))
+        while at < end:
+            space = data.find(b" ", at, at + _PAX_DIGITS)
+            digits = data[at:space] if space > 0 else b""
+            length = int(digits) if digits.isdigit() else 0
+            keyword, equals, value = data[space + 1 : at + length].partition(b"=")
+            if not equals or not value.endswith(b"\n") or at + length > len(data):
                 raise self._error(offset, f"damaged pax header; {_REPACK}")
             records[keyword.decode("utf-8", "backslashreplace")] = value[:-1].decode("utf-8", "backslashreplace")
-            data = data[length:]
+            at += length
         if not re.fullmatch("[0-9]{1,20}", records.get("size", "0")):
             raise self._error(offset, f"damaged pax header (size {records['size']!r}); {_REPACK}")
         return records
