@@ -97,7 +97,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._steps = Steps(len(self.ordered), self.batch_size, remainder)
         self.label_dropout = LabelDropout(float(label_dropout), whole_number("null_label", null_label), int(seed))
         self._batching = Batching(store, self.ordered, self._steps, self.rank, self.label_dropout)
-        self._transform = transform
+        self.transform = transform
+        """What is applied to every batch."""
         self._resume = resume
         self._begun = Position.beginning(0, self.world_size)
         self._steps_done = 0
@@ -186,7 +187,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         info = get_worker_info()
         batches = self._of_worker(info.id, info.num_workers) if info else self._own()
         # The type is that of loaders without a transform.
-        return batches if self._transform is None else cast("Iterator[TokenBatch]", map(self._transform, batches))
+        return batches if self.transform is None else cast("Iterator[TokenBatch]", map(self.transform, batches))
 
     def _own(self) -> Iterator[TokenBatch]:
         if self._all_taken:  # whoever counts batches does not ask for one beyond the last

@@ -156,8 +156,13 @@ class TokenBatch:
 
         `TokenLoader(store, transform=TokenBatch.as_dict)` gives these in place of batches.
         """
-        given = {"tokens": self.tokens, "label": self.label, "row": torch.from_numpy(self.row).to(self.stored.device)}
-        return given if self.mask is None else {**given, "mask": self.mask}
+        row = torch.from_numpy(self.row).to(self.stored.device)
+        mask = {} if self.mask is None else {"mask": self.mask}
+        return {"tokens": self.tokens, "label": self.label, "row": row, **mask, **self._of_own_kind()}
+
+    def _of_own_kind(self) -> dict[str, Tensor]:
+        """What batches of several stores have besides."""
+        return {}
 
     @staticmethod
     def concatenate(batches: "Sequence[TokenBatch]") -> "TokenBatch":

@@ -87,8 +87,8 @@ def test_what_is_no_dropout_is_refused(store: TokenStore) -> None:
             TokenLoader(store, label_dropout=share)
     with pytest.raises(ValueError, match="null_label must be a whole number, not 'none'"):
         TokenLoader(store, null_label="none")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"loader 1 drops labels, which a mixture does not"):
-        MixtureLoader([store, TokenLoader(store, label_dropout=0.1)])
+    with pytest.raises(ValueError, match=r"label_dropout must be a probability in 0 \.\. 1, not 2\.0"):
+        MixtureLoader([store], label_dropout=2)
 
 
 def test_the_configuration_says_which_labels(store: TokenStore, tmp_path: Path) -> None:

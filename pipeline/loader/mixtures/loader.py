@@ -1,15 +1,7 @@
-"""`MixtureLoader`: rows of several stores in given proportions, from any point on.
-
-schedule: which store (seed, position) ──▶ 0 1 0 0 2 ...
-                                           │ │ │ │ │      each store in the order of its own loader,
-store 0 ──▶ this rank's share of a pass ───┴─│─┴─┘ │      pass after pass, all ranks in step
-store 1 ──▶ this rank's share of a pass ─────┘     │
-store 2 ──▶ this rank's share of a pass ───────────┘ ──▶ MixedBatch
-"""
+"""`MixtureLoader`: rows of several stores in given proportions, from any point on."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -19,11 +11,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
 from pipeline.loader.arguments import whole_number
-from pipeline.loader.epoch_rows import in_batches, worker_of
+from pipeline.loader.epoch_rows import worker_of
 from pipeline.loader.loader import TokenLoader, Transform
-from pipeline.loader.mixtures.merging import mixed_blocks
-from pipeline.loader.mixtures.passes import Progress, share, whole_share
-from pipeline.loader.mixtures.position import Course, Position
+from pipeline.loader.mixtures.batching import MixedBatching
+from pipeline.loader.mixtures.position import Course, Position, following
 from pipeline.loader.mixtures.schedule import Schedule
 from pipeline.loader.mixtures.sources import check_places, give_whole_rows, normalised
 from pipeline.loader.mixtures.state import check_state, place_in, state_of
@@ -31,14 +22,14 @@ from pipeline.loader.mixtures.stores import MixedBatch, MixedStores, Offsets
 from pipeline.loader.prepared import refuse_sharing
 from pipeline.loader.shared import Shared, warn_of_a_second_time
 from pipeline.loader.views import Views
-from pipeline.overlap import prefetch
-from pipeline.store.arrays.row_array import Located
+from pipeline.records import NO_LABEL
 from pipeline.store.reader import TokenStore
-
-_BLOCKS_AHEAD = 8
 
 _COUNTED_STEPS = 64
 """The passes are brought up to date once in so many steps."""
+
+_OF_LOADERS = ("views", "label_dropout", "null_label")
+"""Arguments that loaders have for themselves."""
 
 
 class MixtureLoader(IterableDataset[MixedBatch]):
@@ -56,8 +47,9 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     before its end, and after `load_state_dict`, they raise StoreError, and it takes a new DataLoader.
 
     Args:
-        sources: open stores, or loaders of them, of which rows, order and seed count, and rank and world_size must
-            be those of the mixture. A store is read as `TokenLoader(store, seed=seed + its number)` reads it.
+        sources: open stores, or loaders of them, of which rows, order, seed, views and dropped labels count, and rank
+            and world_size must be those of the mixture. A store is read as `TokenLoader(store, seed=seed + its number)`
+            reads it.
         weights: for each store, a proportion of rows. 0 for a store that is not read; by default the number of rows,
             so that all passes end together.
         batch_size: rows of a batch of this rank.
@@ -71,11 +63,17 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             the first is through after min(n_i / weight_i), all are after the maximum, for weights of sum 1.
         views: which view of each image, as for a TokenLoader; `random` draws anew in every pass of a store. Of loaders
             their own count, and either all or none of them give all views.
+        label_dropout: the probability with which a label is dropped, as for a TokenLoader, anew in every pass of a
+            store. Of loaders their own count.
+        null_label: what `batch.label` is for a label that was dropped, and for a row without one. Of loaders their own
+            count.
         transform: applied to every batch; what it returns is what comes.
+        resume: whether an iteration goes on where the last ended. Without it each one begins with the first row of the
+            epoch (that of `set_epoch`, 0 by default), and the mixture keeps no position: for evaluation.
 
-    Raises ValueError for senseless numbers, or views that a store does not have; StoreError where codebooks differ and
-    there are no offsets, where block lengths differ, or numbers of views of which all are wanted, or for a store that
-    has a weight and no rows.
+    Raises ValueError for senseless numbers, views that a store does not have, or a loader with a transform of its own;
+    StoreError where codebooks differ and there are no offsets, where block lengths differ, or numbers of views of which
+    all are wanted, or for a store that has a weight and no rows.
     """
 
     def __init__(
@@ -90,36 +88,65 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         rows_per_epoch: int | None = None,
         views: Views = 0,
         transform: Transform | None = None,
+        label_dropout: float = 0.0,
+        null_label: int = NO_LABEL,
+        resume: bool = True,
     ) -> None:
+        self._options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.batch_size = batch_size = whole_number("batch_size", batch_size, 1)
         self.rank, self.world_size = whole_number("rank", rank), whole_number("world_size", world_size)
         self._seed = seed = whole_number("seed", seed, 0)
         if rows_per_epoch is not None and whole_number("rows_per_epoch", rows_per_epoch) < batch_size * world_size:
             raise ValueError(f"rows_per_epoch is {rows_per_epoch}, less than a batch of {batch_size} on every rank")
+        of_stores = {"rank": rank, "world_size": world_size, "views": views}
+        of_stores |= {"label_dropout": label_dropout, "null_label": null_label}
         self._loaders = [
             source
             if isinstance(source, TokenLoader)
-            else TokenLoader(source, batch_size, seed=seed + number, rank=rank, world_size=world_size, views=views)
+            else TokenLoader(source, batch_size, seed=seed + number, **of_stores)  # type: ignore[arg-type]
             for number, source in enumerate(sources)
         ]
         check_places(self._loaders, self.rank, self.world_size)
         self.stores = MixedStores([loader.store for loader in self._loaders], offsets)
         """The stores as one, in whose numbering `batch.row` is."""
-        self._whole = give_whole_rows(self._loaders)
+        whole = give_whole_rows(self._loaders)
         self.weights = normalised(weights, self._loaders)
         """Proportions of the stores, of sum 1."""
         self._rows_per_epoch = None if rows_per_epoch is None else int(rows_per_epoch)
-        self._transform = transform
-        self._schedule = Schedule(self.weights, seed)
+        self.transform = transform
+        """What is applied to every batch."""
+        self._resume = resume
+        schedule = Schedule(self.weights, seed)
         lengths = [len(loader.ordered) for loader in self._loaders]
-        self._course = Course(self._schedule, lengths, batch_size, self.world_size, self._rows_per_epoch)
+        self._batching = MixedBatching(
+            self._loaders, self.stores, schedule, batch_size, self.rank, self.world_size, whole
+        )
+        self._course = Course(schedule, lengths, batch_size, self.world_size, self._rows_per_epoch)
         self._begin = self._epoch_begin = self._course.beginning
-        self._epoch = self._steps = 0
+        self._steps = 0
         self._iteration: object = None
         self._worker: tuple[int, int, int] | None = None
         self._all_taken = self._is_resumed = self._resumes = self._goes_on = False
         self._shared = Shared()
         self._loads, self._moves = self._shared.loads, self._shared.moves
+
+    def evaluation(self, **changes: Any) -> "MixtureLoader":
+        """A mixture of the same rows for evaluation: the same batches at every `iter()`, from the first row on.
+
+        They have the stores in the same proportions, each in its own order, and as many rows as an epoch. It keeps no
+        position and drops no label. Of several views that are drawn at random it gives the first.
+
+        Args:
+            changes: arguments of MixtureLoader that shall be others, such as `rows_per_epoch=10_000`; with other
+                `sources`, such as loaders of held-out rows, those are taken as they are.
+
+        Raises ValueError where iterations would not end, for there is no rows_per_epoch.
+        """
+        if changes.get("rows_per_epoch", self._rows_per_epoch) is None:
+            raise ValueError("an evaluation needs an end: evaluation(rows_per_epoch=...)")
+        own = {name: changes[name] for name in (*_OF_LOADERS, "rank", "world_size") if name in changes}
+        fixed = {"sources": [loader.evaluation(**own) for loader in self._loaders], "label_dropout": 0.0}
+        return type(self)(**{**self._options, **fixed, "resume": False, **changes})
 
     @property
     def vocab_size(self) -> int:
@@ -151,13 +178,15 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         """Batches of a whole epoch on this rank. Raises TypeError where iterations do not end."""
         if self._rows_per_epoch is None:
             raise TypeError("a mixture without rows_per_epoch has no end")
-        return self._rows_per_epoch // (self.batch_size * self.world_size)
+        return self._course.steps
 
     def __repr__(self) -> str:
         roots = ", ".join(loader.store.root for loader in self._loaders)
         stands = f"{self.steps_done} steps done"
         if self._rows_per_epoch is not None:
             stands = f"epoch {self.epoch}, {self.steps_done} of {len(self)} steps done"
+        if not self._resume:
+            stands = "resume=False"
         return (
             f"{type(self).__name__}({len(self._loaders)} stores ({roots}), batches of {self.batch_size}, rank "
             f"{self.rank} of {self.world_size}, {stands})"
@@ -166,7 +195,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     @property
     def epoch(self) -> int:
         """The epoch that the mixture stands in, from 0; always 0 without rows_per_epoch."""
-        return self._epoch
+        return self._begin.epoch
 
     @property
     def steps_done(self) -> int:
@@ -182,7 +211,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         refuse_sharing(self.world_size)
         batches = self._batches()
         # The type is that of mixtures without a transform.
-        return batches if self._transform is None else cast("Iterator[MixedBatch]", map(self._transform, batches))
+        return batches if self.transform is None else cast("Iterator[MixedBatch]", map(self.transform, batches))
 
     def _batches(self) -> Iterator[MixedBatch]:
         info = get_worker_info()
@@ -197,18 +226,20 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         place = self._course.after(self._now(), done * count)
         steps = self._course.steps_left(place)
         # An iterator moves the mixture as long as no other was begun, and the mixture was not moved otherwise.
-        self._iteration = own = object()
-        with closing(prefetch(self._blocks(place), _BLOCKS_AHEAD)) as blocks:
-            for step, located in enumerate(islice(in_batches(blocks, self.batch_size), steps)):
+        own = object()
+        self._iteration = own if self._resume else None
+        with closing(self._batching.located(place)) as located:
+            for step, rows in enumerate(islice(located, steps)):
                 if step % count != number:
                     continue
                 done += 1
-                if info:
-                    self._worker = number, count, done
-                elif self._iteration is own:
-                    self._step()
-                    self._is_resumed, self._all_taken = False, step + 1 == steps
-                yield self.stores.batch(located, self._whole)
+                if self._iteration is own:
+                    if info:
+                        self._worker = number, count, done
+                    else:
+                        self._step()
+                    self._is_resumed, self._all_taken = False, not info and step + 1 == steps
+                yield self._batching.batch(rows)
         assert steps is not None
         if self._iteration is own:
             self._next_epoch(self._course.after(place, steps))
@@ -220,7 +251,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             self._go(self._shared.epoch)
         resumes = self._resumes
         self._check_worker(number, count)
-        if self._shared.begin_in_worker(number) and not (resumes or self._goes_on):
+        if self._resume and self._shared.begin_in_worker(number) and not (resumes or self._goes_on):
             warn_of_a_second_time(self.epoch)
 
     def _check_worker(self, number: int, count: int) -> None:
@@ -253,21 +284,18 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 "workers of a DataLoader iterate over copies of this mixture: use state_after(steps) with the number "
                 "of batches so far"
             )
-        state = self._state(self._now(), self._epoch)
+        state = self._state(self._now())
         return {**state, "worker": list(self._worker)} if self._worker else state
 
     def state_after(self, steps: int) -> dict[str, Any]:
-        """The state after so many batches from where the mixture stands.
+        """The state after so many batches from where the mixture stands, also beyond the end of the epoch.
 
         For loops that count themselves, because the workers of a `DataLoader` iterate over copies of this loader.
-        After the last batch of an epoch it is the beginning of the next.
+        After the last batch of an epoch it is the end of that epoch, as `state_dict` has it then.
 
         Raises ValueError for a negative number.
         """
-        place, epoch, steps = self._now(), self._epoch, whole_number("steps", steps, 0)
-        while (left := self._course.steps_left(place)) is not None and 0 < steps >= left:
-            place, epoch, steps = replace(self._course.after(place, left), delivered=0), epoch + 1, steps - left
-        return self._state(self._course.after(place, steps), epoch)
+        return self._state(self._course.later(self._now(), whole_number("steps", steps, 0)))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, so many rows from the present one as the epochs between have.
@@ -285,58 +313,48 @@ class MixtureLoader(IterableDataset[MixedBatch]):
                 raise ValueError(
                     f"epoch {epoch} of a mixture without rows_per_epoch, which has no end; pass rows_per_epoch"
                 )
-        elif not (self._is_resumed and epoch == self._epoch and not self._shared.in_workers):
+        elif not (self._is_resumed and epoch == self.epoch and not self._shared.in_workers):
             self._go(epoch)
 
     def _go(self, epoch: int) -> None:
         if self._rows_per_epoch is not None:
-            self._move(epoch, self._begin_of(epoch))
+            self._move(self._course.beginning_of(epoch, self._now(), self._epoch_begin))
 
-    def _begin_of(self, epoch: int) -> Position:
-        """Where an epoch begins."""
-        if epoch == self._epoch:
-            return self._epoch_begin
-        if epoch < self._epoch:
-            return replace(self._course.after(self._course.beginning, epoch * len(self)), delivered=0)
-        now = self._now()
-        left = self._course.steps_left(now)
-        assert left is not None
-        return replace(self._course.after(now, left + (epoch - self._epoch - 1) * len(self)), delivered=0)
-
-    def _move(self, epoch: int, place: Position) -> None:
-        self._epoch, self._begin, self._epoch_begin, self._steps = epoch, place, place, 0
+    def _move(self, place: Position) -> None:
+        self._begin, self._epoch_begin, self._steps = place, place, 0
         self._iteration = self._worker = None
         self._all_taken = self._is_resumed = self._goes_on = False
-        self._moves = self._shared.moves if get_worker_info() else self._shared.moved(epoch)
+        self._moves = self._shared.moves if get_worker_info() else self._shared.moved(place.epoch)
 
     def load_state_dict(self, state: dict[str, Any], new_weights: bool = False) -> None:
         """Go on where `state` was taken: the rows not seen in the passes that are begun come next.
 
         At any world size and batch size. Takes no time. With `new_weights` the proportions may be others from here on.
 
-        Raises StoreError naming what differs when the state is of other stores, another order or other weights.
+        Raises StoreError naming what differs when the state is of other stores, another order or other weights, and for
+        one in the middle of an epoch where the mixture keeps no position (`resume=False`).
         """
-        check_state(state, self._state(self._now(), self._epoch), self._loaders, new_weights)
-        worker = worker_of(state, "mixture")
-        self._move(int(state.get("epoch", 0)), place_in(state, self.world_size))
+        check_state(state, self._state(self._now()), self._loaders, new_weights)
+        worker, place = worker_of(state, "mixture"), place_in(state, self.world_size)
+        if not self._resume and (worker or place.delivered):
+            raise StoreError("this mixture keeps no position (resume=False); give the state to the one for training")
+        self._move(place)
         self._worker, self._is_resumed = worker, True
         if get_worker_info():
             self._resumes = True
         else:
             self._loads = self._shared.loaded()
 
-    def _state(self, place: Position, epoch: int) -> dict[str, Any]:
+    def _state(self, place: Position) -> dict[str, Any]:
         return {
-            "epoch": epoch,
+            **state_of(place, self._loaders),
             "weights": list(self.weights),
             "seed": self._seed,
             "offsets": list(self.stores.offsets),
-            **state_of(place, self._loaders),
         }
 
-    def _next_epoch(self, place: Position) -> None:
-        self._epoch += 1
-        self._begin = self._epoch_begin = replace(place, delivered=0)
+    def _next_epoch(self, end: Position) -> None:
+        self._begin = self._epoch_begin = following(end, end.epoch + 1)
         self._steps, self._worker, self._all_taken, self._is_resumed = 0, None, False, False
 
     def _step(self) -> None:
@@ -346,16 +364,3 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
     def _now(self) -> Position:
         return self._course.after(self._begin, self._steps)
-
-    def _blocks(self, place: Position) -> Iterator[Located]:
-        """This rank's rows without end, numbered through all stores."""
-        windows = [self._windows(number, own) for number, own in enumerate(place.stores)]
-        return mixed_blocks(windows, self.stores.starts, self._schedule, place.position)
-
-    def _windows(self, number: int, progress: Progress) -> Iterator[Located]:
-        """This rank's rows of one store, pass after pass."""
-        loader = self._loaders[number]
-        own, first = share(progress, self.rank, len(loader.ordered))
-        while True:
-            yield from loader.ordered.windows(own.number, own.world_size, own.segments)
-            own, first = whole_share(own.number + 1, self.world_size, self.rank, first, len(loader.ordered))

@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.loader.epochs import Rows
+from pipeline.loader.mixtures.dealt import Dealt
 from pipeline.loader.mixtures.schedule import Schedule
-from pipeline.store.arrays.row_array import Located
 
 BLOCK_ROWS = 4096
 """Rows that are mixed as one."""
 
 
 def mixed_blocks(
-    windows: Sequence[Iterator[Located]], starts: Rows, schedule: Schedule, position: int
-) -> Iterator[Located]:
+    windows: Sequence[Iterator[Dealt]], starts: Rows, schedule: Schedule, position: int
+) -> Iterator[Dealt]:
     """Blocks of rows without end, numbered through all stores.
 
     Args:
@@ -34,21 +34,22 @@ def mixed_blocks(
             for piece in streams[number].take(count)
         ]
         places = np.argsort(sources, kind="stable")  # of the rows of the first store, then of the second
-        rows, offsets = np.empty(BLOCK_ROWS, np.int64), np.empty(BLOCK_ROWS, np.int64)
+        rows, offsets, passes = np.empty((3, BLOCK_ROWS), np.int64)
         rows[places] = np.concatenate([piece.rows for piece in pieces])
         offsets[places] = np.concatenate([piece.offsets for piece in pieces])
-        yield Located(rows, offsets, [piece.memory for piece in pieces])
+        passes[places] = np.concatenate([piece.passes for piece in pieces])
+        yield Dealt(rows, offsets, [piece.memory for piece in pieces], passes)
         position += BLOCK_ROWS
 
 
 class _StoreRows:
     """Windows of rows, to be taken in pieces of any length."""
 
-    def __init__(self, windows: Iterator[Located]) -> None:
+    def __init__(self, windows: Iterator[Dealt]) -> None:
         self._windows = windows
-        self._rest: Located | None = None
+        self._rest: Dealt | None = None
 
-    def take(self, count: int) -> Iterator[Located]:
+    def take(self, count: int) -> Iterator[Dealt]:
         """The next `count` rows."""
         while count:
             window = next(self._windows) if self._rest is None else self._rest

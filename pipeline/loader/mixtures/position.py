@@ -1,7 +1,7 @@
 """Where a mixture stands between two steps, and where it stands after some more. Reads nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.loader.mixtures.passes import Progress, Stretch
 from pipeline.loader.mixtures.schedule import Schedule
@@ -11,6 +11,8 @@ from pipeline.loader.mixtures.schedule import Schedule
 class Position:
     """Where a mixture stands between two steps; the same on all ranks."""
 
+    epoch: int
+    """From 0; always 0 where epochs do not end."""
     position: int
     """Rows that each rank has taken since the beginning."""
     delivered: int
@@ -44,13 +46,14 @@ class Course:
     @property
     def beginning(self) -> Position:
         """Before the first step."""
-        return Position(0, 0, (Progress(0, (Stretch(self._world_size),)),) * len(self._lengths))
+        return Position(0, 0, 0, (Progress(0, (Stretch(self._world_size),)),) * len(self._lengths))
 
     def after(self, place: Position, steps: int) -> Position:
         """So many steps on, without regard to the ends of epochs."""
         rounds = steps * self._batch_size
         counts = self._schedule.counts(place.position, rounds)
         return Position(
+            place.epoch,
             place.position + rounds,
             place.delivered + rounds * self._world_size,
             tuple(
@@ -59,8 +62,40 @@ class Course:
             ),
         )
 
+    @property
+    def steps(self) -> int:
+        """Steps of a whole epoch, which must end."""
+        assert self._rows_per_epoch is not None
+        return self._rows_per_epoch // (self._batch_size * self._world_size)
+
     def steps_left(self, place: Position) -> int | None:
         """Steps from there to the end of the epoch; None where it does not end."""
         if self._rows_per_epoch is None:
             return None
         return max(self._rows_per_epoch - place.delivered, 0) // (self._batch_size * self._world_size)
+
+    def later(self, place: Position, steps: int) -> Position:
+        """So many steps on. After the last of an epoch it is its end, beyond that in a later one."""
+        left = self.steps_left(place)
+        if left is None or steps <= left:
+            return self.after(place, steps)
+        epochs, rest = divmod(steps - left - 1, self.steps)
+        return self.after(self._begin(place, place.epoch + 1 + epochs), rest + 1)
+
+    def beginning_of(self, epoch: int, now: Position, begun: Position) -> Position:
+        """Where an epoch begins, for a mixture that stands at `now`, in an epoch that began at `begun`."""
+        if epoch == now.epoch:
+            return begun
+        if epoch < now.epoch:
+            return following(self.after(self.beginning, epoch * self.steps), epoch)
+        return self._begin(now, epoch)
+
+    def _begin(self, place: Position, epoch: int) -> Position:
+        """The beginning of an epoch after that of a place."""
+        left = self.steps_left(place) or 0
+        return following(self.after(place, left + (epoch - place.epoch - 1) * self.steps), epoch)
+
+
+def following(end: Position, epoch: int) -> Position:
+    """The end of the epoch before as the beginning of an epoch."""
+    return replace(end, epoch=epoch, delivered=0)

@@ -8,15 +8,15 @@ from pipeline.loader.loader import TokenLoader
 
 
 def check_places(loaders: Sequence[TokenLoader], rank: int, world_size: int) -> None:
-    """Raises ValueError for a loader of another rank than the mixture, or one that drops labels."""
+    """Raises ValueError for a loader of another rank than the mixture, or one with a transform."""
     for number, loader in enumerate(loaders):
         if (loader.rank, loader.world_size) != (rank, world_size):
             raise ValueError(
                 f"loader {number} is rank {loader.rank} of {loader.world_size}, the mixture rank {rank} of "
                 f"{world_size}; make the loaders with the rank and world_size of the mixture"
             )
-        if loader.label_dropout.probability:
-            raise ValueError(f"loader {number} drops labels, which a mixture does not: drop those of batch.label")
+        if loader.transform is not None:
+            raise ValueError(f"loader {number} has a transform, which no batch of it alone would meet: pass it here")
 
 
 def give_whole_rows(loaders: Sequence[TokenLoader]) -> bool:

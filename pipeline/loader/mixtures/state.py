@@ -12,6 +12,7 @@ from pipeline.loader.mixtures.position import Position
 def state_of(place: Position, loaders: Sequence[TokenLoader]) -> dict[str, Any]:
     """A place, with what tells the stores that it is a place in."""
     return {
+        "epoch": place.epoch,
         "stores": [
             {
                 **loader.ordered.identity,
@@ -32,7 +33,8 @@ def place_in(state: Mapping[str, Any], world_size: int) -> Position:
         for own in state["stores"]
     ]
     places = tuple(own.at(world_size) for own in progress)
-    return Position(int(state["position"]), int(state["delivered"]), places)
+    epoch = int(state.get("epoch", 0))  # which states did not always have
+    return Position(epoch, int(state["position"]), int(state["delivered"]), places)
 
 
 def check_state(
@@ -44,7 +46,7 @@ def check_state(
         present: the state of the mixture that is given this one.
         new_weights: whether the weights may be others.
     """
-    missing = present.keys() - state.keys() - {"epoch"}  # which states did not always have
+    missing = present.keys() - state.keys() - {"epoch"}
     if missing:
         raise StoreError(f"the state has no {', '.join(sorted(missing))}: it is not that of a MixtureLoader")
     if len(state["stores"]) != len(loaders):

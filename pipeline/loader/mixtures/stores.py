@@ -38,6 +38,9 @@ class MixedBatch(TokenBatch):
         """int64 [B], row numbers in the stores that they are from."""
         return cast("Array", self.row - self.mixed.starts[self.mixed.source_of(self.row)])
 
+    def _of_own_kind(self) -> dict[str, Tensor]:
+        return {"source": self.source}
+
     @property
     def mixed(self) -> "MixedStores":
         """The stores."""

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.errors import StoreError
 from pipeline.loader import MixedBatch, MixtureLoader, TokenLoader, epoch_rows, rows_with_label
 from pipeline.loader import epochs as order_module
 from pipeline.loader.epoch_rows import OrderedRows
+from pipeline.loader.mixtures import batching as batching_module
 from pipeline.loader.mixtures import loader as mixture_module
 from pipeline.loader.mixtures import merging as blocks_module
 from pipeline.store import TokenStore
@@ -229,10 +230,10 @@ def test_workers_that_stay_go_on_with_the_next_epoch_and_notice_a_state(
         assert [rows_of(list(batches)) for _ in range(2)] == [first, second]
     else:
         assert [len(rows_of(list(batches))) for _ in range(2)] == [150, 150]
-    loader.load_state_dict(loader.state_after(30))
+    loader.load_state_dict(loader.state_after(33))
     with pytest.raises(StoreError, match="given a state after these persistent workers were started; make a new"):
         next(iter(batches))
-    assert rows_of(list(DataLoader(loader, batch_size=None, num_workers=2))) == third
+    assert rows_of(list(DataLoader(loader, batch_size=None, num_workers=2))) == third[30:]
 
 
 @pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
@@ -252,15 +253,67 @@ def test_workers_that_stay_do_not_go_on_from_where_each_has_read_ahead(
         next(iter(batches))
 
 
-def test_the_state_after_an_epoch_is_the_beginning_of_the_next(stores: list[TokenStore]) -> None:
-    loader = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
-    for steps, left in ((9, 1), (10, 10), (23, 7)):
-        resumed = MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=100)
-        resumed.load_state_dict(loader.state_after(steps))
-        assert len(list(resumed)) == left
-    steps_of(loader, 10)
-    assert loader.state_after(0)["delivered"] == 100
-    assert loader.state_after(4)["delivered"] == 40
+def test_the_state_after_some_steps_is_that_of_whoever_makes_them(stores: list[TokenStore]) -> None:
+    """Right after the last batch of an epoch it is the end of that epoch, for a mixture as for a loader."""
+
+    def made() -> list[TokenLoader | MixtureLoader]:
+        return [TokenLoader(stores[0], 20), MixtureLoader(stores, WEIGHTS, 10, rows_per_epoch=105)]
+
+    for steps in (0, 1, 9, 10, 11, 13, 20, 24):
+        for counting, iterated, resumed in zip(made(), made(), made(), strict=True):
+            batches = chain.from_iterable(repeat(iterated))  # epoch after epoch
+            assert len(list(islice(batches, steps))) == steps
+            state = json.loads(json.dumps(counting.state_after(steps)))
+            assert state == iterated.state_dict()
+            resumed.load_state_dict(state)
+            left = len(resumed) - steps % len(resumed)
+            assert len(list(resumed)) == (0 if steps and left == len(resumed) else left)
+            assert resumed.epoch == -(-steps // len(resumed)) or not steps
+
+
+def test_an_evaluation_gives_the_same_batches_every_time(stores: list[TokenStore]) -> None:
+    sources = [stores[0], TokenLoader(stores[1], rows=range(5, 40), seed=1, label_dropout=1.0), stores[2]]
+    mixture = MixtureLoader(sources, WEIGHTS, 10, rows_per_epoch=100, label_dropout=1.0)
+    evaluation = mixture.evaluation()
+    next(iter(evaluation))  # a peek
+    expected = [batch.row.tolist() for batch in evaluation]
+    assert len(expected) == len(evaluation) == 10
+    for number, first in enumerate((0, 5, 0)):
+        own = [row - evaluation.stores.starts[number] for batch in expected for row in batch]
+        own = [row for row in own if 0 <= row < len(stores[number])]
+        assert own[:7] == list(range(first, first + 7))  # in the order of the store
+    two = iter(evaluation), iter(evaluation)
+    assert [[batch.row.tolist() for batch in pair] for pair in zip(*two, strict=True)] == [
+        [rows] * 2 for rows in expected
+    ]
+    batch = next(iter(evaluation))
+    assert batch.label.tolist() == evaluation.stores.labels_of(batch.row).tolist()
+    assert (evaluation.state_dict()["position"], mixture.state_dict()["position"]) == (0, 0)
+    for workers in (0, 2):
+        batches = DataLoader(evaluation, batch_size=None, num_workers=workers)
+        assert [[batch.row.tolist() for batch in batches] for _ in range(2)] == [expected] * 2
+    evaluation.set_epoch(1)
+    assert evaluation.epoch == 1
+    assert [batch.row.tolist() for batch in evaluation] != expected
+    with pytest.raises(StoreError, match=r"this mixture keeps no position \(resume=False\)"):
+        evaluation.load_state_dict(evaluation.evaluation(resume=True).state_after(2))
+    assert repr(evaluation).endswith("rank 0 of 1, resume=False)")
+
+
+def test_an_evaluation_may_be_another_in_some_things(stores: list[TokenStore]) -> None:
+    endless = MixtureLoader(stores, WEIGHTS, 10)
+    with pytest.raises(ValueError, match=r"an evaluation needs an end: evaluation\(rows_per_epoch=\.\.\.\)"):
+        endless.evaluation()
+    assert len(list(endless.evaluation(rows_per_epoch=45))) == 4
+    alone = [batch.row.tolist() for batch in endless.evaluation(rows_per_epoch=80)]
+    ranks = [endless.evaluation(rows_per_epoch=80, rank=rank, world_size=2, batch_size=5) for rank in range(2)]
+    assert [len(list(loader)) for loader in ranks] == [8, 8]
+    sources = {row for rows in alone for row in endless.stores.source_of(np.array(rows)).tolist()}
+    assert sources == {0, 1, 2}
+    held_out = endless.evaluation(
+        sources=[TokenLoader(store, rows=[1, 3], shuffle=False) for store in stores], rows_per_epoch=20
+    )
+    assert {row for batch in held_out for row in batch.row_in_source.tolist()} == {1, 3}
 
 
 def test_a_worker_s_state_goes_on_where_it_was(stores: list[TokenStore], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,10 +369,10 @@ def test_little_is_read_ahead(stores: list[TokenStore], monkeypatch: pytest.Monk
     monkeypatch.setattr(OrderedRows, "windows", counted)
     iterator = iter(MixtureLoader(stores, WEIGHTS, 10))
     next(iterator)
-    wait_for(lambda: sum(located) >= 50 * mixture_module._BLOCKS_AHEAD)
+    wait_for(lambda: sum(located) >= 50 * batching_module._BLOCKS_AHEAD)
     time.sleep(0.2)
     in_the_making, windows_of_stores = 2 * 50, 3 * 4 * 16
-    assert sum(located) <= 50 * mixture_module._BLOCKS_AHEAD + in_the_making + windows_of_stores
+    assert sum(located) <= 50 * batching_module._BLOCKS_AHEAD + in_the_making + windows_of_stores
     iterator.close()  # type: ignore[attr-defined]
 
 
@@ -349,6 +402,13 @@ def test_no_stores_and_stores_of_nothing_are_refused(stores: list[TokenStore], m
         MixtureLoader([])
     with pytest.raises(StoreError, match=r"/empty: no rows to give the mixture; leave it out, or give it the weight 0"):
         MixtureLoader([stores[0], TokenStore(mixable / "empty")], [1, 1])
+
+
+def test_a_loader_with_a_transform_is_refused(stores: list[TokenStore]) -> None:
+    with pytest.raises(
+        ValueError, match="loader 1 has a transform, which no batch of it alone would meet: pass it here"
+    ):
+        MixtureLoader([stores[0], TokenLoader(stores[1], transform=len)])
 
 
 def test_a_loader_of_another_rank_is_refused(stores: list[TokenStore]) -> None:
