@@ -346,6 +346,17 @@ def store_of_keys(
     return folder
 
 
+def store_of_fields(folder: Path, parts: Sequence[dict[str, list[bytes | None]]], **options: Any) -> Path:
+    """A finished store of parts whose rows have these kept members."""
+    birth = make_birth(fields=sorted(parts[0]), **options)
+    files = begin_store(folder, birth)
+    for number, fields in enumerate(parts):
+        rows = len(next(iter(fields.values())))
+        commit_part(files, birth, make_shard(birth, f"part{number:03d}", rows, fields))
+    finish_store(files, birth)
+    return folder
+
+
 def all_files(folder: Path) -> dict[str, bytes]:
     """Contents of every file below a folder, by relative path."""
     return {
