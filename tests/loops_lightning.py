@@ -1,6 +1,7 @@
 """A training loop with Lightning, for torchrun: who gets which rows.
 
 Arguments: store, output folder, how the loader is handed over, remainder, [checkpoint to resume from].
+Handed over as `module`, a TokenDataModule, there is a validation at the end of every epoch, too.
 """
 
 import json
@@ -15,10 +16,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from pipeline.loader import TokenBatch, TokenLoader
+from pipeline.loader.trainers.lightning import TokenDataModule
 from pipeline.store import TokenStore
 from pipeline.world import end_process
 
 BATCH_SIZE, EPOCHS = 20, 3
+VALIDATED = range(0, 331, 5)
 
 
 class Module(lightning.LightningModule):
@@ -29,6 +32,7 @@ class Module(lightning.LightningModule):
         self.store, self.handed, self.remainder = store, handed, remainder
         self.embedding = torch.nn.Embedding(store.vocab_size, 4)
         self.rows: dict[int, list[int]] = {}
+        self.validated: dict[int, list[int]] = {}
 
     def train_dataloader(self) -> Any:
         self.loader = TokenLoader(
@@ -49,18 +53,27 @@ class Module(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         # Of a checkpoint after the last batch of an epoch Lightning goes on without calling on_train_epoch_start.
-        self.loader.set_epoch(self.current_epoch)
+        self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        self.loader.set_epoch(self.current_epoch)
+        if self.handed != "module":
+            self.loader.set_epoch(self.current_epoch)
 
     def training_step(self, batch: TokenBatch, _: int) -> torch.Tensor:
-        own = batch.row.tolist() if batch.mask is None else batch.row[batch.mask.cpu().numpy()].tolist()
-        self.rows.setdefault(self.current_epoch, []).extend(own)
+        self.rows.setdefault(self.current_epoch, []).extend(rows_of(batch))
         return self.embedding(batch.idx_Bl[0]).square().mean()
+
+    def validation_step(self, batch: TokenBatch, _: int) -> None:
+        if not self.trainer.sanity_checking:
+            self.validated.setdefault(self.current_epoch, []).extend(rows_of(batch))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def rows_of(batch: TokenBatch) -> list[int]:
+    """Those that do not only fill it up."""
+    return batch.row.tolist() if batch.mask is None else batch.row[batch.mask.cpu().numpy()].tolist()
 
 
 def main(store: str, out: str, handed: str, remainder: str, checkpoint: str | None = None) -> None:
@@ -78,9 +91,13 @@ def main(store: str, out: str, handed: str, remainder: str, checkpoint: str | No
             ModelCheckpoint(dirpath=out, filename="end-{epoch}", save_on_train_epoch_end=True, save_top_k=-1),
         ],
     )
-    trainer.fit(module, ckpt_path=checkpoint)
+    data = None
+    if handed == "module":
+        data = TokenDataModule(module.store, BATCH_SIZE, VALIDATED, seed=1, remainder=remainder)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     name = "resumed" if checkpoint else "rows"
-    (Path(out) / f"{name}-{trainer.global_rank}.json").write_text(json.dumps(module.rows))
+    for what, rows in ((name, module.rows), (f"{name}-validated", module.validated)):
+        (Path(out) / f"{what}-{trainer.global_rank}.json").write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":

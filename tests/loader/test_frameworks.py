@@ -16,7 +16,7 @@ from support import sampled
 from torch.utils.data import DataLoader
 
 from pipeline.errors import StoreError
-from pipeline.loader import TokenBatch, TokenLoader
+from pipeline.loader import TokenBatch, TokenDataset, TokenLoader
 from pipeline.store import TokenStore
 
 ROWS = 331
@@ -128,6 +128,35 @@ def test_the_state_of_a_worker_is_refused_by_the_loader(store: TokenStore) -> No
         loader.load_state_dict(of_worker)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_dataloader_of_a_data_set_delivers_exactly_the_rest(store: TokenStore, workers: int) -> None:
+    """Of rows that a sampler of torchdata picks."""
+    module = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def made(seed: int) -> Any:
+        return module.StatefulDataLoader(
+            TokenDataset(store, rows=range(10, 150)),
+            batch_size=20,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(seed),
+            num_workers=workers,
+            collate_fn=TokenDataset.collate,
+        )
+
+    batches = made(1)
+    first, second = rows_of(batches), rows_of(batches)
+    assert sorted(row for rows in first for row in rows) == list(range(10, 150))
+    assert first != second
+    for steps in (1, 4):
+        begun = made(1)
+        iterator = iter(begun)
+        seen = rows_of(next(iterator) for _ in range(steps))
+        resumed = made(2)
+        resumed.load_state_dict(pickle.loads(pickle.dumps(begun.state_dict())))
+        assert seen + rows_of(resumed) == first
+        assert sorted(flat(resumed)) == list(range(10, 150))
+
+
 # --- Accelerate -------------------------------------------------------------------------------------------
 
 
@@ -168,56 +197,3 @@ def test_a_prepared_dataloader_of_a_loader_without_a_rank_gets_all_rows(store: T
     prepared = prepare_data_loader(DataLoader(loader, batch_size=None))
     rows = [row for item in prepared for row in item["row"].tolist()]
     assert sorted(rows) == ALL
-
-
-# --- Lightning --------------------------------------------------------------------------------------------
-
-
-def fit(ranks: int, *arguments: object) -> None:
-    pytest.importorskip("lightning")
-    if ranks == 2:
-        on_two_ranks("loops_lightning.py", *arguments)
-    else:
-        import loops_lightning
-
-        loops_lightning.main(*map(str, arguments))
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("handed", "checkpoints"), sampled(("stateful", [3, 20]), ("itself", [3, 17, 34])))
-def test_lightning_goes_on_in_the_middle_of_an_epoch(
-    path: Path, tmp_path: Path, handed: str, checkpoints: list[int]
-) -> None:
-    """17 steps an epoch: those of steps 17 and 34 were written after its last batch, before its end."""
-    if handed == "stateful":
-        pytest.importorskip("torchdata")
-    fit(1, path, tmp_path, handed, "uneven")
-    whole = json.loads((tmp_path / "rows-0.json").read_text())
-    assert [sorted(rows) for rows in whole.values()] == [ALL] * 3
-    for step in checkpoints:
-        fit(1, path, tmp_path, handed, "uneven", tmp_path / f"step={step}.ckpt")
-        begun, steps = divmod(step, 17)
-        expected = {str(begun): whole[str(begun)][steps * 20 :], **{str(n): whole[str(n)] for n in range(begun + 1, 3)}}
-        assert json.loads((tmp_path / "resumed-0.json").read_text()) == expected
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_lightning_goes_on_after_an_epoch(path: Path, tmp_path: Path) -> None:
-    fit(1, path, tmp_path, "workers", "uneven")
-    whole = json.loads((tmp_path / "rows-0.json").read_text())
-    assert [sorted(rows) for rows in whole.values()] == [ALL] * 3
-    fit(1, path, tmp_path, "itself", "uneven", tmp_path / "end-epoch=1.ckpt")
-    assert json.loads((tmp_path / "resumed-0.json").read_text()) == {"2": whole["2"]}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("remainder", "steps", "delivered"), [("drop", 8, 320), ("pad", 9, 331)])
-def test_lightning_on_two_processes(path: Path, tmp_path: Path, remainder: str, steps: int, delivered: int) -> None:
-    fit(2, path, tmp_path, "itself", remainder)
-    for epoch in range(3):
-        rows = counted(tmp_path, "rows", epoch)
-        assert (len(rows), set(rows.values())) == (delivered, {1})
-    fit(2, path, tmp_path, "itself", remainder, tmp_path / f"step={steps + 3}.ckpt")
-    for rank in range(2):
-        whole, rest = (json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for name in ("rows", "resumed"))
-        assert rest == {"1": whole["1"][3 * 20 :], "2": whole["2"]}

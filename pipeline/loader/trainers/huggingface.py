@@ -24,7 +24,11 @@ class TokenTrainer(Trainer):
         TokenTrainer(model, args, train_dataset=loader).train(resume_from_checkpoint=True)
 
     The loader makes the batches: it has the batch size of `args.per_device_train_batch_size`, and the rank and number
-    of processes of `args`. Other data sets are read as by Trainer.
+    of processes of `args`. One that is evaluated, such as `loader.evaluation()`, may have another batch size. Other
+    data sets are read as by Trainer.
+
+    A checkpoint goes on with as many processes, the batch size and the accumulated steps that it was written with, for
+    Trainer counts steps. TokenLoader itself needs none of them to be the same.
 
     Raises ValueError for a loader of another batch size or rank.
     """
@@ -32,7 +36,7 @@ class TokenTrainer(Trainer):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         if isinstance(self.train_dataset, TokenLoader):
-            _check(self.train_dataset, self.args)
+            _check(self.train_dataset, self.args, batch_size=self.args.train_batch_size)
             self.add_callback(LoaderPosition())
 
     def get_train_dataloader(self) -> Any:
@@ -40,6 +44,22 @@ class TokenTrainer(Trainer):
         if isinstance(self.train_dataset, TokenLoader):
             return _Batches(self.train_dataset)
         return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """The same of what is evaluated. Raises ValueError for a loader of another rank."""
+        named = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        loader = self.eval_dataset if named is None else named
+        return self._as_it_is(loader) or super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """The same of what is predicted. Raises ValueError for a loader of another rank."""
+        return self._as_it_is(test_dataset) or super().get_test_dataloader(test_dataset)
+
+    def _as_it_is(self, loader: Any) -> "_Batches | None":
+        if not isinstance(loader, TokenLoader):
+            return None
+        _check(loader, self.args)
+        return _Batches(loader)
 
 
 class LoaderPosition(TrainerCallback, ExportableState):
@@ -57,7 +77,8 @@ class LoaderPosition(TrainerCallback, ExportableState):
     def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
         """Go to where the checkpoint was written, or to the first epoch.
 
-        Raises ValueError for a checkpoint that does not say where, StoreError as `TokenLoader.load_state_dict` does.
+        Raises ValueError for a checkpoint that does not say where, or that Trainer would go on from elsewhere;
+        StoreError as `TokenLoader.load_state_dict` does.
         """
         self.loader = train_dataloader.loader
         if not state.global_step:
@@ -70,6 +91,7 @@ class LoaderPosition(TrainerCallback, ExportableState):
                 "TokenTrainer"
             )
         self.loader.load_state_dict(saved["attributes"]["position"])
+        _check_steps(self.loader, state.global_step, args.gradient_accumulation_steps)
 
 
 class _Batches:
@@ -112,15 +134,24 @@ class _Skipped(IterableDataset[Any]):
         return len(self._loader.ordered)
 
 
-def _check(loader: TokenLoader, args: Any) -> None:
-    ours = {"batch_size": loader.batch_size, "rank": loader.rank, "world_size": loader.world_size}
-    theirs = {
-        "batch_size": args.train_batch_size,
-        "rank": args.process_index,
-        "world_size": args.world_size,
-    }
+def _check(loader: TokenLoader, args: Any, **batch_size: int) -> None:
+    """Raises ValueError for a loader of another rank, or of another batch size where one is given."""
+    theirs = {**batch_size, "rank": args.process_index, "world_size": args.world_size}
+    ours = {name: getattr(loader, name) for name in theirs}
     if ours != theirs:
         raise ValueError(
             f"the loader has {ours}, the training arguments say {theirs}; make it with rank=args.process_index, "
-            "world_size=args.world_size, batch_size=args.per_device_train_batch_size"
+            "world_size=args.world_size" + (", batch_size=args.per_device_train_batch_size" if batch_size else "")
+        )
+
+
+def _check_steps(loader: TokenLoader, global_step: int, accumulated: int) -> None:
+    """Raises ValueError where Trainer would skip other batches than those before the position of the loader."""
+    epoch, rest = divmod(global_step, max(-(-len(loader) // accumulated), 1))
+    at_its_end = loader.epoch == epoch - 1 and not loader.steps_left and not rest
+    if not at_its_end and (loader.epoch, loader.steps_done) != (epoch, rest * accumulated):
+        raise ValueError(
+            f"the checkpoint of step {global_step} is {loader.steps_done} of {len(loader)} batches into epoch "
+            f"{loader.epoch}, and Trainer would go on {rest * accumulated} into epoch {epoch}: resume with as many "
+            "processes, the batch size and the gradient_accumulation_steps that it was written with"
         )

@@ -1,11 +1,14 @@
 """`TokenTrainer`: the Trainer of transformers sees every row once, resumed or not."""
 
+import json
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from fixtures_store import store_of_rows
+from accelerate import skip_first_batches
+from fixtures_store import cold, store_of_rows
 
 from pipeline.loader import TokenLoader
 from pipeline.store import TokenStore
@@ -13,20 +16,12 @@ from pipeline.store.batch import TokenBatch
 
 transformers = pytest.importorskip("transformers")
 
-from pipeline.loader.trainers.huggingface import TokenTrainer  # noqa: E402
+import loops_transformers  # noqa: E402
+from loops_transformers import Model  # noqa: E402
 
+from pipeline.loader.trainers.huggingface import TokenTrainer, _Batches  # noqa: E402
 
-class Model(torch.nn.Module):
-    """Counts rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = torch.nn.Embedding(16, 2)
-        self.rows: list[list[int]] = []
-
-    def forward(self, tokens: torch.Tensor, row: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
-        self.rows.append(row.tolist())
-        return {"loss": self.embedding(tokens).square().mean()}
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +35,14 @@ def trained(store: TokenStore, out: Path, checkpoint: Path | None = None, **opti
     args = transformers.TrainingArguments(
         output_dir=str(out),
         num_train_epochs=2,
-        restore_callback_states_from_checkpoint=True,
         per_device_train_batch_size=10,
-        gradient_accumulation_steps=2,
         save_steps=1,
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
         remove_unused_columns=False,
         logging_steps=1000,
-        **options,
+        **{"gradient_accumulation_steps": 2, **options},
     )
     model = Model()
     loader = TokenLoader(store, batch_size=10, seed=1, transform=TokenBatch.as_dict)
@@ -86,3 +79,66 @@ def test_a_loader_that_does_not_fit_the_arguments_is_refused(store: TokenStore, 
     )
     with pytest.raises(ValueError, match=r"the loader has \{'batch_size': 10, .*, the training arguments say"):
         TokenTrainer(Model(), args, train_dataset=TokenLoader(store, batch_size=10))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_loader_is_evaluated_in_its_own_batches(store: TokenStore, tmp_path: Path) -> None:
+    args = transformers.TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, report_to=[], remove_unused_columns=False, disable_tqdm=True
+    )
+    model = Model()
+    held_out = TokenLoader(store, 10, transform=TokenBatch.as_dict).evaluation(rows=range(25))
+    trainer = TokenTrainer(model, args, eval_dataset=held_out)
+    for _ in range(2):
+        trainer.evaluate()
+    assert model.evaluated == [list(range(10)), list(range(10, 20)), list(range(20, 25))] * 2
+    model.evaluated.clear()
+    trainer.evaluate({"one": held_out, "other": held_out.evaluation(rows=[3])})
+    assert model.evaluated[3:] == [[3]]
+    with pytest.raises(ValueError, match=r"the loader has \{'rank': 1, 'world_size': 2\}, the training arguments say"):
+        trainer.evaluate(TokenLoader(store, rank=1, world_size=2))
+
+
+def test_a_checkpoint_that_trainer_would_go_on_from_elsewhere_is_refused(store: TokenStore, tmp_path: Path) -> None:
+    """Of other batches: Trainer counts steps of the present size, where the loader knows rows."""
+    trained(store, tmp_path, max_steps=2)
+    with pytest.raises(
+        ValueError, match=r"checkpoint of step 2 is 4 of 11 batches into epoch 0, and Trainer .* 8 into"
+    ):
+        trained(store, tmp_path / "other", tmp_path / "checkpoint-2", gradient_accumulation_steps=4)
+
+
+# --- two processes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("skipped", [0, 1, 4])
+def test_what_accelerate_skips_is_what_has_been_seen_on_every_rank(store: TokenStore, skipped: int) -> None:
+    """As Trainer resumes: six batches of ten on each of two ranks, the last filled up."""
+    for rank in range(2):
+        whole, loader = (TokenLoader(store, 10, seed=1, rank=rank, world_size=2) for _ in range(2))
+        expected = [batch.row.tolist() for batch in whole]
+        loader.load_state_dict(loader.state_after(skipped))
+        batches = _Batches(loader)
+        rest = skip_first_batches(batches, skipped) if skipped else batches
+        if hasattr(rest, "set_epoch"):
+            rest.set_epoch(0)
+        assert [batch.row.tolist() for batch in rest] == expected[skipped:]
+        assert len(expected) == 6
+
+
+@pytest.mark.slow
+def test_two_processes(store: TokenStore, tmp_path: Path) -> None:
+    """Every row once an epoch over both, and exactly the rest from each checkpoint."""
+    done = cold(*TORCHRUN, str(loops_transformers.__file__), store.root, str(tmp_path), timeout_s=280)
+    assert done.status == 0, done.err
+    ranks = [json.loads((tmp_path / f"rows-{rank}.json").read_text()) for rank in range(2)]
+    steps = 6
+    for epoch in range(loops_transformers.EPOCHS):
+        of_epoch = slice(epoch * steps, (epoch + 1) * steps)
+        seen = Counter(row for told in ranks for rows in told["whole"][of_epoch] for row in rows)
+        assert seen == Counter(range(len(store)))
+    for told in ranks:
+        for step in loops_transformers.RESUMED:
+            assert told[str(step)] == told["whole"][step * loops_transformers.ACCUMULATED :]
+    evaluated = Counter(row for told in ranks for rows in told["evaluated"] for row in rows)
+    assert evaluated == Counter(dict.fromkeys(range(0, len(store), 3), loops_transformers.EPOCHS))

@@ -1,0 +1,95 @@
+"""`TokenDataModule`: a store as the trainers of Lightning take their data.
+
+Lightning saves and restores the state of a loader that it is given, also in the middle of an epoch, and tells it no
+epoch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import Callback, LightningDataModule
+
+from pipeline.loader.epochs import Rows
+from pipeline.loader.loader import TokenLoader
+from pipeline.store.reader import TokenStore
+
+
+class TokenDataModule(LightningDataModule):  # type: ignore[misc]
+    """Batches of a store to train, to validate and to test on, to each rank its share.
+
+        data = TokenDataModule(store, batch_size=64, rows=train, val_rows=held_out)
+        Trainer(...).fit(model, datamodule=data, ckpt_path=...)
+
+    A checkpoint says where the loader stands, and training goes on there, also in the middle of an epoch. What is
+    validated or tested on comes in the order of the store, all of it every time: a sanity check takes nothing off it.
+
+    Args:
+        store: an open store.
+        batch_size: rows of a batch of each rank.
+        val_rows: int64, sorted, without repeats: rows to validate on; none by default.
+        test_rows: rows to test on; none by default.
+        options: arguments of TokenLoader, but for rank and world_size, which are the trainer's. With several ranks
+            `remainder` is `drop` unless told otherwise; evaluations always pad, and `batch.mask` says which rows count.
+
+    Raises ValueError for a rank or a world size among the options.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        batch_size: int = 256,
+        val_rows: Sequence[int] | Rows | None = None,
+        test_rows: Sequence[int] | Rows | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if given := {"rank", "world_size"} & options.keys():
+            raise ValueError(f"{' and '.join(sorted(given))}: the trainer's are taken; leave them out")
+        self.store = store
+        self.loader: TokenLoader | None = None
+        """What the model is trained on, once training has begun."""
+        self._val_rows, self._test_rows = val_rows, test_rows
+        self._options = {"batch_size": batch_size, **options}
+
+    def setup(self, stage: str) -> None:
+        """Let the trainer tell the loader its epochs."""
+        if stage == "fit" and not any(isinstance(callback, _Epochs) for callback in self.trainer.callbacks):
+            self.trainer.callbacks.append(_Epochs())
+
+    def train_dataloader(self) -> TokenLoader:
+        """The loader itself, which Lightning asks for its state."""
+        self.loader = self._made()
+        return self.loader
+
+    def val_dataloader(self) -> TokenLoader | list[Any]:
+        """The rows to validate on."""
+        return self._evaluation(self._val_rows)
+
+    def test_dataloader(self) -> TokenLoader | list[Any]:
+        """The rows to test on."""
+        return self._evaluation(self._test_rows)
+
+    def _evaluation(self, rows: Sequence[int] | Rows | None) -> TokenLoader | list[Any]:
+        return [] if rows is None else self._made().evaluation(rows=rows)
+
+    def _made(self) -> TokenLoader:
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        options = {"remainder": "drop", **self._options} if world_size > 1 else self._options
+        return TokenLoader(self.store, rank=rank, world_size=world_size, **options)
+
+
+class _Epochs(Callback):  # type: ignore[misc]
+    """Tells the loader of the trainer's data module which epoch begins."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        # An epoch that is gone on with begins with this, and not with on_train_epoch_start.
+        _tell(trainer)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        _tell(trainer)
+
+
+def _tell(trainer: Any) -> None:
+    data = trainer.datamodule
+    if isinstance(data, TokenDataModule) and data.loader is not None:
+        data.loader.set_epoch(trainer.current_epoch)
