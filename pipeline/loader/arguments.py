@@ -1,9 +1,31 @@
-"""Numbers that users pass, of Python or of numpy."""
+"""What users pass, and what is no such thing: numbers of Python or of numpy, stores, functions."""
 
 import operator
+import os
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from pipeline.store.reader import TokenStore
+from pipeline.world import launched_rank
+
+
+def open_store(store: Any) -> TokenStore:
+    """An open store. Raises TypeError for its path."""
+    if isinstance(store, str | os.PathLike):
+        raise TypeError(f"an open store is wanted, not its path: TokenStore({str(store)!r})")
+    opened: TokenStore = store
+    return opened
+
+
+def transform_of(transform: Any) -> Callable[..., Any] | None:
+    """A function, or None. Raises TypeError for anything else."""
+    if transform is None or callable(transform):
+        function: Callable[..., Any] | None = transform
+        return function
+    raise TypeError(f"transform must be a function of a batch, not {transform!r}")
 
 
 def whole_number(name: str, value: Any, least: int | None = None) -> int:
@@ -20,3 +42,21 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int:
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}, not {number}")
     return number
+
+
+def place_of(rank: int, world_size: int) -> tuple[int, int]:
+    """Rank and number of ranks. Warns where several processes are as if each were alone.
+
+    Raises ValueError for a rank outside the world.
+    """
+    rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
+    launched = launched_rank()[1]
+    if world_size == 1 and launched > 1:
+        warnings.warn(
+            f"{launched} processes were started together, but this loader gives every row to every process; pass "
+            "rank and world_size to share them out",
+            stacklevel=3,
+        )
+    return rank, world_size

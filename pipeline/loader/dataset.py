@@ -1,9 +1,12 @@
 """`TokenDataset`: a store for whatever picks rows itself, such as the samplers of torch."""
 
+import operator
+import reprlib
 from collections.abc import Sequence
 
 from torch.utils.data import Dataset
 
+from pipeline.loader.arguments import open_store
 from pipeline.loader.epoch_rows import checked_rows
 from pipeline.loader.epochs import Rows
 from pipeline.store.batch import TokenBatch, TokenSample
@@ -28,20 +31,24 @@ class TokenDataset(Dataset[TokenSample]):
     """
 
     def __init__(self, store: TokenStore, rows: Sequence[int] | Rows | None = None) -> None:
-        self.store = store
+        self.store = open_store(store)
         self._rows = None if rows is None else checked_rows(rows, len(store))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.store.root}: {len(self):,} rows)"
 
     def __len__(self) -> int:
         return len(self.store) if self._rows is None else len(self._rows)
 
     def __getitem__(self, index: int) -> TokenSample:
-        """One sample; negative numbers count from the end. Raises IndexError, and TypeError for a slice."""
-        if isinstance(index, slice):
+        """One sample; negative numbers count from the end. Raises IndexError, and TypeError for what is no number."""
+        try:
+            row = range(len(self))[operator.index(index)]
+        except TypeError:
             raise TypeError(
-                f"dataset[...] is one sample; dataset.__getitems__(range(...)) is a batch of several, and "
-                f"TokenDataset(store, rows=...) a data set of some rows: not dataset[{index}]"
-            )
-        row = range(len(self))[index]
+                "dataset[...] is one sample; dataset.__getitems__(range(...)) is a batch of several, and "
+                f"TokenDataset(store, rows=...) a data set of some rows: not dataset[{reprlib.repr(index)}]"
+            ) from None
         return self.store[row if self._rows is None else int(self._rows[row])]
 
     def __getitems__(self, indices: list[int]) -> TokenBatch:

@@ -1,6 +1,7 @@
 """The rows of a store, or some of them, in the order of any epoch, located ahead of their use."""
 
 import hashlib
+import reprlib
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,7 +182,9 @@ def checked_rows(rows: Sequence[int] | Rows, length: int) -> Rows:
     numbers = np.asarray(rows)
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         remedy = "; np.flatnonzero(mask) gives those of a mask" if numbers.dtype.kind == "b" else ""
-        raise ValueError(f"rows must be a sequence of row numbers, not {rows!r}{remedy}")
+        if isinstance(rows, slice):
+            remedy = f"; range{rows.indices(length)} are those of a slice"
+        raise ValueError(f"rows must be a sequence of row numbers, not {reprlib.repr(rows)}{remedy}")
     numbers = numbers.astype(np.int64)
     if numbers.size and not (numbers[0] >= 0 and numbers[-1] < length and (np.diff(numbers) > 0).all()):
         raise ValueError(f"rows must be sorted, without repeats, and in 0 .. {length - 1}, the rows of the store")

@@ -8,8 +8,9 @@ from typing import Any, cast
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.arguments import whole_number
+from pipeline.loader.arguments import open_store, place_of, transform_of, whole_number
 from pipeline.loader.batching import Batching
+from pipeline.loader.collating import refuse_collating
 from pipeline.loader.configured import options_of, store_of
 from pipeline.loader.epoch_rows import OrderedRows, worker_of
 from pipeline.loader.epochs import Rows
@@ -17,11 +18,11 @@ from pipeline.loader.labels import LabelDropout
 from pipeline.loader.position import Position, Remainder, Steps
 from pipeline.loader.prepared import refuse_sharing
 from pipeline.loader.shared import Shared, warn_of_a_second_time
+from pipeline.loader.states import check_names, damage_named
 from pipeline.loader.views import Views
 from pipeline.records import NO_LABEL
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
-from pipeline.world import launched_rank
 
 Transform = Callable[[TokenBatch], Any]
 
@@ -65,7 +66,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
             epoch (that of `set_epoch`, 0 by default), and the loader keeps no position: for evaluation.
 
     Raises ValueError for a rank outside the world, a batch size below 1, a negative seed, rows that are not sorted
-    row numbers of the store, a view that it does not have, or a probability outside 0 .. 1.
+    row numbers of the store, a view that it does not have, or a probability outside 0 .. 1; TypeError for what is no
+    open store, or cannot be called.
     """
 
     def __init__(
@@ -86,10 +88,10 @@ class TokenLoader(IterableDataset[TokenBatch]):
         resume: bool = True,
     ) -> None:
         self._options = {name: value for name, value in locals().items() if name not in ("self", "store", "__class__")}
-        self.store = store
+        self.store = open_store(store)
         self.batch_size = whole_number("batch_size", batch_size, 1)
         """Rows of a batch of this rank."""
-        self.rank, self.world_size = _place(rank, world_size)
+        self.rank, self.world_size = place_of(rank, world_size)
         remainder = remainder or ("uneven" if self.world_size == 1 else "pad")
         if remainder not in ("uneven", "drop", "pad"):
             raise ValueError(f"remainder must be 'uneven', 'drop' or 'pad', not {remainder!r}")
@@ -97,7 +99,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._steps = Steps(len(self.ordered), self.batch_size, remainder)
         self.label_dropout = LabelDropout(float(label_dropout), whole_number("null_label", null_label), int(seed))
         self._batching = Batching(store, self.ordered, self._steps, self.rank, self.label_dropout)
-        self.transform = transform
+        self.transform = transform_of(transform)
         """What is applied to every batch."""
         self._resume = resume
         self._begun = Position.beginning(0, self.world_size)
@@ -183,6 +185,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         return len(self) - self.steps_left
 
     def __iter__(self) -> Iterator[TokenBatch]:
+        refuse_collating()
         refuse_sharing(self.world_size)
         info = get_worker_info()
         batches = self._of_worker(info.id, info.num_workers) if info else self._own()
@@ -296,12 +299,11 @@ class TokenLoader(IterableDataset[TokenBatch]):
         Raises StoreError naming what differs when the state is of another store or another order, and for one in the
         middle of an epoch where the loader keeps no position (`resume=False`).
         """
-        missing = self._state(self._position).keys() - state.keys() - {"worker", "views"}
-        if missing:
-            raise StoreError(f"the loader's state has no {', '.join(sorted(missing))}: it is not that of a TokenLoader")
+        check_names(state, self._state(self._position).keys() - {"worker", "views"}, "loader", "TokenLoader")
         self.ordered.check(state, "loader")
         worker = worker_of(state, "loader")
-        position = Position.resumed(state, self.world_size)
+        with damage_named("loader"):
+            position = Position.resumed(state, self.world_size)
         if not self._resume and (worker or any(stage.taken for stage in position.stages)):
             raise StoreError("this loader keeps no position (resume=False); give the state to the one for training")
         self._move(position)
@@ -315,21 +317,6 @@ class TokenLoader(IterableDataset[TokenBatch]):
     def _position(self) -> Position:
         """Where the loader stands."""
         return self._begun.taken(self._steps_done * self.batch_size)
-
-
-def _place(rank: int, world_size: int) -> tuple[int, int]:
-    """Rank and number of ranks. Raises ValueError for a rank outside the world."""
-    rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
-    launched = launched_rank()[1]
-    if world_size == 1 and launched > 1:
-        warnings.warn(
-            f"{launched} processes were started together, but this loader gives every row to every process; pass "
-            "rank and world_size to share them out",
-            stacklevel=3,
-        )
-    return rank, world_size
 
 
 def _failing(error: StoreError) -> Iterator[TokenBatch]:

@@ -1,6 +1,8 @@
 """`TokenStore`: a store as one long sequence of samples."""
 
+import operator
 import os
+import reprlib
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -105,6 +107,13 @@ class TokenStore(Sequenced):
         }
         _open_stores[id(self)] = self
 
+    def __repr__(self) -> str:
+        views = f" of {self.num_views} views" if self.num_views > 1 else ""
+        return (
+            f"{type(self).__name__}({self.root}: {len(self):,} rows{views}, {sum(self.block_lengths)} tokens each, "
+            f"layout {self.geometry.layout}, {self.vocab_size:,} codes)"
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         # What was committed when it was opened is written nowhere, and workers must have the same rows.
         manifest = self.manifest if self._options["partial"] else None
@@ -118,10 +127,12 @@ class TokenStore(Sequenced):
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> TokenSample:
-        """Sample `index`; negative ones count from the end. Raises IndexError, and TypeError for a slice."""
-        if isinstance(index, slice):
-            raise TypeError(f"store[...] is one sample; store.read({index}) is a batch of several")
-        row = np.array([range(len(self))[index]])
+        """Sample `index`; negative ones count from the end. Raises IndexError, and TypeError for what is no number."""
+        try:
+            row = np.array([range(len(self))[operator.index(index)]])
+        except TypeError:
+            several = reprlib.repr(index)
+            raise TypeError(f"store[...] is one sample; store.read({several}) is a batch of several") from None
         tokens = self._tokens.gather(self.locate(row))[0]
         idx_l = torch.from_numpy(tokens.astype(np.int64)).split_with_sizes(self.block_lengths)
         return TokenSample(self.keys_of(row)[0], int(self.labels_of(row)[0]), list(idx_l))
@@ -392,5 +403,5 @@ def _row_numbers(rows: Sequence[int] | Array) -> Array:
     numbers = np.asarray(rows)
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         remedy = "; np.flatnonzero(mask) gives those of a mask" if numbers.dtype.kind == "b" else ""
-        raise TypeError(f"rows must be a slice or a sequence of row numbers, not {rows!r}{remedy}")
+        raise TypeError(f"rows must be a slice or a sequence of row numbers, not {reprlib.repr(rows)}{remedy}")
     return numbers.astype(np.int64)

@@ -20,7 +20,7 @@ from torch.utils.data import (
     random_split,
 )
 
-from pipeline.loader import TokenBatch, TokenDataset, TokenLoader
+from pipeline.loader import MixtureLoader, TokenBatch, TokenDataset, TokenLoader
 from pipeline.store import TokenStore
 from pipeline.store.arrays import storage as arrays
 
@@ -151,9 +151,31 @@ def test_wrong_use_is_told_what_to_do(store: TokenStore) -> None:
         DataLoader(ConcatDataset([TokenDataset(store)])),
         DataLoader(TokenLoader(store)),
         DataLoader(TokenLoader(store), batch_size=4),
+        DataLoader(TokenLoader(store, transform=TokenBatch.as_dict), batch_size=4),
+        DataLoader(TokenLoader(store, transform=TokenBatch.as_dict), num_workers=1),
+        DataLoader(MixtureLoader([store], transform=TokenBatch.as_dict)),
     ):
         with pytest.raises(TypeError, match=r"collate_fn=TokenDataset\.collate"):
             next(iter(wrong))
+    dicts = TokenLoader(store, 10, transform=TokenBatch.as_dict)
+    assert next(iter(DataLoader(dicts, batch_size=1, collate_fn=lambda batches: batches[0])))["tokens"].shape == (10, 8)
+    for several in ([0, 1], np.array([0, 1]), "0"):
+        with pytest.raises(TypeError, match=r"dataset\[\.\.\.\] is one sample; .*: not dataset\["):
+            TokenDataset(store)[several]  # type: ignore[index]
+        with pytest.raises(TypeError, match=r"store\[\.\.\.\] is one sample; store\.read\(.*\) is a batch of several"):
+            store[several]  # type: ignore[index]
+    for kind in (TokenDataset, TokenLoader):
+        with pytest.raises(TypeError, match=r"an open store is wanted, not its path: TokenStore\('.*'\)"):
+            kind(store.root)  # type: ignore[arg-type]
+    for one in (store, TokenLoader(store)):
+        with pytest.raises(
+            TypeError, match=r"a mixture takes a list of stores or loaders, such as \[Token.*\], not one"
+        ):
+            MixtureLoader(one)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="transform must be a function of a batch, not 5"):
+        TokenLoader(store, transform=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"not slice\(2, 9, None\); range\(2, 9, 1\) are those of a slice"):
+        TokenLoader(store, rows=slice(2, 9))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"one sample; dataset.__getitems__\(range\(...\)\) is a batch of several"):
         TokenDataset(store)[0:10]  # type: ignore[index]
     with pytest.raises(TypeError, match=r"one sample; store.read\(slice\(0, 10, None\)\) is a batch of several"):
@@ -161,6 +183,8 @@ def test_wrong_use_is_told_what_to_do(store: TokenStore) -> None:
     mask = np.arange(ROWS) < 7
     with pytest.raises(ValueError, match=r"np.flatnonzero\(mask\) gives those of a mask"):
         TokenDataset(store, mask)
+    with pytest.raises(ValueError, match=r"not \[True, True, True, True, True, True, \.\.\.\]; np\.flatnonzero"):
+        TokenLoader(store, rows=mask.tolist())
     with pytest.raises(TypeError, match=r"np.flatnonzero\(mask\) gives those of a mask"):
         store.read(mask)
 

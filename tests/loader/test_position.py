@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from pipeline.errors import StoreError
-from pipeline.loader import TokenBatch, TokenLoader, rows_with_label, split_rows
+from pipeline.loader import TokenBatch, TokenDataset, TokenLoader, rows_with_label, split_rows
 from pipeline.loader.position import Position, Steps
 from pipeline.store import TokenStore
 
@@ -80,6 +80,23 @@ def test_a_loader_that_keeps_no_position_can_be_shuffled_and_takes_no_state(stor
     loader.load_state_dict(state)
     with pytest.raises(StoreError, match=r"keeps no position \(resume=False\); give the state to the one for training"):
         loader.load_state_dict(TokenLoader(store, batch_size=20, seed=3).state_after(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "None is not the state of a TokenLoader, which is a dict"),
+        ({"stages": []}, "the loader's state is damaged: IndexError"),
+        ({"stages": "x"}, "the loader's state is damaged: ValueError"),
+        ({"epoch": None}, "the loader's state is damaged: TypeError"),
+    ],
+)
+def test_what_is_no_state_is_refused(store: TokenStore, change: Any, message: str) -> None:
+    loader = TokenLoader(store, batch_size=20)
+    state = loader.state_dict()
+    with pytest.raises(StoreError, match=message):
+        loader.load_state_dict(change and {**state, **change})
+    assert loader.state_dict() == state
 
 
 # --- what moves a loader ----------------------------------------------------------------------------------
@@ -243,6 +260,8 @@ def test_a_loader_says_what_it_is(store: TokenStore) -> None:
     )
     assert (loader.epoch, loader.steps_done, loader.steps_left, loader.rank, loader.world_size) == (0, 1, 8, 1, 2)
     assert repr(loader.evaluation()).endswith("rank 1 of 2, resume=False)")
+    assert repr(store) == f"TokenStore({store.root}: 331 rows, 8 tokens each, layout invented, 16 codes)"
+    assert repr(TokenDataset(store, [1, 2])) == f"TokenDataset({store.root}: 2 rows)"
     assert repr(store.read([1, 2])) == "TokenBatch(2 images: uint8 [2, 8] on cpu)"
 
 

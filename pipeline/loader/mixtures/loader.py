@@ -10,17 +10,20 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.arguments import whole_number
+from pipeline.loader.arguments import transform_of, whole_number
+from pipeline.loader.collating import refuse_collating
 from pipeline.loader.epoch_rows import worker_of
 from pipeline.loader.loader import TokenLoader, Transform
 from pipeline.loader.mixtures.batching import MixedBatching
 from pipeline.loader.mixtures.position import Course, Position, following
 from pipeline.loader.mixtures.schedule import Schedule
-from pipeline.loader.mixtures.sources import check_places, give_whole_rows, normalised
+from pipeline.loader.mixtures.sources import check_places, check_sources, give_whole_rows, normalised
 from pipeline.loader.mixtures.state import check_state, place_in, state_of
 from pipeline.loader.mixtures.stores import MixedBatch, MixedStores, Offsets
+from pipeline.loader.mixtures.workers import check_worker
 from pipeline.loader.prepared import refuse_sharing
 from pipeline.loader.shared import Shared, warn_of_a_second_time
+from pipeline.loader.states import damage_named
 from pipeline.loader.views import Views
 from pipeline.records import NO_LABEL
 from pipeline.store.reader import TokenStore
@@ -100,6 +103,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             raise ValueError(f"rows_per_epoch is {rows_per_epoch}, less than a batch of {batch_size} on every rank")
         of_stores = {"rank": rank, "world_size": world_size, "views": views}
         of_stores |= {"label_dropout": label_dropout, "null_label": null_label}
+        check_sources(sources)
         self._loaders = [
             source
             if isinstance(source, TokenLoader)
@@ -113,7 +117,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self.weights = normalised(weights, self._loaders)
         """Proportions of the stores, of sum 1."""
         self._rows_per_epoch = None if rows_per_epoch is None else int(rows_per_epoch)
-        self.transform = transform
+        self.transform = transform_of(transform)
         """What is applied to every batch."""
         self._resume = resume
         schedule = Schedule(self.weights, seed)
@@ -208,6 +212,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         return self._course.steps_left(self._now())
 
     def __iter__(self) -> Iterator[MixedBatch]:
+        refuse_collating()
         refuse_sharing(self.world_size)
         batches = self._batches()
         # The type is that of mixtures without a transform.
@@ -247,32 +252,13 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
     def _begin_in_worker(self, number: int, count: int) -> None:
         """Go where the mixture that this is a copy of was told to go, and warn of what comes a second time."""
-        if self._moves != self._shared.moves and self._loads == self._shared.loads:
+        has_newer_state = self._loads != self._shared.loads
+        if self._moves != self._shared.moves and not has_newer_state:
             self._go(self._shared.epoch)
-        resumes = self._resumes
-        self._check_worker(number, count)
+        resumes, self._resumes = self._resumes, False
+        check_worker(self._worker, (number, count), resumes, has_newer_state)
         if self._resume and self._shared.begin_in_worker(number) and not (resumes or self._goes_on):
             warn_of_a_second_time(self.epoch)
-
-    def _check_worker(self, number: int, count: int) -> None:
-        """Raises StoreError in a worker that would not go on where the other workers do."""
-        resumes, self._resumes = self._resumes, False
-        if self._worker and self._worker[:2] != (number, count):
-            raise StoreError(
-                f"the mixture's state is of worker {self._worker[0]} of {self._worker[1]}, this is worker {number} of "
-                f"{count}; resume with the same number of workers, or from MixtureLoader.state_after"
-            )
-        if resumes:
-            return
-        if self._loads != self._shared.loads:
-            raise StoreError(
-                "the mixture was given a state after these persistent workers were started; make a new DataLoader"
-            )
-        if self._worker:
-            raise StoreError(
-                "the last iteration was left before its end, and these persistent workers had read ahead, one further "
-                "than another; load_state_dict(state_after(steps)), then make a new DataLoader"
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """Where the mixture stands: a few numbers for each store, the same on every rank after equally many steps.
@@ -335,7 +321,9 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         one in the middle of an epoch where the mixture keeps no position (`resume=False`).
         """
         check_state(state, self._state(self._now()), self._loaders, new_weights)
-        worker, place = worker_of(state, "mixture"), place_in(state, self.world_size)
+        worker = worker_of(state, "mixture")
+        with damage_named("mixture"):
+            place = place_in(state, self.world_size)
         if not self._resume and (worker or place.delivered):
             raise StoreError("this mixture keeps no position (resume=False); give the state to the one for training")
         self._move(place)

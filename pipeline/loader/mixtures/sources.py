@@ -2,9 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.loader.loader import TokenLoader
+from pipeline.store.reader import TokenStore
+
+
+def check_sources(sources: Any) -> None:
+    """Raises TypeError for one store, whose rows would pass for stores."""
+    if isinstance(sources, TokenStore | TokenLoader):
+        raise TypeError(
+            f"a mixture takes a list of stores or loaders, such as [{type(sources).__name__}(...)], not one"
+        )
 
 
 def check_places(loaders: Sequence[TokenLoader], rank: int, world_size: int) -> None:

@@ -7,6 +7,7 @@ from pipeline.errors import StoreError
 from pipeline.loader.loader import TokenLoader
 from pipeline.loader.mixtures.passes import Progress, Stretch
 from pipeline.loader.mixtures.position import Position
+from pipeline.loader.states import check_names
 
 
 def state_of(place: Position, loaders: Sequence[TokenLoader]) -> dict[str, Any]:
@@ -46,9 +47,7 @@ def check_state(
         present: the state of the mixture that is given this one.
         new_weights: whether the weights may be others.
     """
-    missing = present.keys() - state.keys() - {"epoch"}
-    if missing:
-        raise StoreError(f"the state has no {', '.join(sorted(missing))}: it is not that of a MixtureLoader")
+    check_names(state, present.keys() - {"epoch"}, "mixture", "MixtureLoader")
     if len(state["stores"]) != len(loaders):
         raise StoreError(f"the mixture's state is of {len(state['stores'])} stores, this is of {len(loaders)}")
     for name in ("seed", "offsets", *([] if new_weights else ["weights"])):

@@ -454,6 +454,10 @@ def test_what_is_no_state_is_refused(stores: list[TokenStore]) -> None:
     for name in state.keys() - {"epoch"}:
         with pytest.raises(StoreError, match=f"no {name}"):
             loader.load_state_dict({key: value for key, value in state.items() if key != name})
+    for change in ({"position": "x"}, {"stores": [{**own, "stretches": []} for own in state["stores"]]}):
+        with pytest.raises(StoreError, match="the mixture's state is damaged: "):
+            loader.load_state_dict({**state, **change})
+    assert loader.state_dict() == state
 
 
 def test_proportions_can_change_on_the_way(stores: list[TokenStore]) -> None:
