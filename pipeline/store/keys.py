@@ -113,6 +113,8 @@ class Keys(Sequence[str]):
 
     def read(self, rows: Array) -> list[str]:
         """The keys of int64 [n] row numbers, all in 0 .. len - 1, in the order given."""
+        if len(rows) > _FEW_ROWS and (np.diff(rows) == 1).all():
+            return list(self._run(int(rows[0]), int(rows[-1]) + 1))
         return [(key or b"").decode() for key in self._texts.read(rows)]
 
     def _first(self, key: object, within: range) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fixtures_store import begin_store, finish_store, make_birth, make_shard
 from hypothesis import given
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import CorruptStore
 from pipeline.store import TokenStore
+from pipeline.store import keys as keys_module
+from pipeline.store.arrays.row_texts import RowTexts
 from pipeline.store.keys import Keys
 from pipeline.store.writing.writer import commit_part
 
@@ -75,6 +78,17 @@ def test_slices_are_those_of_a_list(keys: Keys, start: int | None, stop: int | N
 
 WANTED = [*dict.fromkeys([*PARTS["a"], *PARTS["e"]]), *(MANY[row] for row in (0, 4_999, 5_000, 29_126, 32_768, 64_999))]
 """Chunks of 512 KiB and blocks of 65,536 rows end among MANY."""
+
+
+def test_runs_of_rows_are_read_as_runs(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across parts too; rows in another order, or with gaps, one by one."""
+    scattered: list[int] = []
+    read = RowTexts.read
+    monkeypatch.setattr(keys_module, "_FEW_ROWS", 2)
+    monkeypatch.setattr(RowTexts, "read", lambda self, rows: (scattered.append(len(rows)), read(self, rows))[1])
+    for rows in (np.arange(3, 66_000), np.array([1, 2, 4]), np.array([3, 2, 1]), np.array([1])):
+        assert keys.read(rows) == [KEYS[row] for row in rows]
+    assert scattered == [3, 3, 1]
 
 
 @pytest.mark.parametrize("key", WANTED, ids=lambda key: key[:10])

@@ -64,7 +64,7 @@ def _keys(place: Place, piece: int) -> Path:
 
 
 def _lines(keys: list[str]) -> bytes:
-    text = "".join(f"{key}\n" for key in keys)
+    text = "\n".join([*keys, ""])
     if text.count("\n") != len(keys) or "\r" in text:
         key = next(key for key in keys if "\n" in key or "\r" in key)
         raise ExportError(f"key {key!r} has a line break, and keys.txt is a line for each; export to another format")
