@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 
@@ -47,7 +48,7 @@ class MixedBatching:
         windows = [self._windows(number, own) for number, own in enumerate(place.stores)]
         blocks = mixed_blocks(windows, self.stores.starts, self.schedule, place.position)
         with closing(prefetch(blocks, _BLOCKS_AHEAD)) as ahead:
-            yield from in_batches(ahead, self.batch_size)
+            yield from cast("Iterator[Dealt]", in_batches(ahead, self.batch_size))
 
     def batch(self, dealt: Dealt) -> MixedBatch:
         """Some rows as one batch, its labels as the loaders of the stores drop them."""

@@ -101,13 +101,13 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self._seed = seed = whole_number("seed", seed, 0)
         if rows_per_epoch is not None and whole_number("rows_per_epoch", rows_per_epoch) < batch_size * world_size:
             raise ValueError(f"rows_per_epoch is {rows_per_epoch}, less than a batch of {batch_size} on every rank")
-        of_stores = {"rank": rank, "world_size": world_size, "views": views}
+        of_stores: dict[str, Any] = {"rank": rank, "world_size": world_size, "views": views}
         of_stores |= {"label_dropout": label_dropout, "null_label": null_label}
         check_sources(sources)
         self._loaders = [
             source
             if isinstance(source, TokenLoader)
-            else TokenLoader(source, batch_size, seed=seed + number, **of_stores)  # type: ignore[arg-type]
+            else TokenLoader(source, batch_size, seed=seed + number, **of_stores)
             for number, source in enumerate(sources)
         ]
         check_places(self._loaders, self.rank, self.world_size)

@@ -47,9 +47,9 @@ class TokenTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """The same of what is evaluated. Raises ValueError for a loader of another rank."""
-        named = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
-        loader = self.eval_dataset if named is None else named
-        return self._as_it_is(loader) or super().get_eval_dataloader(eval_dataset)
+        own: Any = self.eval_dataset
+        named = own[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        return self._as_it_is(own if named is None else named) or super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """The same of what is predicted. Raises ValueError for a loader of another rank."""

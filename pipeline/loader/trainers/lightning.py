@@ -14,7 +14,7 @@ from pipeline.loader.loader import TokenLoader
 from pipeline.store.reader import TokenStore
 
 
-class TokenDataModule(LightningDataModule):  # type: ignore[misc]
+class TokenDataModule(LightningDataModule):
     """Batches of a store to train, to validate and to test on, to each rank its share.
 
         data = TokenDataModule(store, batch_size=64, rows=train, val_rows=held_out)
@@ -53,8 +53,9 @@ class TokenDataModule(LightningDataModule):  # type: ignore[misc]
 
     def setup(self, stage: str) -> None:
         """Let the trainer tell the loader its epochs."""
-        if stage == "fit" and not any(isinstance(callback, _Epochs) for callback in self.trainer.callbacks):
-            self.trainer.callbacks.append(_Epochs())
+        callbacks = self._trainer.callbacks
+        if stage == "fit" and not any(isinstance(callback, _Epochs) for callback in callbacks):
+            callbacks.append(_Epochs())
 
     def train_dataloader(self) -> TokenLoader:
         """The loader itself, which Lightning asks for its state."""
@@ -72,13 +73,18 @@ class TokenDataModule(LightningDataModule):  # type: ignore[misc]
     def _evaluation(self, rows: Sequence[int] | Rows | None) -> TokenLoader | list[Any]:
         return [] if rows is None else self._made().evaluation(rows=rows)
 
+    @property
+    def _trainer(self) -> Any:
+        """Lightning has set it before it asks for anything."""
+        return self.trainer
+
     def _made(self) -> TokenLoader:
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        rank, world_size = self._trainer.global_rank, self._trainer.world_size
         options = {"remainder": "drop", **self._options} if world_size > 1 else self._options
         return TokenLoader(self.store, rank=rank, world_size=world_size, **options)
 
 
-class _Epochs(Callback):  # type: ignore[misc]
+class _Epochs(Callback):
     """Tells the loader of the trainer's data module which epoch begins."""
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
