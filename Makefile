@@ -2,6 +2,7 @@
 
 CONFIG ?= configs/sample.yaml
 NPROC  ?= 2
+ENGINE ?= processes
 ARGS   ?=
 PYTHON ?= python3
 
@@ -9,7 +10,7 @@ BIN  := .venv/bin
 LOCK := scripts/requirements.lock
 RUN  := $(BIN)/vqtok
 # All but bench, whose packages hold others back.
-EXTRAS := --extra sample --extra objects --extra turbojpeg --extra parquet --extra guests --extra formats --extra dev
+EXTRAS := --extra sample --extra objects --extra turbojpeg --extra parquet --extra guests --extra formats --extra ray --extra dev
 BENCH  := .venv/bench
 LOWEST := .venv/lowest
 # Without uv on the machine, pip puts one into .venv.
@@ -61,8 +62,8 @@ else
 		--no-python $(RUN) train --config $(CONFIG) $(ARGS)
 endif
 
-tokenize: setup $(DATA) ## train unless there is a tokenizer, tokenize in NPROC processes (on GPUs: as many as are best), report; run again to resume
-	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES) $(ARGS)
+tokenize: setup $(DATA) ## train unless there is a tokenizer, tokenize in NPROC processes (on GPUs: as many as are best; ENGINE=ray: tasks of Ray), report; run again to resume
+	@$(RUN) run --config $(CONFIG) --engine $(ENGINE) --processes $(PROCESSES) $(ARGS)
 
 status: setup ## say how far a job is
 	@$(RUN) status --config $(CONFIG) $(ARGS)
@@ -97,7 +98,7 @@ $(LOWEST)/installed: .venv/installed pyproject.toml
 	@echo "installing the lowest allowed versions into $(LOWEST)"
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(LOWEST)
 	@$(UV) pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
-		--editable '.[sample,objects,turbojpeg,parquet,guests,formats,dev]'
+		--editable '.[sample,objects,turbojpeg,parquet,guests,formats,ray,dev]'
 	@touch $@
 
 test-slow: setup ## the long tests too

@@ -4,23 +4,24 @@ Every command loads its job when it is called: importing torch takes seconds, an
 """
 
 import errno
+import os
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline import __version__
-from pipeline.config import Config, examples, load_config
+from pipeline.config import Config
 from pipeline.cublas import set_repeatable_workspaces
 from pipeline.errors import VqtokError
 from pipeline.export_command import export
 from pipeline.import_commands import ImportCommands
 from pipeline.malloc import keep_freed_memory
 from pipeline.openmp import let_waiting_threads_sleep
+from pipeline.options import allow_slow_option, allowances, as_json_option, config_arguments, with_config
 from pipeline.printing import one_line, say, say_json, say_tracebacks
+from pipeline.ray_command import ray
 from pipeline.storage import Storage
 from pipeline.storage_option import with_storage
 
@@ -69,22 +70,6 @@ def main() -> None:
     set_repeatable_workspaces()
 
 
-def _with_config(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command `--config` and `--set`, and hand it the checked configuration."""
-
-    @click.option(
-        "--config", "path", required=True, metavar="FILE", help=f"YAML configuration; some to copy are in {examples()}."
-    )
-    @click.option(
-        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one value; repeatable."
-    )
-    @wraps(command)
-    def wrapped(path: str, overrides: tuple[str, ...], **options: Any) -> None:
-        command(load_config(path, overrides), **options)
-
-    return wrapped
-
-
 class _Processes(click.IntRange):
     """A number of processes; None for `auto`."""
 
@@ -103,33 +88,11 @@ _processes = click.option(
     metavar="N|auto",
     help="Processes on this machine; auto: one or more for each GPU, as CPU cores allow, and one without a GPU.",
 )
-_allow_slow = click.option("--allow-slow", is_flag=True, help="Go on with a precision that this processor is slow in.")
 _allow_change = click.option(
     "--allow-change",
     is_flag=True,
     help="Train on in the folder of another configuration or other images; train.json notes what changed.",
 )
-
-
-def _allowances(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that let tokenizing go on where it would refuse."""
-    for option in (
-        _allow_slow,
-        click.option(
-            "--check-files", is_flag=True, help="Compare size and time of each file of a folder that is tokenized."
-        ),
-        click.option(
-            "--allow-other-sources", is_flag=True, help="Go on in a store that only holds parts of other source shards."
-        ),
-        click.option(
-            "--allow-execution-change", is_flag=True, help="Go on with another precision, device or library version."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @main.command()
@@ -148,7 +111,7 @@ def sample(folder: Path) -> None:
 @click.argument("source")
 @click.option("--seconds", type=click.FloatRange(0.1), default=20.0, show_default=True, help="About how long to look.")
 @with_storage("SOURCE")
-@_as_json
+@as_json_option
 def inspect(source: str, seconds: float, storage: Storage, as_json: bool) -> None:
     """Say what a collection holds, and what would be rejected.
 
@@ -196,9 +159,9 @@ def import_() -> None:
 
 
 @main.command()
-@_with_config
+@with_config
 @_allow_change
-@_allow_slow
+@allow_slow_option
 def train(config: Config, allow_change: bool, allow_slow: bool) -> None:
     """Train a tokenizer, or go on where training was interrupted.
 
@@ -221,11 +184,11 @@ def train(config: Config, allow_change: bool, allow_slow: bool) -> None:
 
 
 @main.command()
-@_with_config
+@with_config
 @click.option("--dry-run", is_flag=True, help="Only say what is pending.")
 @click.option("--no-wait", is_flag=True, help="Leave when nothing is pending but what others work on.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
-@_allowances
+@allowances
 @_processes
 def tokenize(config: Config, dry_run: bool, processes: int | None, **options: bool) -> None:
     """Write the tokens of a collection into a store.
@@ -240,15 +203,22 @@ def tokenize(config: Config, dry_run: bool, processes: int | None, **options: bo
     else:
         from pipeline.jobs.tokenizing.command import tokenize_as_asked
 
-        sys.exit(tokenize_as_asked(config, _config_arguments(), processes, options))
+        sys.exit(tokenize_as_asked(config, config_arguments(), processes, options))
 
 
 @main.command()
-@_with_config
+@with_config
 @_allow_change
-@_allowances
+@allowances
 @_processes
-def run(config: Config, allow_change: bool, processes: int | None, **options: bool) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["processes", "ray"]),
+    default="processes",
+    show_default=True,
+    help="ray: tokenize as vqtok ray does, in N tasks on the cluster of RAY_ADDRESS or on one that is started here.",
+)
+def run(config: Config, allow_change: bool, processes: int | None, engine: str, **options: bool) -> None:
     """Train, tokenize and report, all in one.
 
     It trains unless there is a finished tokenizer.
@@ -264,7 +234,14 @@ def run(config: Config, allow_change: bool, processes: int | None, **options: bo
     say(trained or f"{config.tokenizer.path}: a tokenizer is there")
     options |= {"no_wait": False, "no_progress": False}
     known = None if trained and trained.trained else plan  # others may have gone on while it trained
-    status = tokenize_as_asked(config, _config_arguments(), processes, options, known)
+    if engine == "ray":
+        from pipeline.jobs.ray import job as ray_job
+        from pipeline.jobs.ray.cluster import Request
+
+        request = Request(os.environ.get("RAY_ADDRESS") or "local", processes)
+        status = ray_job.run(config, config_arguments(), request, options, known)
+    else:
+        status = tokenize_as_asked(config, config_arguments(), processes, options, known)
     if status:
         sys.exit(status)
     from pipeline.jobs.reporting import job as report_job
@@ -272,8 +249,11 @@ def run(config: Config, allow_change: bool, processes: int | None, **options: bo
     say(report_job.run(config))
 
 
+main.add_command(ray)
+
+
 @main.command()
-@_with_config
+@with_config
 @click.option(
     "--watch",
     "-w",
@@ -284,7 +264,7 @@ def run(config: Config, allow_change: bool, processes: int | None, **options: bo
     metavar="[SECONDS]",
     help="Look again every 2 or so many seconds until the job is complete or Ctrl-C; with --json, a line each time.",
 )
-@_as_json
+@as_json_option
 def status(config: Config, every_s: float | None, as_json: bool) -> None:
     """Say how far a job is, from any terminal or host."""
     from pipeline.jobs.status import job
@@ -309,7 +289,7 @@ def _share(ctx: click.Context, parameter: click.Parameter, value: float | None) 
 
 
 @main.command()
-@_with_config
+@with_config
 @click.option("--quick", is_flag=True, help="Only records, codebook, sizes and entity tags.")
 @click.option(
     "--rate",
@@ -318,8 +298,8 @@ def _share(ctx: click.Context, parameter: click.Parameter, value: float | None) 
     metavar="R",
     help="Also encode this share of the rows again, such as 0.01: exact on the same kind of hardware.",
 )
-@_allow_slow
-@_as_json
+@allow_slow_option
+@as_json_option
 def verify(config: Config, quick: bool, rate: float | None, allow_slow: bool, as_json: bool) -> None:
     """Check a store against its source; exit status 1 on any loss.
 
@@ -354,7 +334,7 @@ def verify(config: Config, quick: bool, rate: float | None, allow_slow: bool, as
 @click.argument("store")
 @click.argument("key")
 @with_storage("STORE")
-@_as_json
+@as_json_option
 def show(store: str, key: str, storage: Storage, as_json: bool) -> None:
     """Print every sample with this key.
 
@@ -375,8 +355,8 @@ def show(store: str, key: str, storage: Storage, as_json: bool) -> None:
 
 
 @main.command()
-@_with_config
-@_as_json
+@with_config
+@as_json_option
 def clean(config: Config, as_json: bool) -> None:
     """Delete what interrupted jobs left behind.
 
@@ -394,7 +374,7 @@ def clean(config: Config, as_json: bool) -> None:
 
 
 @main.command()
-@_with_config
+@with_config
 def report(config: Config) -> None:
     """Write report.html for a finished store.
 
@@ -408,12 +388,6 @@ def report(config: Config) -> None:
 
 
 main.add_command(export)
-
-
-def _config_arguments() -> list[str]:
-    """The options of `_with_config` as they were given, for another process."""
-    given = click.get_current_context().params
-    return ["--config", given["path"], *(word for override in given["overrides"] for word in ("--set", override))]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from support import ROOT, sampled
 
 pytest_plugins = ["fixtures_store"]
 
-HEAVY = ("torch", "torchvision", "accelerate", "zarr", "webdataset", "diffusers", "transformers")
+HEAVY = ("torch", "torchvision", "accelerate", "zarr", "webdataset", "diffusers", "transformers", "ray")
 
 RUN = """
 import json, sys
@@ -98,7 +98,14 @@ def cpu_seconds(*command: str | Path) -> float:
 
 @pytest.mark.parametrize(
     "module",
-    ["pipeline", "pipeline.store", "pipeline.models", "pipeline.jobs.work.launch", "pipeline.jobs.reporting.job"],
+    [
+        "pipeline",
+        "pipeline.store",
+        "pipeline.models",
+        "pipeline.jobs.work.launch",
+        "pipeline.jobs.reporting.job",
+        "pipeline.jobs.ray.job",  # and with it what Ray's workers import
+    ],
 )
 def test_light_modules_import_no_torch(module: str) -> None:
     done = cold_python(f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])")
@@ -108,7 +115,22 @@ def test_light_modules_import_no_torch(module: str) -> None:
 def test_only_the_command_line_knows_click() -> None:
     click = re.compile(r"^\s*(import|from) click\b", re.MULTILINE)
     found = {file.name for file in (ROOT / "pipeline").rglob("*.py") if click.search(file.read_text())}
-    assert found == {"cli.py", "export_command.py", "import_commands.py", "storage_option.py"}
+    assert found == {
+        "cli.py",
+        "export_command.py",
+        "import_commands.py",
+        "options.py",
+        "ray_command.py",
+        "storage_option.py",
+    }
+
+
+def test_only_its_own_room_knows_ray() -> None:
+    ray = re.compile(r"^\s*(import|from) ray\b", re.MULTILINE)
+    found = {
+        file.relative_to(ROOT).as_posix() for file in (ROOT / "pipeline").rglob("*.py") if ray.search(file.read_text())
+    }
+    assert found == {"pipeline/jobs/ray/cluster.py"}
 
 
 @pytest.mark.parametrize(

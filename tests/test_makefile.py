@@ -48,4 +48,4 @@ def test_where_a_gpu_is_seen_tokenizing_starts_as_many_processes_as_are_best(
     environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
     command = ["make", "--dry-run", "tokenize", *variables]
     said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert f"--processes {expected} " in said.stdout
+    assert f"--engine processes --processes {expected} " in said.stdout

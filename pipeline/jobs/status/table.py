@@ -38,6 +38,11 @@ def status_table(status: Status) -> str:
     )
 
 
+def status_line(status: Status) -> str:
+    """The most of it on one line, for a log."""
+    return ", ".join(_header(status)[1:])
+
+
 def watch(config: Config, every_s: float, as_json: bool) -> None:
     """Print the state of a job until it is complete or Ctrl-C: in place on a terminal, as JSON in lines of its own.
 

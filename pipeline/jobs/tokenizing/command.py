@@ -41,19 +41,9 @@ def tokenize_as_asked(
         if not siblings.leave_result(result) and not result.succeeded:
             say(result, error=True)  # nobody else can say so
         return 0 if result.succeeded else 1
-    plan = plan or checked_plan(config, options["allow_other_sources"], options["check_files"])
-    others = describe_other_parts(plan)
-    for remark in plan.remarks:
-        _say(remark)
-    if is_finished(plan, config):
-        _say(f"{plan}; nothing to do", error=False)
-        _say(others)
-        if plan.has_no_rows:
-            _say(NO_ROWS)
-            return 1
-        return 0
-    refuse_unwritable(plan.store)
-    _say(others)
+    plan, finished = find_work(config, options, plan)
+    if finished is not None:
+        return finished
     if processes is None:
         processes = _as_many_as_are_best(plan, config, options)
     if not options["no_progress"]:
@@ -61,8 +51,28 @@ def tokenize_as_asked(
     status, found = _tokenize(plan, config, config_arguments, processes, options)
     if found:
         _report(found)
-    _say(others)
+    _say(describe_other_parts(plan))
     return status
+
+
+def find_work(config: Config, options: Mapping[str, bool], plan: Plan | None = None) -> tuple[Plan, int | None]:
+    """What there is to tokenize, and the exit status where nothing is left to do: that is said then.
+
+    Arguments are those of `tokenize_as_asked`. Raises VqtokError for every reason not to tokenize that can be told
+    without the tokenizer.
+    """
+    plan = plan or checked_plan(config, options["allow_other_sources"], options["check_files"])
+    for remark in plan.remarks:
+        _say(remark)
+    if not is_finished(plan, config):
+        refuse_unwritable(plan.store)
+        _say(describe_other_parts(plan))
+        return plan, None
+    _say(f"{plan}; nothing to do", error=False)
+    _say(describe_other_parts(plan))
+    if plan.has_no_rows:
+        _say(NO_ROWS)
+    return plan, int(plan.has_no_rows)
 
 
 def _as_many_as_are_best(plan: Plan, config: Config, options: Mapping[str, bool]) -> int:

@@ -91,7 +91,7 @@ def launch(
     with handling([signal.SIGTERM], pass_on), handling([signal.SIGINT], lambda signum, frame: None):
         for rank in range(processes):
             variables = {**_environment(rank, processes), **(environment or {})}
-            children.append(subprocess.Popen([*_command(), *arguments], env=variables))
+            children.append(subprocess.Popen([*command(), *arguments], env=variables))
             for signum in passed_on:  # while this one began
                 children[-1].send_signal(signum)
         statuses = [_wait(child, look) for child in children]
@@ -104,7 +104,7 @@ def _environment(rank: int, processes: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(cores), **os.environ, **among}
 
 
-def _command() -> list[str]:
+def command() -> list[str]:
     """What starts `vqtok` of this very package. `-m pipeline` would prefer what lies in the working folder."""
     return [sys.executable, "-P", str(Path(pipeline.__file__).with_name("__main__.py"))]
 
