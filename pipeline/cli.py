@@ -185,6 +185,26 @@ def train(config: Config, allow_change: bool, allow_slow: bool) -> None:
 
 @main.command()
 @with_config
+@click.option("--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="How many there will be.")
+@click.option("--price", type=click.FloatRange(0), metavar="P", help="Of an hour of one process: its GPU, or machine.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, 60), default=20.0, show_default=True, help="About how long to measure."
+)
+@as_json_option
+def estimate(config: Config, processes: int, price: float | None, seconds: float, as_json: bool) -> None:
+    """Estimate hours, bytes and cost before they are spent.
+
+    Some images of some source shards go through all stages, here and now. Nothing is written into the store.
+    """
+    from pipeline.jobs.estimating import job
+    from pipeline.jobs.estimating.text import as_text
+
+    found = job.run(config, processes, price, seconds)
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else as_text(found))
+
+
+@main.command()
+@with_config
 @click.option("--dry-run", is_flag=True, help="Only say what is pending.")
 @click.option("--no-wait", is_flag=True, help="Leave when nothing is pending but what others work on.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")

@@ -1,5 +1,6 @@
 """What a configuration asks for, and what of it is done. Imports neither torch nor Zarr."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -85,6 +86,12 @@ def with_listings(plan: Plan, config: Config) -> Plan:
     if all(shard.listing is None or shard.listing.is_kept for shard in plan.shards):
         return plan
     return _planned(plan.store, config, Mode.KEEP)
+
+
+def spread(shards: Sequence[SourceShard], count: int) -> list[SourceShard]:
+    """At most `count` of them, the first and others as far apart as they can be."""
+    step = max(1.0, len(shards) / count)
+    return [shards[int(number * step)] for number in range(min(count, len(shards)))]
 
 
 def source_shards_of(store: Files, config: Config) -> list[SourceShard]:

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +10,7 @@ from tqdm import tqdm
 from pipeline.config import ImageConfig, SourceConfig
 from pipeline.jobs.inspecting.finding import find_collection
 from pipeline.jobs.inspecting.looking import Look, Tally, look_into
+from pipeline.jobs.plan import spread
 from pipeline.records import JSON, SourceShard
 from pipeline.redaction import redacted_place
 from pipeline.storage import Storage
@@ -166,12 +166,6 @@ def run(name: str, show_progress: bool = False, seconds: float = SECONDS, storag
             look.regrouped = True
         looks.append(look)
     return Inspection(name, source, found.shards, looks, tally)
-
-
-def spread(shards: Sequence[SourceShard], count: int) -> list[SourceShard]:
-    """At most `count` of them, the first and others as far apart as they can be."""
-    step = max(1.0, len(shards) / count)
-    return [shards[int(number * step)] for number in range(min(count, len(shards)))]
 
 
 def _samples_of(look: Look) -> float | None:

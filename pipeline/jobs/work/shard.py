@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.config import Config
+from pipeline.config import Config, SourceConfig
 from pipeline.errors import SourceError
 from pipeline.files import Files
 from pipeline.jobs.work.absence import Absence, noting_members
@@ -57,6 +57,8 @@ class Work:
     """What samples are labelled by; None where nobody asks for the indices of names."""
     is_spokesman: bool = False
     """Whether this process says what is said once for several."""
+    opener: Callable[[SourceConfig], Opener] = Opener
+    """What reads source shards."""
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when the process is to end: what is in work is dropped then, unless it is being written."""
 
@@ -138,7 +140,7 @@ def tokenize_shard(
 def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: Callable[[], None]) -> EncodedShard:
     """All stages but the last: what a source shard brings into the store. As `tokenize_shard`."""
     began, stages = time.monotonic(), Stages(shard, work.machine.watch, work.config.image.gpu_decodes)
-    opener = Opener(work.config.source)
+    opener = work.opener(work.config.source)
     refuse_other_names(shard, work.config.source, work.birth.classes)
     reader, rows = opener.open(shard), _no_rows(work)
     begun = _begin_to_encode(shard, reader, rows.members, work, stages, when_read)

@@ -11,8 +11,9 @@ from fixtures_store import write_shard
 
 from pipeline.cli import main
 from pipeline.errors import ConfigError
-from pipeline.jobs.inspecting.job import run, spread
+from pipeline.jobs.inspecting.job import run
 from pipeline.jobs.inspecting.text import as_text
+from pipeline.jobs.plan import spread
 
 pytest_plugins = ["fixtures_collections"]
 
