@@ -5,6 +5,8 @@
     python scripts/benchmarks/bench_costs.py commits       share of a run's time that goes to claims and commits
     python scripts/benchmarks/bench_costs.py handout       system calls for each source shard, of 1, 8 and 64 processes
     python scripts/benchmarks/bench_costs.py requests      requests that 1, 4 and 8 processes make of an object store
+    python scripts/benchmarks/bench_costs.py crowd         the same of 64 processes that take their time
+    python scripts/benchmarks/bench_costs.py bill          the same of a thousand workers, on paper
     python scripts/benchmarks/bench_costs.py memory        peak memory for 10,000 and for 1,000,000 images
     python scripts/benchmarks/bench_costs.py rows          reading and searching a store of a billion rows
 
@@ -29,7 +31,7 @@ import click
 import numpy as np
 import torch
 import yaml
-from costs import handing_out, reading, starting
+from costs import bill, crowd, handing_out, reading, starting
 from costs.linked import key_of, write_linked_store
 from measured import run_measured
 from PIL import Image
@@ -58,6 +60,8 @@ def main() -> None:
 
 main.add_command(handing_out.handout)
 main.add_command(handing_out.requests_)
+main.add_command(crowd.crowd)
+main.add_command(bill.bill)
 
 
 @main.command()

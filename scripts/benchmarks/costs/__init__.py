@@ -2,4 +2,5 @@
 
 linked.py: the store, made of hard links ──▶ reading.py: what reading it takes, in processes of their own
 stub.py: processes that commit tiny parts ──▶ calls.py, requests.py: what is counted of them ──▶ handing_out.py: tables
+crowd.py: of 64 that take their time; bill.py: of a thousand, on paper
 """

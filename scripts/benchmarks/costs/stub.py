@@ -1,12 +1,13 @@
 """Processes that take source shards as tokenizing ones do, and commit a part of one row for each. Without torch.
 
-python -m costs.stub STORE SHARDS PROCESSES
+python -m costs.stub STORE SHARDS PROCESSES [SECONDS]
 """
 
 import os
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,12 @@ BIRTH = Birth(
 )
 
 
-def main(store: str, shards: int, processes: int) -> None:
-    """Fork the processes, let all begin at once, and wait for them. Raises where one fails."""
+def main(store: str, shards: int, processes: int, seconds: float = 0.0) -> None:
+    """Fork the processes, let all begin at once, and wait for them. Raises where one fails.
+
+    Args:
+        seconds: of pretended work at each source shard, half more or less.
+    """
     planned = [
         SourceShard(path=f"{number:06d}.tar", base="/", part=f"part-{number:06d}", bytes=1, version="")
         for number in range(shards)
@@ -42,7 +47,7 @@ def main(store: str, shards: int, processes: int) -> None:
     with tempfile.TemporaryDirectory(prefix="vqtok-bench-") as folder:
         _commit(LocalFiles(folder), planned[0])  # imports all that a commit needs
     wait, begin = os.pipe()
-    children = [_fork(store, planned, rank, processes, wait, begin) for rank in range(processes)]
+    children = [_fork(store, planned, rank, processes, seconds, wait, begin) for rank in range(processes)]
     os.close(wait)
     Path(MARKER).exists()
     os.close(begin)
@@ -51,25 +56,27 @@ def main(store: str, shards: int, processes: int) -> None:
         raise ChildProcessError(f"exit statuses {statuses}")
 
 
-def _fork(store: str, planned: list[SourceShard], rank: int, size: int, wait: int, begin: int) -> int:
+def _fork(store: str, planned: list[SourceShard], rank: int, size: int, seconds: float, wait: int, begin: int) -> int:
     if child := os.fork():
         return child
     status = 1
     try:
         os.close(begin)
         os.read(wait, 1)
-        _work(files_at(store), planned, rank, size)
+        _work(files_at(store), planned, rank, size, seconds)
         status = 0
     finally:
         os._exit(status)
 
 
-def _work(files: Files, planned: list[SourceShard], rank: int, size: int) -> None:
+def _work(files: Files, planned: list[SourceShard], rank: int, size: int, seconds: float) -> None:
     """From the first listing on."""
-    committed = committed_parts(files)
+    committed, draw = committed_parts(files), random.Random(rank)
     with Claims(files, _CLAIM_TIMEOUT_S) as claims:
-        queue = ClaimQueue(files, claims, planned, committed, rank / size, random.Random(rank))
+        queue = ClaimQueue(files, claims, planned, committed, rank / size, draw)
         while (shard := queue.next()) is not None:
+            if seconds:
+                time.sleep(seconds * draw.uniform(0.5, 1.5))
             _commit(files, shard)
             queue.done(shard)
         assert queue.is_over
@@ -93,6 +100,6 @@ def _commit(files: Files, shard: SourceShard) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *map(float, sys.argv[4:]))
     if "torch" in sys.modules:
         raise AssertionError("torch was imported")
