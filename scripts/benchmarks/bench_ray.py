@@ -2,8 +2,8 @@
 
     python scripts/benchmarks/bench_ray.py --config my.yaml --rounds 3
 
-Speeds are those of `vqtok status`: images over the time in which anybody was at work, so that the start of a cluster and
-of processes does not count.
+Speeds are those of `vqtok status`: images over the time in which anybody was at work, so that the start of a cluster
+and of processes does not count.
 """
 
 import json

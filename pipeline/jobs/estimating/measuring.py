@@ -126,7 +126,11 @@ def measure(config: Config, plan: Plan, seconds: float) -> Measured:
     """
     world = current_world()
     tokenizer = load_tokenizer(
-        config.tokenizer.path, config.tokenize.layout, str(world.device), config.tokenize.precision
+        config.tokenizer.path,
+        config.tokenize.layout,
+        str(world.device),
+        config.tokenize.precision,
+        config.tokenizer.storage,
     )
     ImageTransform(config.image)
     refuse_slow_precision(config, tokenizer, world.device)

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +14,9 @@ from pipeline.errors import VqtokError
 from pipeline.files import Files, LocalFiles, files_at
 from pipeline.jobs.plan import Plan
 from pipeline.models.tokenizers.registry import tokenizer_identity
-from pipeline.records import SourceShard
+from pipeline.records import SourceShard, digest_of
 from pipeline.source.shards.identity import source_file
+from pipeline.storage import Storage
 from pipeline.store.schema import names
 
 # A file system of several machines may show a new file late.
@@ -33,13 +33,20 @@ class Shared:
     """Path of the configuration file."""
     config_digest: str
     tokenizer: str
+    tokenizer_storage: Storage
     tokenizer_digest: str
     shard: SourceShard
     """One of the source shards."""
     shard_digest: str
     store: str
+    store_storage: Storage
     mark: str
     """A file that the driver has made in the store: a folder of the same name on another disk has none."""
+
+    @property
+    def files(self) -> Files:
+        """The store."""
+        return files_at(self.store, self.store_storage)
 
     def difference(self) -> str | None:
         """What this node does not see, or sees otherwise; None where all is as it should be."""
@@ -47,7 +54,11 @@ class Shared:
             return f"vqtok {__version__} is installed here, and the driver has {self.version}"
         for name, digest, look in (
             (f"configuration {self.config}", self.config_digest, lambda: _file_digest(self.config)),
-            (f"tokenizer.path: {self.tokenizer}", self.tokenizer_digest, lambda: _tokenizer_digest(self.tokenizer)),
+            (
+                f"tokenizer.path: {self.tokenizer}",
+                self.tokenizer_digest,
+                lambda: _tokenizer_digest(self.tokenizer, self.tokenizer_storage),
+            ),
             (f"source.shards: {self.shard.base}/{self.shard.path}", self.shard_digest, lambda: _digest_of(self.shard)),
             (f"tokenize.store: {self.store}", "", self._find_mark),
         ):
@@ -59,7 +70,7 @@ class Shared:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
-                files_at(self.store).stat(self.mark)
+                self.files.stat(self.mark)
                 return ""
             except FileNotFoundError:
                 if time.monotonic() > deadline:
@@ -85,10 +96,12 @@ def shared_by_nodes(config: Config, config_file: str, plan: Plan) -> Iterator[Sh
             config=config_file,
             config_digest=_file_digest(config_file),
             tokenizer=config.tokenizer.path,
-            tokenizer_digest=_tokenizer_digest(config.tokenizer.path),
+            tokenizer_storage=config.tokenizer.storage,
+            tokenizer_digest=_tokenizer_digest(config.tokenizer.path, config.tokenizer.storage),
             shard=shard,
             shard_digest=_digest_of(shard),
             store=config.tokenize.store,
+            store_storage=config.tokenize.storage,
             mark=mark,
         )
 
@@ -110,8 +123,8 @@ def _file_digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _tokenizer_digest(path: str) -> str:
-    return hashlib.sha256(json.dumps(tokenizer_identity(path), sort_keys=True).encode()).hexdigest()
+def _tokenizer_digest(path: str, storage: Storage) -> str:
+    return digest_of(tokenizer_identity(path, storage))
 
 
 def _digest_of(shard: SourceShard) -> str:

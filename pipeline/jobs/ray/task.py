@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.files import files_at
 from pipeline.jobs.ray.child import output_file, run_child
 from pipeline.jobs.ray.cluster import Share
 from pipeline.jobs.ray.shared import Shared
@@ -87,7 +86,7 @@ def _run_until_it_ends(errand: Errand, task: int) -> int:
     """The exit status of the last process, 128 + N after signal N."""
     in_vain, committed = 0, -1
     while (status := _run_process(errand, task)) < 0:
-        before, committed = committed, len(committed_parts(files_at(errand.shared.store)))
+        before, committed = committed, len(committed_parts(errand.shared.files))
         in_vain = in_vain + 1 if committed == before else 1
         if in_vain == _IN_VAIN or status == -signal.SIGTERM:  # SIGTERM: somebody wanted that
             return exit_status(-status)
