@@ -200,7 +200,10 @@ def estimate(config: Config, processes: int, price: float | None, seconds: float
     from pipeline.jobs.estimating.text import as_text
 
     found = job.run(config, processes, price, seconds)
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else as_text(found))
+    if as_json:
+        say_json(found.to_json())
+    else:
+        say(as_text(found))
 
 
 @main.command()

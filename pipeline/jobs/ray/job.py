@@ -25,6 +25,7 @@ from pipeline.jobs.status.table import status_line, status_table
 from pipeline.jobs.terminal import InPlace
 from pipeline.jobs.tokenizing.command import find_work
 from pipeline.jobs.work.result import TokenizeResult
+from pipeline.printing import say
 from pipeline.signals import exit_status, handling
 from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.failures import read_failures
@@ -71,7 +72,7 @@ def run(
     if stop:
         return exit_status(stop[0])
     result = _result_of(plan)
-    print(result, file=sys.stdout if result.succeeded else sys.stderr)
+    say(result, error=not result.succeeded)
     return 0 if result.succeeded else 1
 
 
@@ -141,7 +142,7 @@ class _Screen:
             self._in_place.show(f"{status_table(status)}\n\n{note}")
         elif looked >= self._line_due:
             self._line_due = looked + _LINE_SECONDS
-            print(f"{status_line(status)}; {note}", file=sys.stderr, flush=True)
+            say(f"{status_line(status)}; {note}", error=True)
         return status
 
 
@@ -156,7 +157,7 @@ def _work_off(tasks: _Tasks, screen: _Screen | None, stop: Sequence[int]) -> Non
     while tasks and (deadline is None or time.monotonic() < deadline):
         for ending in tasks.ended(screen.pause_s if screen else _LOOK_SECONDS):
             if ending.status and ending.status != _CANCELLED:
-                print(f"vqtok: {ending}", file=sys.stderr, flush=True)
+                say(f"vqtok: {ending}", error=True)
         if deadline is not None:
             continue
         status = screen.show(len(tasks)) if screen else None
@@ -181,7 +182,7 @@ def _placed(ray: Any, request: Request, stop: Sequence[int]) -> tuple[Share, int
             "autoscaler brings nodes, give --workers and --wait-for-nodes SECONDS"
         )
     workers = request.workers or max(room, 1)
-    print(f"{workers:,} tasks of {share} each; the Ray cluster has room for {room:,} at once", file=sys.stderr)
+    say(f"{workers:,} tasks of {share} each; the Ray cluster has room for {room:,} at once", error=True)
     return share, workers
 
 
@@ -204,7 +205,7 @@ def _stop_signals() -> Iterator[list[int]]:
         if found:
             raise SystemExit(exit_status(signum))
         found.append(signum)
-        print("\nvqtok: telling the tasks to end; once more to leave at once", file=sys.stderr, flush=True)
+        say("\nvqtok: telling the tasks to end; once more to leave at once", error=True)
 
     with handling((signal.SIGINT, signal.SIGTERM), note):
         yield found
