@@ -24,8 +24,8 @@ PROCESSES := $(if $(and $(filter file,$(origin NPROC)),$(GPUS)),auto,$(NPROC))
 SIGNALS := SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock sample train tokenize status verify report ar lint test test-lowest test-slow chaos gpu-check bench-costs \
-	bench-loader bench-tokenize bench-vqgan bench-gpu bench-feed bench-ar bench-export bench clean
+.PHONY: help setup lock sample train tokenize status verify report ar var masked lint test test-lowest test-slow chaos gpu-check bench-costs \
+	bench-loader bench-tokenize bench-vqgan bench-gpu bench-feed bench-ar bench-ar-vqgan bench-export bench clean
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=configs/sample.yaml] [NPROC=2] [ARGS='--set section.key=value']"
@@ -49,8 +49,8 @@ lock: setup ## choose the newest allowed versions anew
 sample: setup ## make the sample data set in data/sample
 	@$(RUN) sample data/sample
 
-# Only the default configuration needs the sample data set.
-ifeq ($(CONFIG),configs/sample.yaml)
+# Only the configurations that ship for it need the sample data set.
+ifneq ($(filter configs/sample.yaml configs/sample-var.yaml,$(CONFIG)),)
 DATA := sample
 endif
 
@@ -74,13 +74,21 @@ verify: setup $(DATA) ## check a store against its source
 report: setup $(DATA) ## write report.html for a finished store
 	@$(RUN) report --config $(CONFIG) $(ARGS)
 
+# One process, unless NPROC says how many.
+EXAMPLE := $(BIN)/$(if $(filter file,$(origin NPROC)),python,torchrun --standalone --nproc-per-node $(NPROC))
+
 ar: setup $(DATA) ## train a small autoregressive transformer on the store, tokenizing first; ARGS are its own options
 	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES)
-ifeq ($(origin NPROC),file)
-	@$(BIN)/python scripts/examples/train_ar.py --config $(CONFIG) $(ARGS)
-else
-	@$(BIN)/torchrun --standalone --nproc-per-node $(NPROC) scripts/examples/train_ar.py --config $(CONFIG) $(ARGS)
-endif
+	@$(EXAMPLE) scripts/examples/train_ar.py --config $(CONFIG) $(ARGS)
+
+var: CONFIG = configs/sample-var.yaml
+var: setup $(DATA) ## the same, one that predicts scale by scale, as VAR does (by default on configs/sample-var.yaml)
+	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES)
+	@$(EXAMPLE) scripts/examples/train_var.py --config $(CONFIG) $(ARGS)
+
+masked: setup $(DATA) ## the same, one that fills in hidden tokens, as MaskGIT does
+	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES)
+	@$(EXAMPLE) scripts/examples/train_masked.py --config $(CONFIG) $(ARGS)
 
 lint: setup ## ruff, the type checker, and which package may import which
 	$(BIN)/ruff check .
@@ -146,11 +154,14 @@ bench-ar: setup $(DATA) ## training steps from stored tokens beside steps with t
 	@$(RUN) run --config $(CONFIG) --processes $(PROCESSES)
 	@$(BIN)/python scripts/examples/bench_ar.py --config $(CONFIG) $(ARGS)
 
+bench-ar-vqgan: setup ## the same with a tokenizer of 72 M weights and photographs of 256 px (some minutes)
+	@PYTHONPATH=scripts/benchmarks $(BIN)/python scripts/examples/bench_ar_vqgan.py $(ARGS)
+
 bench-export: setup ## how fast a store is exported in each format (some minutes)
 	@$(BIN)/python scripts/benchmarks/bench_export.py $(ARGS)
 
 bench: ## all benchmarks but that of a GPU, with their defaults (over an hour)
-	@$(MAKE) --no-print-directory ARGS= bench-tokenize bench-vqgan bench-costs bench-loader bench-ar bench-export
+	@$(MAKE) --no-print-directory ARGS= bench-tokenize bench-vqgan bench-costs bench-loader bench-ar bench-ar-vqgan bench-export
 
 clean: ## delete the environment, the sample data set and all runs
 	rm -rf .venv data runs

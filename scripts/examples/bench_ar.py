@@ -2,7 +2,7 @@
 
     python scripts/examples/bench_ar.py --config configs/sample.yaml
 
-Both sides train the transformer of ar_model.py on the same images, in turns. One reads batches from the store; the
+Both sides train the transformer of train_ar.py on the same images, in turns. One reads batches from the store; the
 other reads tars, decodes the images on all cores ahead of the model, and encodes them on the model's device. Prints
 a Markdown table for docs/ar.md.
 """
@@ -10,15 +10,15 @@ a Markdown table for docs/ar.md.
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import click
 import numpy as np
 import torch
 from accelerate import Accelerator
-from ar_model import Transformer, classes_of, next_token_loss
 from torch import Tensor
+from train_ar import make_model, next_token_nats
 
 from pipeline.config import Config, load_config
 from pipeline.loader import TokenBatch, TokenLoader
@@ -35,8 +35,13 @@ from pipeline.store import TokenStore
 from pipeline.threads import one_thread
 from pipeline.world import available_cores
 
-SIZES = {"none, the batches alone": None, "dim 64, depth 2": (64, 2, 2), "dim 128, depth 4": (128, 4, 4)}
-"""dim, depth and heads of the transformer."""
+Size = tuple[int, int, int] | None
+"""dim, depth and heads of the transformer; None for none."""
+SIZES: dict[str, Size] = {
+    "none, the batches alone": None,
+    "dim 64, depth 2": (64, 2, 2),
+    "dim 128, depth 4": (128, 4, 4),
+}
 
 
 @click.command()
@@ -45,7 +50,12 @@ SIZES = {"none, the batches alone": None, "dim 64, depth 2": (64, 2, 2), "dim 12
 @click.option("--rounds", default=5, show_default=True, help="Rounds of each side, in turns; the fastest counts.")
 def main(config: str, batches: int, rounds: int) -> None:
     """Measure training steps from stored tokens and with the tokenizer in the loop, side by side."""
-    job, device = load_config(config), Accelerator().device
+    compare(load_config(config), SIZES, batches, rounds)
+
+
+def compare(job: Config, sizes: Mapping[str, Size], batches: int, rounds: int) -> None:
+    """Print the table, a row for each size. Raises ClickException where both sides do not do the same work."""
+    device = Accelerator().device
     store, tokenizer = TokenStore(job.tokenize.store), load_tokenizer(job.tokenizer.path, job.tokenize.layout)
     tokenizer.to(device, job.tokenize.precision)
     sides: dict[str, Callable[[], Iterator[TokenBatch]]] = {
@@ -54,7 +64,7 @@ def main(config: str, batches: int, rounds: int) -> None:
     }
     require_equal(*map(list, (side() for side in sides.values())))
     print("| transformer | stored tokens | tokenizer in the loop | ratio |\n| --- | --- | --- | --- |")
-    for name, size in SIZES.items():
+    for name, size in sizes.items():
         step = make_step(store, size, device)
         ms = dict.fromkeys(sides, math.inf)
         for _ in range(rounds):
@@ -92,17 +102,16 @@ def require_equal(stored: list[TokenBatch], encoded: list[TokenBatch]) -> None:
         raise click.ClickException(f"the images are not those of the store: {agreement:.1%} of their tokens agree")
 
 
-def make_step(
-    store: TokenStore, size: tuple[int, int, int] | None, device: torch.device
-) -> Callable[[TokenBatch], Tensor]:
+def make_step(store: TokenStore, size: Size, device: torch.device) -> Callable[[TokenBatch], Tensor]:
     """What is done with a batch: an optimizer step; nothing but the embeddings without a transformer."""
     if size is None:
         return lambda batch: store.idxBl_to_var_input(batch.to(device).idx_Bl)
-    model = Transformer(store, 0, *size).to(device)
+    model = make_model(store, 0, *size).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step(batch: TokenBatch) -> Tensor:
-        loss = next_token_loss(model, store, batch.to(device), classes_of(batch, 0, hidden=1).to(device))
+        no_class_B = torch.zeros(len(batch), dtype=torch.int64, device=device)
+        loss = next_token_nats(model, store, batch.to(device), no_class_B).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,10 +1,8 @@
 """The autoregressive example, in real processes: it learns, resumes exactly, shares the rows, draws pictures."""
 
-import json
 import math
 import os
 import re
-import runpy
 import shutil
 import signal
 import sys
@@ -13,61 +11,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from fixtures_store import Child, Done, Halt, Job, cold, make_job, save_tiny_tokenizer, store_of_rows
+import train_ar
+from fixtures_examples import SCRIPTS, SMALL, TABLE, Script, metrics, zero_order
+from fixtures_store import Child, Job, cold, make_job, save_tiny_tokenizer, store_of_rows
 from PIL import Image
 from support import ROOT, free_port
 from torch.nn import functional as F
+from training.data import open_loaders
 
 from pipeline.store import TokenStore
 
-pytest_plugins = ["fixtures_store"]
+pytest_plugins = ["fixtures_store", "fixtures_examples"]
 
-SCRIPTS = ROOT / "scripts/examples"
-SMALL = ("--dim", "16", "--depth", "1", "--heads", "2", "--batch-size", "8", "--warmup", "3")
 BITS = ("train", "held_out", "class_hidden")
-TABLE = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+AR = Script("train_ar")
 
 
-def start(*arguments: str | Path, folder: Path, **options: Any) -> Child:
-    """The script in a process of its own, with a small model; `options` of Child."""
-    return Child(_script, [str(argument) for argument in (*SMALL, *arguments)], folder=folder, **options)
-
-
-def _script(arguments: list[str]) -> None:
-    sys.path.insert(0, str(SCRIPTS))
-    sys.argv = ["train_ar.py", *arguments]
-    runpy.run_path(str(SCRIPTS / "train_ar.py"), run_name="__main__")
-
-
-def trained(*arguments: str | Path, folder: Path) -> Done:
-    """A run that must end well."""
-    done = start(*arguments, folder=folder).wait()
-    assert done.status == 0, done.err
-    return done
-
-
-def metrics(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def random_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 rows of random tokens with a codebook, some of them without a label."""
-    return store_of_rows(tmp_path_factory.mktemp("random") / "store", [25, 15], table=TABLE)
-
-
-def test_no_token_is_predicted_from_itself_or_from_later_ones(
-    random_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import ar_model
-
+def test_no_token_is_predicted_from_itself_or_from_later_ones(random_store: Path) -> None:
     store = TokenStore(random_store)
     torch.manual_seed(0)
-    model = ar_model.Transformer(store, num_classes=3, dim=16, depth=2, heads=2)
+    model = train_ar.make_model(store, num_classes=3, dim=16, depth=2, heads=2)
     torch.nn.init.normal_(model.head.weight)
     batch, class_B = store.read([0, 1]), torch.tensor([0, 2])
     before_last_BlC = store.idxBl_to_var_input(batch.idx_Bl)[:, :-1]
@@ -78,15 +43,12 @@ def test_no_token_is_predicted_from_itself_or_from_later_ones(
         same_BL = model(changed_BlC, class_B).isclose(logits_BLK, atol=1e-5).all(dim=2)
         assert same_BL[:, : position + 1].all()
         assert not same_BL[:, position + 1 :].any()
-    loss = ar_model.next_token_loss(model, store, batch, class_B)
+    loss = train_ar.next_token_nats(model, store, batch, class_B).mean()
     expected = F.cross_entropy(logits_BLK.transpose(1, 2), torch.cat(batch.idx_Bl, dim=1))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_samples_are_of_the_likeliest_codes_and_repeat(random_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import ar_model
-
     def likes_codes_near_seven(x_BlC: torch.Tensor, class_B: torch.Tensor) -> torch.Tensor:
         logits_K = -(torch.arange(16.0) - 7).abs()
         return logits_K.expand(len(x_BlC), x_BlC.shape[1] + 1, 16)
@@ -94,33 +56,26 @@ def test_samples_are_of_the_likeliest_codes_and_repeat(random_store: Path, monke
     store, class_B = TokenStore(random_store), torch.zeros(50, dtype=torch.int64)
     model = torch.nn.Module()
     monkeypatch.setattr(model, "forward", likes_codes_near_seven)
-    idx_Bl, again_Bl, other_Bl = (ar_model.sample(model, store, class_B, 1.0, 3, seed) for seed in (0, 0, 1))
+    idx_Bl, again_Bl, other_Bl = (train_ar.sample(model, store, class_B, 1.0, 3, seed) for seed in (0, 0, 1))
     assert [tuple(idx_BL.shape) for idx_BL in idx_Bl] == [(50, 3), (50, 5)]
     assert set(torch.cat(idx_Bl, dim=1).flatten().tolist()) == {6, 7, 8}
     assert all(map(torch.equal, idx_Bl, again_Bl))
     assert not all(map(torch.equal, idx_Bl, other_Bl))
 
 
-def test_of_several_views_training_has_another_one_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import train_ar
-
-    settings = train_ar.Settings(None, 1, 8, 16, 1, 2, 1e-3, 3, 10, True, seed=0)
+def test_of_several_views_training_has_another_one_every_epoch(tmp_path: Path) -> None:
     for views, which in ((2, "random"), (None, 0)):
         of_views = {} if views is None else {"views": views, "features": ("views",)}
         store = TokenStore(store_of_rows(tmp_path / f"store-{views}", [40], table=TABLE, **of_views))
-        training, held_out = train_ar.open_loaders(store, settings, 0, 1)
+        training, held_out = open_loaders(store, batch_size=8, seed=0, rank=0, world_size=1)
         assert (training.ordered.views.which, held_out.ordered.views.which) == (which, 0)
 
 
 def test_it_learns_and_draws_a_picture(finished: Job, tmp_path: Path) -> None:
     output = tmp_path / "ar"
-    done = trained("--config", finished.file, "--output", output, "--steps", "60", "--every", "20", folder=tmp_path)
+    done = AR.trained("--config", finished.file, "--output", output, "--steps", "60", "--every", "20", folder=tmp_path)
     first, *_, last = metrics(output)
-    counts_K = TokenStore(finished.store).code_counts
-    share_K = counts_K[counts_K > 0] / counts_K.sum()
-    entropy = -(share_K * np.log2(share_K)).sum()
-    assert f"zero-order entropy of the store is {entropy:.3f}" in done.out
+    assert f"zero-order entropy of the store is {zero_order(TokenStore(finished.store)):.3f}" in done.out
     assert [line["step"] for line in metrics(output)] == [20, 40, 60]
     assert last["train"] < first["train"] < math.log2(16) + 0.1
     assert last["held_out"] < first["held_out"]
@@ -133,27 +88,16 @@ def test_it_learns_and_draws_a_picture(finished: Job, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("renames", [2, 3])
 def test_a_killed_run_resumes_to_the_same_figures(finished: Job, tmp_path: Path, renames: int) -> None:
-    """Killed before a checkpoint is renamed into place: its line of figures is there already, and comes again."""
-    command = ["--config", finished.file, "--steps", "17", "--every", "3", "--no-sample"]
-    trained(*command, "--output", tmp_path / "undisturbed", folder=tmp_path)
-    output = tmp_path / "killed"
-    halt = Halt("os.rename", str(output / "checkpoint.safetensors"), renames)
-    killed = start(*command, "--output", output, folder=tmp_path, halt=halt).wait()
-    assert killed.status == -9
-    assert len(metrics(output)) == renames
-    resumed = trained(*command, "--output", output, folder=tmp_path)
-    assert f"resumed after step {3 * (renames - 1)}\n" in resumed.out
-    for name in ("metrics.jsonl", "checkpoint.safetensors"):
-        assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
-    assert len(metrics(output)) == 6
+    AR.check_kill(tmp_path, "--config", finished.file, "--steps", "17", every=3, renames=renames)
+    assert len(metrics(tmp_path / "killed")) == 6
 
 
 @pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(finished: Job, tmp_path: Path) -> None:
     command = ["--config", finished.file, "--output", tmp_path / "ar", "--steps", "2", "--no-sample"]
-    trained(*command, folder=tmp_path)
+    AR.trained(*command, folder=tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "ar").iterdir()}
-    trained(*command, folder=tmp_path)
+    AR.trained(*command, folder=tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "ar").iterdir()} == before
 
 
@@ -166,7 +110,7 @@ def note_rows(notes: str, arguments: list[str], dies_at: int = 0) -> None:
     sys.argv = ["train_ar.py", *arguments]
     import train_ar
 
-    loss = train_ar.next_token_loss
+    loss = train_ar.next_token_nats
 
     def noting(model: Any, store: Any, batch: Any, class_B: Any) -> Any:
         kind, world = "train" if torch.is_grad_enabled() else "held-out", PartialState()
@@ -177,7 +121,7 @@ def note_rows(notes: str, arguments: list[str], dies_at: int = 0) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return loss(model, store, batch, class_B)
 
-    train_ar.next_token_loss = noting
+    train_ar.next_token_nats = noting
     train_ar.main()
 
 
@@ -214,7 +158,7 @@ def test_two_processes_see_every_row_once_and_learn_what_one_does(
     random_store: Path, tmp_path: Path, launch: Callable[..., list[int]]
 ) -> None:
     command = [*SMALL, "--store", str(random_store), "--epochs", "1", "--no-sample", "--no-classes"]
-    trained(*command, "--batch-size", "2", "--output", tmp_path / "one", folder=tmp_path)
+    AR.trained(*command, "--batch-size", "2", "--output", tmp_path / "one", folder=tmp_path)
     assert set(launch([*command, "--batch-size", "1", "--output", str(tmp_path / "two")], tmp_path)) == {0}
     trained_on, held_out = steps_of(tmp_path), steps_of(tmp_path, "held-out")
     assert [len(keys) for keys in trained_on] == [19, 19]
@@ -251,15 +195,6 @@ def test_two_processes_that_are_killed_resume_and_count_every_row_once(
         assert (tmp_path / "ar" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def refused(*arguments: str | Path, folder: Path, status: int) -> str:
-    """The one message of a run that cannot be."""
-    done = start(*arguments, folder=folder).wait()
-    assert done.status == status, done.err
-    assert "Traceback" not in done.err
-    assert len(re.findall("^(train_ar|Error): ", done.err, re.MULTILINE)) == 1
-    return done.err
-
-
 def test_bad_input_gives_one_message(finished: Job, random_store: Path, tmp_path: Path) -> None:
     """Value, file and remedy, no traceback."""
     output = tmp_path / "ar"
@@ -286,7 +221,7 @@ def test_bad_input_gives_one_message(finished: Job, random_store: Path, tmp_path
     ]
     before = sorted(finished.tokenizer.iterdir())
     for status, said, arguments in cases:
-        assert said in refused("--output", output, *arguments, folder=tmp_path, status=status)
+        assert said in AR.refused("--output", output, *arguments, folder=tmp_path, status=status)
         assert not (output / "checkpoint.safetensors").exists()
     assert sorted(finished.tokenizer.iterdir()) == before
 
@@ -295,20 +230,20 @@ def test_bad_input_gives_one_message(finished: Job, random_store: Path, tmp_path
 def test_other_settings_and_damaged_files_do_not_resume(random_store: Path, tmp_path: Path) -> None:
     output = tmp_path / "ar"
     command = ["--store", random_store, "--output", output, "--steps", "2", "--no-sample"]
-    trained(*command, folder=tmp_path)
-    assert "lr: 0.5 here, 0.002 there" in refused(*command, "--lr", "0.5", folder=tmp_path, status=2)
+    AR.trained(*command, folder=tmp_path)
+    assert "lr: 0.5 here, 0.002 there" in AR.refused(*command, "--lr", "0.5", folder=tmp_path, status=2)
     (output / "checkpoint.safetensors").write_bytes(b"damaged")
-    message = refused(*command, folder=tmp_path, status=1)
+    message = AR.refused(*command, folder=tmp_path, status=1)
     assert str(output / "checkpoint.safetensors") in message
     assert "delete" in message
     (output / "checkpoint.safetensors").unlink()
-    trained(*command, "--lr", "0.5", folder=tmp_path)  # nothing is lost
+    AR.trained(*command, "--lr", "0.5", folder=tmp_path)  # nothing is lost
 
 
 @pytest.mark.slow
 def test_a_diverging_run_says_so(random_store: Path, tmp_path: Path) -> None:
     command = ["--store", random_store, "--output", tmp_path / "ar", "--no-sample", "--warmup", "0"]
-    assert "choose --lr below 1e+30" in refused(*command, "--lr", "1e30", folder=tmp_path, status=1)
+    assert "choose --lr below 1e+30" in AR.refused(*command, "--lr", "1e30", folder=tmp_path, status=1)
 
 
 @pytest.mark.slow
@@ -317,7 +252,7 @@ def test_a_layout_that_cannot_be_decoded_costs_only_the_picture(
 ) -> None:
     job = make_job(tmp_path / "job", collection, tokenizer_folder, {"tokenize.layout": "diagonal"})
     assert job.run().complete
-    done = trained("--config", job.file, "--steps", "2", folder=tmp_path)
+    done = AR.trained("--config", job.file, "--steps", "2", folder=tmp_path)
     assert "no picture of new images: layout 'diagonal' leaves cells of the image out" in done.out
     assert sorted(path.name for path in (tmp_path / "job" / "store-ar").glob("[!.]*")) == [
         "checkpoint.safetensors",

@@ -1,4 +1,4 @@
-"""Where a run of train_ar.py stands, in its folder: what it depends on, weights, optimizer and place in the data."""
+"""Where a run of a training script stands, in its folder: its settings, weights, optimizer and place in the data."""
 
 import json
 from collections import defaultdict
