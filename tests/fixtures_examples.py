@@ -58,7 +58,7 @@ class Script:
     def check_kill(self, folder: Path, *command: str | Path, every: int, renames: int) -> None:
         """A run that is killed just before a checkpoint appears goes on to the bits of an undisturbed one.
 
-        Its line of figures is there already, and comes again.
+        Its line of figures is there already, and comes again. What it has said so far is not lost in a buffer.
         """
         command = (*command, "--every", str(every), "--no-sample")
         self.trained(*command, "--output", folder / "undisturbed", folder=folder)
@@ -66,6 +66,7 @@ class Script:
         halt = Halt("os.rename", str(output / "checkpoint.safetensors"), renames)
         killed = self.start(*command, "--output", output, folder=folder, halt=halt).wait()
         assert killed.status == -9
+        assert killed.out.splitlines()[-1].split()[0] == ("step" if renames == 1 else str(every * (renames - 1)))
         assert len(metrics(output)) == renames
         resumed = self.trained(*command, "--output", output, folder=folder)
         assert f"resumed after step {every * (renames - 1)}\n" in resumed.out

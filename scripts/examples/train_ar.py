@@ -90,7 +90,7 @@ class NextToken(Task):
         return sample(model, store, class_B, self.temperature, self.top_k, seed)
 
 
-@training_command()
+@training_command
 def main(temperature: float, top_k: int, **options: Any) -> None:
     """Train a small autoregressive transformer on a token store, or go on where it was interrupted."""
     run(NextToken(temperature, top_k), **options)

@@ -147,7 +147,7 @@ class HiddenTokens(Task):
         return sample(model, store, class_B, self.temperature, self.top_k, self.rounds, self.noise, seed)
 
 
-@training_command(epochs=8)
+@training_command
 @click.option("--rounds", type=click.IntRange(1), default=12, help="In which a new image is drawn.")
 @click.option("--noise", type=click.FloatRange(0), default=4.5, help="In the choice of the tokens that stay.")
 def main(temperature: float, top_k: int, rounds: int, noise: float, **options: Any) -> None:

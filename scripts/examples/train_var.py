@@ -115,7 +115,7 @@ class NextScale(Task):
         return torch.cat([tokenizer.decode(idx_Bl[: scale + 1], grid) for scale in range(len(idx_Bl))])
 
 
-@training_command(epochs=8)
+@training_command
 def main(temperature: float, top_k: int, **options: Any) -> None:
     """Train a small transformer on the scales of a token store, or go on where it was interrupted."""
     run(NextScale(temperature, top_k), **options)

@@ -142,7 +142,7 @@ def under_torchrun(arguments: list[str], folder: Path, dies_at: int = 0) -> list
     code += "t.note_rows(sys.argv[2], sys.argv[4:], int(sys.argv[3]))"
     (folder / "noting.py").write_text(code)
     torchrun = [Path(sys.executable).parent / "torchrun", "--standalone", "--nproc-per-node", "2"]
-    found = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    found = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{SCRIPTS}"}
     given = (Path(__file__).parent, folder, str(dies_at), *arguments)
     return [cold(*torchrun, folder / "noting.py", *given, environment=found).status]
 

@@ -55,16 +55,11 @@ _OPTIONS = (
 )
 
 
-def training_command(**defaults: Any) -> Callable[[Main], click.Command]:
-    """A click command with the options of all training scripts; `defaults` are those that shall be others."""
-    context = {"help_option_names": ["-h", "--help"], "show_default": True, "default_map": defaults}
-
-    def decorate(main: Main) -> click.Command:
-        for option in reversed(_OPTIONS):
-            main = option(main)
-        return click.command(context_settings=context)(main)
-
-    return decorate
+def training_command(main: Main) -> click.Command:
+    """A click command with the options of all training scripts, before those of its own."""
+    for option in reversed(_OPTIONS):
+        main = option(main)
+    return click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})(main)
 
 
 def run(

@@ -43,7 +43,8 @@ def train(
     model, optimizer = accelerator.prepare(net, optimizer)
     done = load_checkpoint(folder, net, optimizer, loader, accelerator)
     log = MetricsLog(folder, resumed_from=done) if accelerator.is_main_process else None
-    accelerator.print(_opening(task, store, net, num_classes, len(loader.ordered), len(held_out.ordered), done))
+    opening = _opening(task, store, net, num_classes, len(loader.ordered), len(held_out.ordered), done)
+    accelerator.print(opening, flush=True)
 
     nats, last, started = torch.zeros((), device=device), done, time.monotonic()
     for step, batch in zip(range(done + 1, steps + 1), forever(loader), strict=False):
@@ -67,7 +68,7 @@ def train(
             if log is not None:
                 log.write("bits_per_token", step, bits)
                 save_checkpoint(folder, step, net, optimizer, loader, accelerator)
-            accelerator.print(line(step, step / len(loader), bits, images_per_s))
+            accelerator.print(line(step, step / len(loader), bits, images_per_s), flush=True)
             nats, last, started = torch.zeros_like(nats), step, time.monotonic()
     return net
 
