@@ -8,6 +8,7 @@ Prints a Markdown table for docs/trainers.md.
 """
 
 import tempfile
+import time
 from pathlib import Path
 
 import click
@@ -32,7 +33,8 @@ SIZES: dict[str, Size] = {
 @click.option("--side", default=256, show_default=True, help="Pixels a side, a multiple of 16.")
 @click.option("--channels", default=128, show_default=True, help="Of the tokenizer; a multiple of 32.")
 @click.option("--largest", default=len(SIZES), show_default=True, help="How many of the transformers.")
-def main(batch_size: int, batches: int, rounds: int, side: int, channels: int, largest: int) -> None:
+@click.option("--cpu-time", is_flag=True, help="Count the CPU time of all threads: where others use the cores, too.")
+def main(batch_size: int, batches: int, rounds: int, side: int, channels: int, largest: int, cpu_time: bool) -> None:
     """Measure training steps from stored tokens and with a tokenizer of real size in the loop, side by side."""
     with tempfile.TemporaryDirectory(prefix="vqtok-bench-") as name:
         folder = Path(name)
@@ -45,7 +47,8 @@ def main(batch_size: int, batches: int, rounds: int, side: int, channels: int, l
         file = folder / "job.yaml"
         job = Job(write_config(file, photos.pattern, folder / "tokenizer", side, batch_size=batch_size), photos)
         job()
-        compare(job.config, dict(list(SIZES.items())[:largest]), batches, rounds)
+        clock = time.process_time if cpu_time else time.monotonic
+        compare(job.config, dict(list(SIZES.items())[:largest]), batches, rounds, clock)
 
 
 if __name__ == "__main__":
