@@ -41,6 +41,7 @@ FIELDS = {
     "running": list,
     "starting": int,
     "failed": list,
+    "gave_up": dict | None,
     "unplanned": list,
     "written": int,
     "rejected": int,
