@@ -171,7 +171,7 @@ def _other_config(url: str, scheme: str, storage: Storage) -> dict[str, Any]:
             config["base_url"] = storage.endpoint
         if not storage.anonymous:
             refuse_no_google(url)
-    else:
+    elif scheme in _AZURE:
         if endpoint := _endpoint(url, storage, _AZURE_ENDPOINTS):
             config["endpoint"] = endpoint
         if not storage.anonymous:

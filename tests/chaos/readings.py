@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pipeline import cli
 from pipeline.errors import VqtokError
-from pipeline.files import objects
+from pipeline.files import clients, objects
 from pipeline.loader import TokenLoader
 from pipeline.store import TokenStore
 from pipeline.store import reader as reader_module
@@ -121,13 +121,13 @@ def same(answer: Any, expected: Any) -> bool:
 @contextmanager
 def folders_as_object_stores() -> Iterator[None]:
     """Let URLs of folders be opened as object stores are."""
-    schemes, files_at = objects.SCHEMES, reader_module.files_at
-    objects.SCHEMES = (*schemes, "file")
+    schemes, files_at = clients.SCHEMES, reader_module.files_at
+    clients.SCHEMES = (*schemes, "file")
     reader_module.files_at = objects.ObjectFiles
     try:
         yield
     finally:
-        objects.SCHEMES, reader_module.files_at = schemes, files_at
+        clients.SCHEMES, reader_module.files_at = schemes, files_at
 
 
 def status_of(reading: Reading, *options: str) -> None:
