@@ -10,7 +10,7 @@ import torch
 from fixtures_store import BATCH_SIZE, COLLECTION, MIXED, REJECTED, ROWS, Job, Sample, make_job, vqtok, write_shard
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pipeline.errors import ConfigError, SourceError
+from pipeline.errors import ConfigError, SourceError, StoreError
 from pipeline.jobs.originals import images_of_rows
 from pipeline.jobs.reporting import job as report
 from pipeline.jobs.reporting import making
@@ -39,6 +39,14 @@ def test_psnr_is_that_of_the_first_batch_of_every_part(made_report: report.Repor
         row += len(samples)
     assert made_report.images_rebuilt == images
     assert made_report.psnr == pytest.approx(10 * math.log10(255**2 / torch.stack(errors).mean().item()), abs=1e-3)
+
+
+def test_a_report_is_written_into_no_other_folder(finished: Job, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store-report").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="store-report: is a link, and a report is written into no other folder"):
+        making.make_report(finished.config(), tmp_path / "store-report", "basis")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_originals_that_are_decoded_on_a_device_stand_beside_what_is_rebuilt(

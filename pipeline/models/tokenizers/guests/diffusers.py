@@ -25,6 +25,8 @@ _CLASS = "VQModel"
 
 
 def _read(source: str, options: Options) -> Imported:
+    from pipeline.models.networks.budget import Budget
+
     folder = published_folder(source)
     if (folder / "model_index.json").is_file() and (folder / "vqvae").is_dir():
         folder /= "vqvae"  # a whole pipeline
@@ -33,11 +35,13 @@ def _read(source: str, options: Options) -> Imported:
         raise TokenizerError(
             f"{folder / 'config.json'}: _class_name is {settings.get('_class_name')!r}, not {_CLASS!r}"
         )
-    # As the library completes them, so that another default in a later version changes nothing.
-    whole: dict[str, Any] = library(_NAME).VQModel.from_config(settings).config
+    tensors = read_tensors(folder)
+    with Budget([value.shape for value in tensors.values()], folder / "config.json"):
+        # As the library completes them, so that another default in a later version changes nothing.
+        whole: dict[str, Any] = library(_NAME).VQModel.from_config(settings).config
     config = {name: value for name, value in whole.items() if not name.startswith("_")}
     pixels = normalization_between(*options.get(PIXELS, (-1.0, 1.0)))
-    return imported(_NAME, _CLASS, config, read_tensors(folder), pixels, folder)
+    return imported(_NAME, _CLASS, config, tensors, pixels, folder)
 
 
 KIND = Kind(

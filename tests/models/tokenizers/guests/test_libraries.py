@@ -235,6 +235,20 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 30),
         "not a whole safetensors file",
     ),
+    "a billion layers": (
+        lambda folder: rewritten(folder / "config.json", layers_per_block=10**9),
+        "asks for a network larger than its weights",
+    ),
+    "terabytes of codes": (
+        lambda folder: rewritten(folder / "config.json", num_vq_embeddings=1 << 40),
+        "asks for a network larger than its weights",
+    ),
+    "weights of elsewhere": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"a": "../x.safetensors"}}'
+        ),
+        r"index\.json: '\.\./x\.safetensors' is no name of a safetensors file beside it",
+    ),
 }
 
 

@@ -272,6 +272,17 @@ def test_a_file_that_is_damaged_or_none_is_an_error(tmp_path: Path) -> None:
         list(open_shard(shard, source))
 
 
+def test_rows_that_no_file_holds_are_refused(tmp_path: Path) -> None:
+    """Rows of nothing but equal values take no bytes, and memory is asked for by their number."""
+    rows = 2_000_000
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image": pa.nulls(rows, pa.binary())}), path, row_group_size=rows)
+    assert 8 * path.stat().st_size < rows
+    for read in (samples, lambda path: index_shard(*found(path))):
+        with pytest.raises(SourceError, match=r"its footer tells of 2,000,000 rows"):
+            read(path)
+
+
 def test_an_empty_table_has_no_samples(tmp_path: Path) -> None:
     path = write(tmp_path / "x.parquet", table(3).slice(0, 0))
     shard, source = found(path)
