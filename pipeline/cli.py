@@ -160,6 +160,33 @@ def import_() -> None:
 
 @main.command()
 @with_config
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1),
+    default=20.0,
+    show_default=True,
+    help="How long to wait for each answer.",
+)
+@as_json_option
+def check(config: Config, seconds: float, as_json: bool) -> None:
+    """Try all that a job needs, before it begins.
+
+    The places of store and source, by each kind of request; the tokenizer; one image, all the way; and whether the job
+    may go on in its store. What is written for that is deleted again. Exit status 1 where something is missing.
+    """
+    from pipeline.jobs.checking import job
+    from pipeline.world import end_process
+
+    result = job.run(config, seconds, show=lambda line: None if as_json else say(line))
+    if as_json:
+        say_json(result.to_json())
+    if result.is_abandoned:
+        end_process(1)  # libraries would wait for what nobody waits for any more
+    sys.exit(1 if result.failed else 0)
+
+
+@main.command()
+@with_config
 @_allow_change
 @allow_slow_option
 def train(config: Config, allow_change: bool, allow_slow: bool) -> None:

@@ -75,7 +75,7 @@ def test_commands_are_listed_in_the_order_of_use(tmp_path: Path) -> None:
     help_page = vqtok("-h", folder=tmp_path, environment={"COLUMNS": "80"}).wait().out
     assert not re.search(r"^  .*\.\.\.$", help_page, re.MULTILINE)  # none is cut off
     listed = re.findall(r"^  (\w+)  ", help_page, re.MULTILINE)
-    order = "sample inspect init import train estimate tokenize run ray status verify show clean report export"
+    order = "sample inspect init import check train estimate tokenize run ray status verify show clean report export"
     assert " ".join(listed) == order
 
 

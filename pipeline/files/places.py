@@ -12,7 +12,7 @@ _OBJECT_STORES = (".amazonaws.com", ".r2.cloudflarestorage.com", ".core.windows.
 def why_unreadable(folder: Path) -> str | None:
     """Why a folder cannot be read; None where it can be, and where there is none but could be."""
     try:
-        present = _nearest(folder)
+        present = nearest(folder)
         if not present.is_dir():
             return f"{present} is a file" if present.exists() else f"{present} leads nowhere"
         if present == folder and not os.access(present, os.R_OK | os.X_OK):
@@ -29,7 +29,7 @@ def why_unwritable(folder: Path) -> str | None:
     reason = why_unreadable(folder)
     if reason is not None:
         return reason
-    present = _nearest(folder)
+    present = nearest(folder)
     if os.statvfs(present).f_flag & _RDONLY:
         return f"the file system of {present} is read-only"
     if not os.access(present, os.W_OK | os.X_OK):
@@ -45,7 +45,7 @@ def why_unlistable(url: str) -> str | None:
     return None
 
 
-def _nearest(folder: Path) -> Path:
+def nearest(folder: Path) -> Path:
     """The folder, or what comes next above it that is there."""
     for path in (folder, *folder.parents):
         try:

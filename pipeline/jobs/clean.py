@@ -1,4 +1,7 @@
-"""Deletes what is provably lost: attempts at parts of which a commit names another attempt.
+"""Deletes what is provably lost: attempts at parts of which a commit names another attempt, and probes.
+
+A probe was written to see whether it can be, at the birth of a store or by `vqtok check`. Whoever wrote it deletes it
+again; what is still there was left by a process that was killed.
 
 An attempt without a commit of its part may be about to be committed by somebody who was only slow, so it
 stays, however old it is and whoever held its claim.
@@ -13,7 +16,7 @@ from pipeline.files.regular import link_on_the_way
 from pipeline.printing import one_line
 from pipeline.records import JSON
 from pipeline.store.schema import names
-from pipeline.store.schema.birth import read_birth
+from pipeline.store.schema.birth import is_born, read_birth
 from pipeline.store.schema.commits import committed_parts, read_commit
 from pipeline.store.schema.manifest import read_manifest
 from pipeline.store.writing.writer import delete_attempt
@@ -28,6 +31,8 @@ class Sweep:
     """Attempts, as `part.attempt`."""
     bytes: int = 0
     """Size of what was deleted."""
+    probes: list[str] = field(default_factory=list)
+    """Probes that were deleted, files and folders."""
     kept: list[str] = field(default_factory=list)
     """Attempts at parts that are not committed yet."""
     damaged: list[str] = field(default_factory=list)
@@ -39,6 +44,8 @@ class Sweep:
 
     def __str__(self) -> str:
         lines = [f"{self.store}: {len(self.deleted)} lost attempts deleted, {self.bytes:,} bytes"]
+        if self.probes:
+            lines.append(f"{len(self.probes)} probes deleted")
         if self.kept:
             lines.append(f"{len(self.kept)} attempts at pending parts stay; they can go once their parts are committed")
         return "\n".join([*lines, *(f"damaged: {one_line(message)}" for message in self.damaged)])
@@ -47,15 +54,18 @@ class Sweep:
 def run(config: Config) -> Sweep:
     """Sweep the store of a configuration; safe while jobs are running.
 
-    Raises StoreError without a store, CorruptStore for a damaged manifest: readers may use any attempt then.
+    Raises StoreError where there is neither a store nor a probe, CorruptStore for a damaged manifest: readers may use
+    any attempt then.
     """
     files = files_at(config.tokenize.store, config.tokenize.storage)
+    sweep = Sweep(files.root, probes=_delete_probes(files))
+    if sweep.probes and not is_born(files):
+        return sweep
     birth = read_birth(files)
     committed = committed_parts(files)
     manifest = read_manifest(files, birth)
     # Readers go by the manifest; it is never older than a commit unless somebody deleted that.
     in_use = {names.attempt(part.part, part.attempt) for part in manifest.parts} if manifest else set()
-    sweep = Sweep(files.root)
     for name in _attempts(files, sweep):
         part, _, attempt = name.rpartition(".")
         if part not in committed:
@@ -72,6 +82,17 @@ def run(config: Config) -> Sweep:
             delete_attempt(files, part, attempt)
             sweep.deleted.append(name)
     return sweep
+
+
+def _delete_probes(files: Files) -> list[str]:
+    """Delete what was only written to see whether it can be; names, sorted."""
+    folders = set(filter(names.is_probe, files.folders("")))
+    others = set(filter(names.is_probe, files.names(""))) - folders
+    for name in folders:
+        files.delete_folder(name)
+    for name in others:
+        files.delete(name)
+    return sorted(folders | others)
 
 
 def _attempts(files: Files, sweep: Sweep) -> list[str]:

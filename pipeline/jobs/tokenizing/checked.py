@@ -25,6 +25,12 @@ def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = 
     after their commit, StoreError where all that is committed is of other source shards.
     """
     plan = make_plan(config)
+    refuse_what_differs(plan, config, allow_other_sources, check_files)
+    return plan
+
+
+def refuse_what_differs(plan: Plan, config: Config, allow_other_sources: bool, check_files: bool = False) -> None:
+    """Compare a plan with what is committed. Arguments, and what it raises, as of `checked_plan`."""
     if plan.birth is not None:
         refuse_other_classes(plan.store, config.source, plan.birth.classes)
     if current_siblings() is None:
@@ -33,7 +39,6 @@ def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = 
             refuse_other_sources(plan)
     if plan.pending:
         refuse_unwritable(plan.store)
-    return plan
 
 
 def refuse_other_classes(store: Files, source: SourceConfig, frozen: Sequence[str] | None) -> None:

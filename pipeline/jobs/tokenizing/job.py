@@ -152,7 +152,8 @@ def _work_in(
     plan = with_listings(plan, config)
     labels = labels_of(config.source, birth.classes, plan.shards)
     if world.is_main:
-        _warn_of_another_size(config)
+        if other := describe_another_size(config):
+            say(f"vqtok: {other}", error=True)
         if birth.classes and config.source.classes is None:
             say(f"vqtok: {describe_classes(birth.classes)}; source.classes has another order", error=True)
     with (
@@ -195,16 +196,16 @@ def _bear(store: Files, birth: Birth) -> Birth:
         raise ConfigError(f"tokenize.store: {store.root} cannot be written: {error}") from error
 
 
-def _warn_of_another_size(config: Config) -> None:
-    """Say on one line when images of another size are tokenized than the tokenizer was trained on."""
+def describe_another_size(config: Config) -> str | None:
+    """A line for people where images of another size are tokenized than the tokenizer was trained on."""
     path, here = config.tokenizer.path, config.image.size
     there = trained_image_size(path, config.tokenizer.storage)
-    if there is not None and there != here:
-        say(
-            f"vqtok: {path}: was trained at an image.size of {there[0]} x {there[1]} pixels, and these images have "
-            f"{here[0]} x {here[1]}: its codes may fit them less well",
-            error=True,
-        )
+    if there is None or there == here:
+        return None
+    return (
+        f"{path}: was trained at an image.size of {there[0]} x {there[1]} pixels, and these images have "
+        f"{here[0]} x {here[1]}: its codes may fit them less well"
+    )
 
 
 def make_birth(config: Config, tokenizer: Tokenizer, classes: tuple[str, ...] | None = None) -> Birth:

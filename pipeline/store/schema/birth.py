@@ -1,7 +1,6 @@
 """The birth of a store: what every token in it is, decided by whoever creates `store.json` first."""
 
 import math
-import secrets
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -29,6 +28,7 @@ FEATURES: frozenset[str] = frozenset({VIEWS, DIGESTS, CLASSES})
 
 
 _RESTORE = "restore it from a copy of the store"
+_PROOFS = 3
 
 # Far beyond what anybody makes: memory is asked for by these numbers, whatever files there are.
 _MOST_CODES = 1 << 26
@@ -215,13 +215,18 @@ def create_or_compare(files: Files, birth: Birth) -> Birth:
         if files.put_if_absent(names.STORE, birth.written(birth)):
             return birth
     present = read_birth(files)
+    refuse_other_birth(files, birth, present)
+    return present
+
+
+def refuse_other_birth(files: Files, birth: Birth, present: Birth) -> None:
+    """Raise IdentityMismatch unless a store that is `present` may be gone on with as `birth`."""
     lines = differences(_compared(birth), _compared(present))
     if lines:
         raise IdentityMismatch(
             "\n  ".join([f"{files.root}: this configuration makes other tokens than the store holds (there):", *lines])
             + "\nName another tokenize.store, or go back to the store's settings."
         )
-    return present
 
 
 def _compared(birth: Birth) -> JSON:
@@ -247,12 +252,25 @@ def _prove_exclusive_creation(files: Files) -> None:
     Some servers that speak S3 accept `If-None-Match: *` and overwrite all the same; there the second commit of
     a part would replace the first.
     """
-    probe = f"{names.PROBE}{secrets.token_hex(8)}"
-    first, second = files.put_if_absent(probe, b"first"), files.put_if_absent(probe, b"second")
-    kept = files.read(probe)
-    files.delete(probe)
-    if (first, second, kept) != (True, False, b"first"):
-        raise StoreError(
-            f"{files.root}: this place overwrites where a file should only be created (PUT with If-None-Match: *), so "
-            "that two processes could commit one part; keep the store on a server that honours it, or on a local disk"
-        )
+    # `vqtok clean` may come by, and delete the probe between two steps: another one tells more.
+    if not any(_creates_exclusively(files) for _ in range(_PROOFS)):
+        raise overwriting(files)
+
+
+def _creates_exclusively(files: Files) -> bool:
+    probe = names.new_probe()
+    try:
+        first, second = files.put_if_absent(probe, b"first"), files.put_if_absent(probe, b"second")
+        return (first, second, files.read(probe)) == (True, False, b"first")
+    except FileNotFoundError:
+        return False
+    finally:
+        files.delete(probe)
+
+
+def overwriting(files: Files) -> StoreError:
+    """The error for a place that cannot tell the first of two writers."""
+    return StoreError(
+        f"{files.root}: this place overwrites where a file should only be created (PUT with If-None-Match: *), so "
+        "that two processes could commit one part; keep the store on a server that honours it, or on a local disk"
+    )

@@ -4,6 +4,7 @@ Whatever a file says is a name becomes a path only when it has the form of one: 
 """
 
 import re
+import secrets
 from typing import Annotated
 
 from pydantic import Field
@@ -39,7 +40,18 @@ FAILURES = "failures"
 REJECTS = "rejects"
 LISTINGS = "listings"
 """Which files of a folder make which source shard: see `source/folders/listings.py`."""
-PROBE = "probe-"
+
+_PROBE = re.compile(r"probe-[0-9a-f]{16}")
+
+
+def new_probe() -> str:
+    """What is written to see whether it can be, unlike any other; a file or a folder."""
+    return f"probe-{secrets.token_hex(8)}"
+
+
+def is_probe(name: str) -> bool:
+    """Whether a name is one of these."""
+    return _PROBE.fullmatch(name) is not None
 
 
 def is_part(name: str) -> bool:
