@@ -119,6 +119,7 @@ def test_only_the_command_line_knows_click() -> None:
         "cli.py",
         "export_command.py",
         "import_commands.py",
+        "looking_commands.py",
         "options.py",
         "ray_command.py",
         "storage_option.py",

@@ -16,7 +16,7 @@ from pipeline.jobs.checking.lines import Checks
 from pipeline.jobs.checking.model import TIMES, Model
 from pipeline.jobs.checking.probes import probing
 from pipeline.jobs.work.machine import this_machine
-from pipeline.records import JSON, NO_LABEL, SourceRecord, SourceShard
+from pipeline.records import JSON, NO_LABEL, Reject, SourceRecord, SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.labels.labels import Labels
@@ -143,7 +143,7 @@ def _decode_alone(config: Config, begun: Begun, labels: Labels | None) -> ImageB
 def _decode(config: Config, begun: Begun, labels: Labels | None, decoders: Executor) -> ImageBatch:
     """The batch of the first sample that becomes a row, in the full shape of the job's. Raises SourceError."""
     selection, transform = Selection(config.source, labels), ImageTransform(config.image)
-    rejects = []
+    rejects: list[Reject] = []
     for sample in begun.samples:
         for batch in image_batches([sample], selection, transform, config.tokenize.batch_size, decoders):
             if batch.rows:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ def shared_by_nodes(config: Config, config_file: str, plan: Plan) -> Iterator[Sh
 
 @contextlib.contextmanager
 def _marked(store: Files) -> Iterator[str]:
-    mark = f"{names.PROBE}{secrets.token_hex(8)}"
+    mark = names.new_probe()
     store.put(mark, b"", durable=False)
     try:
         yield mark

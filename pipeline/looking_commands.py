@@ -1,0 +1,104 @@
+"""Commands that look at a collection or a job before it begins: `vqtok inspect`, `init`, `check` and `estimate`."""
+
+import sys
+
+import click
+
+from pipeline.config import Config
+from pipeline.options import as_json_option, with_config
+from pipeline.printing import say, say_json
+from pipeline.storage import Storage
+from pipeline.storage_option import with_storage
+
+
+@click.command()
+@click.argument("source")
+@click.option("--seconds", type=click.FloatRange(0.1), default=20.0, show_default=True, help="About how long to look.")
+@with_storage("SOURCE")
+@as_json_option
+def inspect(source: str, seconds: float, storage: Storage, as_json: bool) -> None:
+    """Say what a collection holds, and what would be rejected.
+
+    SOURCE is a folder, a file, a pattern or a URL: whatever source.shards may name. Of a large collection some
+    samples of some source shards are looked at.
+    """
+    from pipeline.jobs.inspecting import job
+    from pipeline.jobs.inspecting.text import as_text
+
+    found = job.run(source, show_progress=sys.stderr.isatty(), seconds=seconds, storage=storage)
+    if as_json:
+        say_json(found.to_json())
+    else:
+        say(as_text(found))
+    sys.exit(1 if found.problems else 0)
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option("--like", type=click.Choice(["sample", "cifar10", "imagenet256"]), help="Print the one of that name.")
+@with_storage("SOURCE")
+def init(source: str | None, like: str | None, storage: Storage) -> None:
+    """Print a configuration that fits a collection, to begin with.
+
+    SOURCE is a folder, a file, a pattern or a URL. Without it the configuration of the sample data set is printed,
+    which explains every key.
+    """
+    from pipeline.jobs.inspecting import job
+    from pipeline.jobs.inspecting.proposal import proposal, shipped
+
+    if source is not None and like is not None:
+        raise click.UsageError("give SOURCE or --like, not both.")
+    if source is None:
+        say(shipped(like or "sample"), end="")
+        return
+    say(proposal(job.run(source, show_progress=sys.stderr.isatty(), storage=storage)), end="")
+
+
+@click.command()
+@with_config
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1),
+    default=20.0,
+    show_default=True,
+    help="How long to wait for each answer.",
+)
+@as_json_option
+def check(config: Config, seconds: float, as_json: bool) -> None:
+    """Try all that a job needs, before it begins.
+
+    The places of store and source, by each kind of request; the tokenizer; one image, all the way; and whether the job
+    may go on in its store. What is written for that is deleted again. Exit status 1 where something is missing.
+    """
+    from pipeline.jobs.checking import job
+    from pipeline.world import end_process
+
+    result = job.run(config, seconds, show=lambda line: None if as_json else say(line))
+    if as_json:
+        say_json(result.to_json())
+    if result.is_abandoned:
+        end_process(1)  # libraries would wait for what nobody waits for any more
+    sys.exit(1 if result.failed else 0)
+
+
+@click.command()
+@with_config
+@click.option("--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="How many there will be.")
+@click.option("--price", type=click.FloatRange(0), metavar="P", help="Of an hour of one process: its GPU, or machine.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, 60), default=20.0, show_default=True, help="About how long to measure."
+)
+@as_json_option
+def estimate(config: Config, processes: int, price: float | None, seconds: float, as_json: bool) -> None:
+    """Estimate hours, bytes and cost before they are spent.
+
+    Some images of some source shards go through all stages, here and now. Nothing is written into the store.
+    """
+    from pipeline.jobs.estimating import job
+    from pipeline.jobs.estimating.text import as_text
+
+    found = job.run(config, processes, price, seconds)
+    if as_json:
+        say_json(found.to_json())
+    else:
+        say(as_text(found))
