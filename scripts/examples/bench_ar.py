@@ -61,7 +61,8 @@ def compare(job: Config, sizes: Mapping[str, Size], batches: int, rounds: int, c
         clock: tells seconds.
     """
     device = Accelerator().device
-    store, tokenizer = TokenStore(job.tokenize.store), load_tokenizer(job.tokenizer.path, job.tokenize.layout)
+    store = TokenStore(job.tokenize.store, storage=job.tokenize.storage)
+    tokenizer = load_tokenizer(job.tokenizer.path, job.tokenize.layout, storage=job.tokenizer.storage)
     tokenizer.to(device, job.tokenize.precision)
     sides: dict[str, Callable[[], Iterator[TokenBatch]]] = {
         "stored": lambda: from_store(store, job.tokenize.batch_size, batches),

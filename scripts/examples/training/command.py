@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.config import load_config
 from pipeline.errors import VqtokError
 from pipeline.files import LocalFiles, is_url
 from pipeline.jobs.training.lock import only_training
+from pipeline.storage import Storage
 from pipeline.store import TokenStore
 from pipeline.world import end_process
 from training.checkpoint import begin_folder, check_settings
@@ -24,6 +25,19 @@ from training.pictures import open_tokenizer, png_of
 from training.task import Settings, Task
 
 PICTURE = "samples.png"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder or URL, and how that is reached."""
+
+    path: str | None
+    storage: Storage | None = None
+
+    def or_else(self, named: "Place") -> "Place":
+        """What a configuration names, unless the command line names another."""
+        return named if self.path in (None, named.path) else self
+
 
 Main = Callable[..., None]
 
@@ -75,13 +89,16 @@ def run(
     if settings["dim"] % settings["heads"]:
         raise click.UsageError("--dim {dim} is not a multiple of --heads {heads}".format(**settings))
     try:
+        store, tokenizer = Place(store_path), Place(tokenizer_path)
         if config is not None:
             named = load_config(config)
-            store_path, tokenizer_path = store_path or named.tokenize.store, tokenizer_path or named.tokenizer.path
-        if store_path is None:
+            store = store.or_else(Place(named.tokenize.store, named.tokenize.storage))
+            tokenizer = tokenizer.or_else(Place(named.tokenizer.path, named.tokenizer.storage))
+        if store.path is None:
             raise click.UsageError("name a token store with --store, or a configuration with --config")
-        folder = Path(output or _beside(store_path, task.name))
-        _train_and_draw(task, store_path, tokenizer_path, folder, draw, Settings(**settings))
+        folder = Path(output or _beside(store.path, task.name))
+        opened = TokenStore(store.path, storage=store.storage)
+        _train_and_draw(task, opened, tokenizer, folder, draw, Settings(**settings))
     except (VqtokError, OSError) as error:
         click.echo(f"train_{task.name}: {error}", err=True)
         sys.exit(getattr(error, "exit_status", 1))
@@ -92,13 +109,13 @@ def _beside(store_path: str, name: str) -> str:
 
 
 def _train_and_draw(
-    task: Task, store_path: str, tokenizer_path: str | None, folder: Path, draw: bool, settings: Settings
+    task: Task, store: TokenStore, tokenizer_place: Place, folder: Path, draw: bool, settings: Settings
 ) -> None:
-    store = TokenStore(store_path)
     task.check(store)
     # Said outright, for several processes without it would not find each other on CPUs.
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    tokenizer = open_tokenizer(store, tokenizer_path) if draw and accelerator.is_main_process else None
+    decodes = draw and accelerator.is_main_process
+    tokenizer = open_tokenizer(store, tokenizer_place.path, tokenizer_place.storage) if decodes else None
     num_classes = count_classes(store) if settings.classes else 0
     ours = {
         "task": task.name,

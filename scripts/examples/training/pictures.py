@@ -12,18 +12,19 @@ from pipeline.errors import ConfigError
 from pipeline.models.tokenizers.pixels import to_pixels
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.storage import Storage
 from pipeline.store import TokenStore
 
 COLUMNS = 8
 
 
-def open_tokenizer(store: TokenStore, folder: str | None) -> Tokenizer | None:
+def open_tokenizer(store: TokenStore, folder: str | None, storage: Storage | None = None) -> Tokenizer | None:
     """What decodes the store, or None after a line that says why nothing does. Raises ConfigError, TokenizerError."""
     if folder is None or not store.geometry.decodable:
         layout = f"layout {store.geometry.layout!r} leaves cells of the image out, tokenize with quadrants or raster"
         click.echo(f"no picture of new images: {'name a --tokenizer' if store.geometry.decodable else layout}")
         return None
-    tokenizer = load_tokenizer(folder, store.geometry.layout)
+    tokenizer = load_tokenizer(folder, store.geometry.layout, storage=storage)
     table = tokenizer.codebook.table
     if table is None or not np.array_equal(table, store.codebook):
         raise ConfigError(f"--tokenizer {folder}: its codebook is not that of the store; name the one that made it")
