@@ -115,6 +115,7 @@ test-slow: setup ## the long tests too
 chaos: setup ## a thousand kills of tokenizing processes, ten thousand damages to stores: what is lost or wrong (some 45 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 	@PYTHONPATH=tests $(BIN)/python -m chaos.fuzz $(FUZZ_ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m chaos.hostile $(HOSTILE_ARGS)
 
 gpu-check: setup ## whether all is right on this machine's GPU, as a table (some minutes)
 	@$(BIN)/python scripts/gpu_check.py $(ARGS)

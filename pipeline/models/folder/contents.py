@@ -51,7 +51,13 @@ def _inside(names: tuple[str, ...]) -> tuple[str, ...]:
     """Names of files that cannot lie anywhere but in the folder."""
     for name in names:
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or path.suffix in _PICKLES or str(path) in (".", CONFIG):
+        if (
+            not name.isprintable()
+            or path.is_absolute()
+            or ".." in path.parts
+            or path.suffix in _PICKLES
+            or str(path) in (".", CONFIG)
+        ):
             raise ValueError(f"{name!r} names no file of the folder that can be opened safely")
     return names
 

@@ -32,7 +32,10 @@ def test_a_folder_of_ours_names_neither_kind_nor_files(tmp_path: Path) -> None:
     assert read_config(tmp_path) == FolderConfig(kind="vqtok", files=("model.safetensors",), identity=IDENTITY)
 
 
-@pytest.mark.parametrize("name", ["../codes.npy", "a/../../b", "/codes.npy", "config.json", ".", "model.pt", "x/y.bin"])
+@pytest.mark.parametrize(
+    "name",
+    ["../codes.npy", "a/../../b", "/codes.npy", "config.json", ".", "model.pt", "x/y.bin", "a\0b", "\x1b[2J", ""],
+)
 def test_files_lie_in_the_folder_and_run_no_code(name: str) -> None:
     with pytest.raises(ValidationError, match="names no file of the folder that can be opened safely"):
         FolderConfig(files=(name,), identity=IDENTITY)
