@@ -49,7 +49,7 @@ def init(source: str | None, like: str | None, storage: Storage) -> None:
     if source is not None and like is not None:
         raise click.UsageError("give SOURCE or --like, not both.")
     if source is None:
-        say(shipped(like or "sample"), end="")
+        say(shipped(like or "sample"), is_data=True, end="")
         return
     say(proposal(job.run(source, show_progress=sys.stderr.isatty(), storage=storage)), end="")
 
