@@ -76,7 +76,7 @@ class Driver:
                 cwd=job.file.parent,
             )
 
-    def wait(self, timeout_s: float = 200) -> Done:
+    def wait(self, timeout_s: float = 400) -> Done:
         """Until it has ended."""
         try:
             out, _ = self.process.communicate(timeout=timeout_s)

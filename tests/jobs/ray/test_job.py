@@ -17,6 +17,7 @@ from pipeline.files import files_at
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store", "fixtures_cluster", "fixtures_ray", "fixtures_s3"]
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_more_tasks_than_nodes_end_as_one_process_does(ray_cluster: Nodes, job: Job, finished: Job) -> None:
@@ -93,7 +94,6 @@ def pids_of(node: Any) -> set[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("happens", [kill_child, kill_worker, kill_node, add_node])
 def test_whatever_happens_in_the_middle_nothing_is_lost(
     ray_cluster: Nodes, long_job: Job, long_digest: str, happens: Callable[[Nodes, int, int], None]
@@ -109,7 +109,6 @@ def test_whatever_happens_in_the_middle_nothing_is_lost(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_driver_that_ends_leaves_no_process_and_the_same_command_goes_on(
     ray_cluster: Nodes, long_job: Job, long_digest: str, name: str
@@ -131,7 +130,6 @@ def test_a_driver_that_ends_leaves_no_process_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_two_drivers_at_once_share_the_work(ray_cluster: Nodes, long_job: Job, long_digest: str) -> None:
     ray_cluster.just(2)
     drivers = [ray_cluster.start(long_job, "--workers", "2") for _ in range(2)]
@@ -142,7 +140,6 @@ def test_two_drivers_at_once_share_the_work(ray_cluster: Nodes, long_job: Job, l
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_source_and_store_in_an_object_store(
     ray_cluster: Nodes, s3: S3, bucket_url: str, collection: Path, tokenizer_folder: Path, finished: Job, tmp_path: Path
 ) -> None:
