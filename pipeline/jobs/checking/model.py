@@ -56,9 +56,8 @@ def check_model(checks: Checks, config: Config, classes: tuple[str, ...] | None)
     path, settings = config.tokenizer.path, config.tokenize
 
     def load() -> tuple[World, Tokenizer]:
-        tokenizer_identity(
-            path, config.tokenizer.storage
-        )  # what is no tokenizer is told without the seconds that torch takes
+        # What is no tokenizer is told without the seconds that torch takes.
+        tokenizer_identity(path, config.tokenizer.storage)
         world = current_world()
         tokenizer = load_tokenizer(
             path, settings.layout, str(world.device), settings.precision, config.tokenizer.storage

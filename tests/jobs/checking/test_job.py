@@ -305,7 +305,7 @@ def test_a_server_that_overwrites_is_found(remote: Job, proxy: Proxy, monkeypatc
 
 def test_a_missing_bucket_is_found(remote: Job) -> None:
     checks = check.run(remote.config("tokenize.store=s3://no-such-bucket/store"))
-    assert "no-such-bucket" in failures(checks)["store bucket"]
+    assert "NoSuchBucket" in failures(checks)["store bucket"]
     assert "image encode" in tried(checks)
 
 
