@@ -12,6 +12,7 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.records import SourceShard
 from pipeline.source.find import find_source_shards, part_name
+from pipeline.storage import Storage
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,7 @@ def test_a_source_shard_knows_its_file() -> None:
         part="train-0000-b8d080623c6a",
         bytes=Path("data/train-0000.tar").stat().st_size,
         version=str(Path("data/train-0000.tar").stat().st_mtime_ns),
+        storage=Storage(),
     )
 
 
