@@ -59,6 +59,9 @@ class Files(Readable, Protocol):
     def list(self, folder: str) -> list[str]:
         """Names of the finished files directly inside `folder`, sorted; empty when there is no folder."""
 
+    def level(self, folder: str, beginning: str = "") -> dict[str, Stat]:
+        """The finished files directly inside `folder` whose names begin so, by name; empty when there is no folder."""
+
     def stat(self, path: str) -> Stat:
         """Size and version of a file. Raises FileNotFoundError."""
 
@@ -70,6 +73,9 @@ class Files(Readable, Protocol):
 
         Raises FileNotFoundError.
         """
+
+    def read_end(self, path: str, length: int) -> tuple[bytes, int]:
+        """The last `length` bytes, all of a shorter file, and the size of the file. Raises FileNotFoundError."""
 
     def fetch(self, path: str, most: int | None = None) -> tuple[bytes, Stat]:
         """All of a file, and what is known of just these contents.
@@ -92,12 +98,13 @@ class Files(Readable, Protocol):
         """
 
     def put_folder(self, folder: str, contents: Mapping[str, bytes], staging: str) -> dict[str, Stat]:
-        """Create a folder with all its files, in the order of `contents`; durable when this returns.
+        """Create a folder with all its files; durable when this returns.
 
         Returns what the place says of them then, by their path in the folder.
 
         Where a place can, the folder appears at once and complete: until then its files lie in `staging`, a
-        path of which the caller makes no other use. Elsewhere the files appear one after the other.
+        path of which the caller makes no other use. Elsewhere the files are written at the same time, and appear in
+        any order.
         """
 
     def delete(self, path: str) -> None:

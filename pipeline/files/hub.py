@@ -46,6 +46,10 @@ class HubFiles:
     def list(self, folder: str) -> list[str]:
         return sorted(name for name, entry in self._level(folder).items() if entry["type"] == "file")
 
+    def level(self, folder: str, beginning: str = "") -> dict[str, Stat]:
+        entries = self._level(folder).items()
+        return {name: _stat(entry) for name, entry in entries if entry["type"] == "file" and name.startswith(beginning)}
+
     def stat(self, path: str) -> Stat:
         with self._translated(path):
             entry = self.client.info(self._path(path))
@@ -63,6 +67,10 @@ class HubFiles:
         with self._translated(path):
             end = None if length is None else start + length
             return bytes(self.client.cat_file(self._path(path), start=start, end=end)) if length != 0 else b""
+
+    def read_end(self, path: str, length: int) -> tuple[bytes, int]:
+        size = self.stat(path).bytes
+        return self.read(path, max(size - length, 0)), size
 
     def fetch(self, path: str, most: int | None = None) -> tuple[bytes, Stat]:
         stat = self.stat(path)

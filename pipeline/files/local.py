@@ -55,6 +55,9 @@ class LocalFiles:
                 if _is(entry.is_file, in_a_circle=True) and not entry.name.startswith(_TEMPORARY)
             )
 
+    def level(self, folder: str, beginning: str = "") -> dict[str, Stat]:
+        return _stats(self._root / folder, (name for name in self.list(folder) if name.startswith(beginning)))
+
     def stat(self, path: str) -> Stat:
         return _stat(f"{self.root}/{path}")
 
@@ -69,6 +72,12 @@ class LocalFiles:
         with open_regular(self._root / path) as file:
             file.seek(start)
             return file.read(-1 if length is None else length)
+
+    def read_end(self, path: str, length: int) -> tuple[bytes, int]:
+        with (self._root / path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(size - length, 0))
+            return file.read(length), size
 
     def open(self, path: str, start: int = 0, length: int | None = None) -> BinaryIO:
         if not start and length is None:

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from pipeline.config import Config
 from pipeline.errors import SourceError
 from pipeline.files import Files
-from pipeline.jobs.rejects import read_rejects
+from pipeline.jobs.rejects import Rejecting, read_rejects
 from pipeline.overlap import prefetch
 from pipeline.records import SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
@@ -22,13 +22,13 @@ _BATCHES_AHEAD = 2
 
 
 def images_of_rows(
-    config: Config, store: Files, shard: SourceShard, attempt: str, rows: range, decoders: Executor
+    config: Config, store: Files, shard: SourceShard, commit: Rejecting, rows: range, decoders: Executor
 ) -> ImageBatch:
     """The images of the rows of one batch at most, decoded again and batched as they were.
 
     Raises SourceError when the source shard cannot be read, or no longer has images for all of the rows.
     """
-    (batch,) = batches_of_rows(config, store, shard, attempt, [rows], config.tokenize.batch_size, decoders)
+    (batch,) = batches_of_rows(config, store, shard, commit, [rows], config.tokenize.batch_size, decoders)
     return batch
 
 
@@ -36,7 +36,7 @@ def batches_of_rows(
     config: Config,
     store: Files,
     shard: SourceShard,
-    attempt: str,
+    commit: Rejecting,
     chosen: Sequence[range],
     batch_size: int,
     decoders: Executor,
@@ -48,7 +48,7 @@ def batches_of_rows(
 
     Raises SourceError when the source shard cannot be read, or no longer has images for all of the rows.
     """
-    rejected = {reject.index for reject in read_rejects(store, shard.part, attempt)}
+    rejected = {reject.index for reject in read_rejects(store, commit)}
     opener = Opener(config.source)
     samples = _samples_of_rows(opener, shard, rejected, chosen)
     batches = image_batches(samples, Selection(config.source), ImageTransform(config.image), batch_size, decoders)

@@ -1,7 +1,7 @@
 """What a configuration asks for, and what of it is done. Imports neither torch nor Zarr."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pipeline.config import Config
@@ -79,6 +79,11 @@ def make_plan(config: Config) -> Plan:
     store = store_of(config)
     refuse_unknown_features(store)
     return _planned(store, config, Mode.LOOK)
+
+
+def with_late_commits(plan: Plan) -> Plan:
+    """The same plan, each part that seems to be pending asked for: the list of commits may lag behind."""
+    return replace(plan, committed=committed_parts(plan.store, plan.planned))
 
 
 def with_listings(plan: Plan, config: Config) -> Plan:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -33,9 +34,27 @@ ReasonCounts = Mapping[tuple[str, str], RejectReason]
 """By stage and pattern of the message."""
 
 
-def read_rejects(store: Files, part: str, attempt: str) -> list[Reject]:
-    """Rejects of a committed part, in source order. Raises CorruptStore for a damaged or missing file."""
-    path = names.rejects(part, attempt)
+class Rejecting(Protocol):
+    """What any record of a commit says of its rejects."""
+
+    @property
+    def part(self) -> str: ...
+
+    @property
+    def attempt(self) -> str: ...
+
+    @property
+    def rejected(self) -> int: ...
+
+
+def read_rejects(store: Files, commit: Rejecting) -> list[Reject]:
+    """Rejects of a committed part, in source order; where there are none, no file is asked for.
+
+    Raises CorruptStore for a damaged or missing file.
+    """
+    if not commit.rejected:
+        return []
+    path = names.rejects(commit.part, commit.attempt)
     try:
         with naming_no_file(store, path):
             lines = store.read(path).splitlines()

@@ -167,7 +167,7 @@ def in_batches(stretches: Iterable[Located], size: int) -> Iterator[Located]:
 def _warn_of_a_small_cache(store: TokenStore) -> None:
     """A window of random chunks needs parts from all over the store."""
     assert store.cache is not None
-    parts = [part.bytes for part in store.manifest.parts if part.written]
+    parts = [store.cache.bytes_of(part.bytes) for part in store.manifest.parts if part.written]
     if sum(parts) > store.cache.max_bytes:
         few = max(store.cache.max_bytes * len(parts) // sum(parts) // 2, 1)
         warnings.warn(

@@ -95,9 +95,9 @@ class TokenStore(Sequenced):
             self._birth.row_shape,
             in_pieces=self._birth.views is not None,
             check_always=check == "always",
-            keep_open=cache is None,
+            **self._opening.reading,
         )
-        self._labels = RowArray(self._parts, "label", "int64", cache_bytes=1 << 26, keep_open=cache is None)
+        self._labels = RowArray(self._parts, "label", "int64", cache_bytes=1 << 26, **self._opening.reading)
         self._views = self._view_arrays(self._birth.views) if self._birth.views is not None else None
         texts = RowTexts(self._parts, "key", self._tokens.chunk_starts, optional=False)
         self._keys = Keys(self._parts, texts, self.__reduce__())
@@ -374,9 +374,9 @@ class TokenStore(Sequenced):
         return var_input_of(self._files, self._birth, lambda: self.codebook)
 
     def _view_arrays(self, views: int) -> tuple[RowArray, RowArray]:
-        keep_open = self.cache is None
-        box = RowArray(self._parts, "view/box", "int32", (views, 4), cache_bytes=1 << 26, keep_open=keep_open)
-        return box, RowArray(self._parts, "view/flip", "uint8", (views,), cache_bytes=1 << 24, keep_open=keep_open)
+        reading = self._opening.reading
+        box = RowArray(self._parts, "view/box", "int32", (views, 4), cache_bytes=1 << 26, **reading)
+        return box, RowArray(self._parts, "view/flip", "uint8", (views,), cache_bytes=1 << 24, **reading)
 
     def _snapshot(self) -> Manifest:
         parts = sorted(committed_parts(self._files))

@@ -43,6 +43,7 @@ def assert_complete(job: Job, server: S3, finished: Job) -> None:
     assert Counter(store.keys) == Counter(TokenStore(finished.store).keys)
     files = files_at(store_of(job))
     assert len(files.list("commits")) == len(COLLECTION)
+    assert files.list("claims") == files.list("failures") == []  # whoever was killed
 
 
 def test_the_store_is_that_of_a_local_run(remote: Job, s3: S3, finished: Job) -> None:
@@ -129,6 +130,17 @@ def test_a_bad_network_changes_nothing(name: str, remote: Job, s3: S3, proxy: Pr
     results = [child.wait() for child in children]
     assert [done.status for done in results] == [0, 0], results
     assert sum(proxy.faults.happened.values()) >= 1
+    assert_complete(remote, s3, finished)
+
+
+def test_lists_that_lag_behind_change_nothing(remote: Job, s3: S3, proxy: Proxy, finished: Job) -> None:
+    proxy.faults = Faults(stale_s=3600)
+    results = [child.wait() for child in [tokenize(remote, proxy.s3) for _ in range(2)]]
+    assert [done.status for done in results] == [0, 0], results
+    report = verified(remote, proxy.s3)
+    assert (report["content_digest"], report["samples"]) == (finished.digest, ROWS)
+    assert tokenize(remote, proxy.s3).wait().status == 0
+    proxy.faults = Faults()
     assert_complete(remote, s3, finished)
 
 

@@ -85,6 +85,42 @@ def test_listings_are_sorted_and_of_one_level(files: Files) -> None:
     assert files.list("absent") == files.folders("absent") == []
 
 
+BEGINNINGS = [
+    ("", "", ["0", "t-", "t-0", "t-9.json", "tz", "z"]),
+    ("", "t-", ["t-", "t-0", "t-9.json"]),
+    ("", "0", ["0"]),
+    ("", "no", []),
+    ("f", "00", ["00", "001"]),
+    ("f", "ü", ["ü", "üb"]),
+    ("absent", "", []),
+    ("absent", "a", []),
+]
+
+
+def test_a_level_is_listed_by_what_names_begin_with(files: Files) -> None:
+    names = ["0", "t-", "t-0", "t-9.json", "tz", "z", "t-8/deeper", "t-8/er", "f/00", "f/001", "f/01", "f/ü", "f/üb"]
+    for path in names:
+        files.put(path, path.encode())
+    for folder, beginning, expected in BEGINNINGS:
+        found = files.level(folder, beginning)
+        assert sorted(found) == expected, (folder, beginning)
+        assert all(found[name] == files.stat(f"{folder}/{name}" if folder else name) for name in found)
+
+
+def test_the_end_of_a_file_is_read_with_its_size(files: Files) -> None:
+    files.put("a", DATA)
+    files.put("empty", b"")
+    assert [files.read_end("a", length) for length in (1, 500, 10**6)] == [
+        (DATA[-1:], len(DATA)),
+        (DATA[-500:], len(DATA)),
+        (DATA, len(DATA)),
+    ]
+    assert files.read_end("empty", 10) == (b"", 0)
+    assert files.read("empty", 0, 10) == b""
+    with pytest.raises(FileNotFoundError, match="absent"):
+        files.read_end("absent", 1)
+
+
 def test_stats_are_of_all_below(files: Files) -> None:
     for path in ("f/a", "f/b/c", "f/b/d e", "g/a"):
         files.put(path, path.encode())

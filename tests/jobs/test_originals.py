@@ -9,6 +9,7 @@ from pipeline.errors import SourceError
 from pipeline.files import LocalFiles
 from pipeline.jobs.originals import batches_of_rows
 from pipeline.source.find import find_source_shards
+from pipeline.store.schema.commits import read_commit
 
 pytest_plugins = ["fixtures_store"]
 
@@ -16,12 +17,12 @@ pytest_plugins = ["fixtures_store"]
 def test_chosen_batches_are_those_that_were_encoded(finished: Job) -> None:
     config = finished.config()
     (shard,) = [shard for shard in find_source_shards(config.source) if shard.path == "train-0000.tar"]
-    attempt = finished.commits[shard.path]["attempt"]
     store = LocalFiles(finished.store)
+    commit = read_commit(store, shard.part)
     with ThreadPoolExecutor(2) as decoders:
 
         def keys(chosen: list[range], size: int = 8) -> list[list[str]]:
-            batches = batches_of_rows(config, store, shard, attempt, chosen, size, decoders)
+            batches = batches_of_rows(config, store, shard, commit, chosen, size, decoders)
             return [[row.key for row in batch.rows] for batch in batches]
 
         assert keys([range(8, 16)]) == [[f"{row:06d}" for row in range(8, 16)]]

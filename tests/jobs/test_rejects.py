@@ -1,6 +1,8 @@
 """Counting rejects by reason: messages that differ in a value are one reason."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,12 @@ def test_damaged_rejects_are_named(tmp_path: Path, data: bytes | None, said: str
     if data is not None:
         files.put("rejects/a.1.jsonl", data)
     with pytest.raises(CorruptStore, match=rf"rejects/a\.1\.jsonl: {said}"):
-        read_rejects(files, "a", "1")
+        read_rejects(files, commit_of("a", 1))
     with pytest.raises(CorruptStore, match=r"rejects/b\.1\.jsonl: missing"):
-        read_rejects(files, "b", "1")
+        read_rejects(files, commit_of("b", 1))
+    assert read_rejects(files, commit_of("c", 0)) == []  # there is no file then
+
+
+def commit_of(part: str, rejected: int) -> Any:
+    """What a commit says of its rejects."""
+    return SimpleNamespace(part=part, attempt="1", rejected=rejected)

@@ -1,8 +1,12 @@
 """The loader over a store in an object store: the same batches, from parts copied into a bounded cache."""
 
+import contextlib
+import errno
+import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,10 @@ from pipeline.files import files_at
 from pipeline.loader import TokenBatch, TokenLoader
 from pipeline.loader import epochs as order
 from pipeline.store import PartCache, TokenStore
+from pipeline.store.arrays import opening
 from pipeline.store.arrays import storage as arrays
+from pipeline.store.cache import folder as folder_module
+from pipeline.store.cache.folder import BoundedFolder
 
 pytest_plugins = ["fixtures_s3"]
 
@@ -54,7 +61,7 @@ def assert_equal(ours: list[TokenBatch], theirs: list[TokenBatch]) -> None:
 
 
 def bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.file"))
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*.file"))
 
 
 @pytest.mark.parametrize("cached", sampled(True, False))
@@ -87,15 +94,112 @@ def test_a_cache_that_holds_all_is_filled_once(local: Path, proxy: Proxy, throug
     assert set(asked.values()) == {1}
 
 
+@pytest.fixture
+def cached(local: Path, through_proxy: str, proxy: Proxy, tmp_path: Path) -> str:
+    """The URL of a store, all tokens of which are in the cache in `tmp_path`."""
+    upload(local, through_proxy)
+    assert len(list(TokenLoader(opened(through_proxy, tmp_path), batch_size=50))) == 6
+    proxy.asked.clear()
+    return through_proxy
+
+
+def opened(url: str, tmp_path: Path) -> TokenStore:
+    return TokenStore(url, cache=PartCache(tmp_path / "cache", 1 << 20))
+
+
+def test_what_the_cache_holds_needs_no_request(
+    local: Path, cached: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in a new process nor in later epochs of more parts than are kept in mind."""
+    monkeypatch.setattr(opening, "_RECORDS", 2)
+    ours, theirs = TokenLoader(opened(cached, tmp_path), batch_size=50), TokenLoader(TokenStore(local), batch_size=50)
+    for _ in range(2):
+        assert [batch.tokens.tolist() for batch in ours] == [batch.tokens.tolist() for batch in theirs]
+    assert [asked.path.rpartition("/")[2] for asked in proxy.asked] == ["store.json", "manifest.json"]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
+    "zeros": lambda data: bytes(len(data)),
+    "cut": lambda data: data[:-1],
+    "empty": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+@pytest.mark.parametrize("damage", sampled(*DAMAGES))
+def test_a_damaged_copy_is_fetched_anew(
+    local: Path, cached: str, tmp_path: Path, damage: str, is_writable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is a copy of; or read where it lies, where the cache can be read alone."""
+    for path in (tmp_path / "cache").glob("*.file"):
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    if not is_writable:
+        monkeypatch.setattr(BoundedFolder, "_made", raising(errno.EROFS))
+        monkeypatch.setattr(BoundedFolder, "discard", raising(errno.EROFS))
+    ours, theirs = TokenLoader(opened(cached, tmp_path), batch_size=50), TokenLoader(TokenStore(local), batch_size=50)
+    with contextlib.nullcontext() if is_writable else pytest.warns(UserWarning, match="Read-only file system"):
+        assert_equal(list(ours), list(theirs))
+
+
+def raising(number: int) -> Callable[..., None]:
+    """What the operating system refuses."""
+
+    def refuse(self: BoundedFolder, *arguments: object) -> None:
+        with self._explained():
+            raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_a_full_disk_is_read_past_with_one_warning(
+    local: Path, through_proxy: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(local, through_proxy)
+
+    def full(descriptor: int, block: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store = opened(through_proxy, tmp_path)
+    monkeypatch.setattr(folder_module, "_write", full)
+    with pytest.warns(UserWarning) as warned:
+        assert_equal(list(TokenLoader(store, batch_size=50)), list(TokenLoader(TokenStore(local), batch_size=50)))
+    (said,) = [str(warning.message) for warning in warned]
+    assert "No space left on device" in said
+    assert f"What has no room is read from {through_proxy} each time" in said
+    monkeypatch.undo()
+    again = opened(f"s3://{through_proxy.removeprefix('s3://')}", tmp_path)
+    assert len(list(TokenLoader(again, batch_size=50))) == 6
+
+
+def test_without_a_cache_neighbours_are_read_together_and_the_rest_at_the_same_time(
+    local: Path, through_proxy: str, proxy: Proxy
+) -> None:
+    upload(local, through_proxy)
+    parts = sum(rows > 0 for rows in COUNTS)
+    store = TokenStore(through_proxy)
+    loader = TokenLoader(store, batch_size=50, shuffle=False)
+    proxy.asked.clear()
+    assert sum(len(batch.tokens) for batch in loader) == sum(COUNTS)
+    assert set(proxy.counts) == {"GetObject"}
+    assert proxy.counts.total() <= 3 * parts  # metadata, index, and all chunks of a part
+    shuffled = TokenLoader(TokenStore(through_proxy), batch_size=50, seed=1)
+    proxy.asked.clear()
+    proxy.faults.latency_s = 0.3
+    began = time.monotonic()
+    assert sum(len(batch.tokens) for batch in shuffled) == sum(COUNTS)
+    assert time.monotonic() - began < 0.3 * len(proxy.asked) / 2
+    assert set(proxy.counts) == {"GetObject"}
+
+
 def test_a_small_cache_is_kept_small_and_parts_are_shuffled_some_at_a_time(
     local: Path, bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(order, "WINDOW_CHUNKS", 2)
-    limit = 6000
+    limit = 12 * 4096  # each file takes a block of the disk
     cache = PartCache(tmp_path / "cache", limit)
     store = TokenStore(upload(local, bucket_url), cache=cache)
-    assert sum(part.bytes for part in store.manifest.parts) > limit
-    with pytest.warns(UserWarning, match=r"the cache of 6,000 bytes does not hold .*; pass parts_at_a_time=\d"):
+    with pytest.warns(UserWarning, match=r"the cache of 49,152 bytes does not hold .*; pass parts_at_a_time=\d"):
         TokenLoader(store)
     loader = TokenLoader(store, batch_size=20, parts_at_a_time=2)
     keys: list[str] = []
@@ -127,11 +231,12 @@ def test_an_object_that_is_not_what_was_committed_is_refused(local: Path, bucket
     data[10] ^= 1
     files_at(bucket_url).put(path, bytes(data))
     store = TokenStore(bucket_url, cache=PartCache(tmp_path / "cache", 1 << 20))
+    before = threading.active_count()
     with pytest.raises(
         CorruptStore, match=r"part003\.\w+/tokens/c/0/0: the checksum is not that of the commit; delete"
     ):
         list(TokenLoader(store, batch_size=50))
-    assert threading.active_count() < 40
+    assert threading.active_count() < before + 30
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def _rebuild(config: Config, store: TokenStore, damage: list[str]) -> tuple[Tens
             start = int(store.part_starts[number])
             views = np.arange(len(rows)) % store.num_views  # of each image one, so that all of them are seen
             try:
-                batch = images_of_rows(config, files, shards[part.part], part.attempt, rows, decoders)
+                batch = images_of_rows(config, files, shards[part.part], part, rows, decoders)
                 tokens = store.read(slice(start, start + len(rows)), views)
             except StoreError as error:
                 damage.append(str(error))
@@ -143,8 +143,8 @@ def _missing(config: Config, store: TokenStore, damage: list[str]) -> dict[str, 
 
 def _reject_reasons(config: Config, store: TokenStore, damage: list[str]) -> dict[str, int]:
     files = files_at(config.tokenize.store, config.tokenize.storage)
-    attempts = {part.part: part.attempt for part in store.manifest.parts if part.rejected}
-    rejects, unread = read_sound(lambda part: read_rejects(files, part, attempts[part]), [*attempts])
+    parts = {part.part: part for part in store.manifest.parts if part.rejected}
+    rejects, unread = read_sound(lambda name: read_rejects(files, parts[name]), [*parts])
     damage += [message for message in map(str, unread) if message not in damage]
     reasons = Counter(f"{reject.stage}: {reject.reason}" for of_part in rejects for reject in of_part)
     return dict(reasons.most_common(20))

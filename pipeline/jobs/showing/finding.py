@@ -102,7 +102,7 @@ def find_in_part(
     part = Part(files, birth, record)
     wanted = encoded(key)
     rows = [] if wanted is None else rows_with(part, wanted).tolist()
-    rejects = read_rejects(files, record.part, record.attempt) if record.rejected else []
+    rejects = read_rejects(files, record)
     return [*_rows_of(part, rows, birth, record, rejects, start), *_rejects_of(key, record, rejects)]
 
 

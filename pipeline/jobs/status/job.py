@@ -181,7 +181,7 @@ class Observer:
         return [self._commits[part] for part in parts if part in self._commits]
 
     def _count(self, commit: Committed) -> ReasonCounts:
-        return count_reasons(commit.source, read_rejects(self._plan.store, commit.part, commit.attempt))
+        return count_reasons(commit.source, read_rejects(self._plan.store, commit))
 
     def _manifest(self, damage: list[StoreError]) -> Manifest | None:
         try:

@@ -23,6 +23,7 @@ from pipeline.jobs.work.execution import refuse_other_execution
 from pipeline.jobs.work.failures import end_hung_process, end_process_without_gpu, noting_the_end
 from pipeline.jobs.work.image_size import taking
 from pipeline.jobs.work.lanes import tokenize_all
+from pipeline.jobs.work.leftovers import MANIFEST, clear_leftovers
 from pipeline.jobs.work.machine import this_machine
 from pipeline.jobs.work.pauses import Pauses
 from pipeline.jobs.work.precision import refuse_slow_precision
@@ -50,13 +51,11 @@ from pipeline.store.schema.birth import (
 )
 from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.failures import JOB, clear_failure
-from pipeline.store.schema.manifest import is_current, read_manifest, write_manifest
+from pipeline.store.schema.manifest import Manifest, is_current, read_manifest, write_manifest
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy, rule_digest
 from pipeline.world import World, current_world, describe_unused_gpus
 
-# The name of the claim on making the manifest. No part has it: their names end in a digest.
-_MANIFEST = "manifest"
 # How soon to look again for the manifest that another process makes: in a small store it takes a moment. The pauses
 # grow, for with many commits to read it takes a while.
 _POLL_SECONDS = 0.1
@@ -93,6 +92,7 @@ def run(
     if plan is None:
         plan = checked_plan(config, allow_other_sources, check_files)
         if is_finished(plan, config):
+            clear_leftovers(plan.store, plan.committed)
             return TokenizeResult(
                 store=plan.store.root,
                 planned=len(plan.shards),
@@ -172,9 +172,9 @@ def _work_in(
         prepare_hierarchy(plan.store, birth, tokenizer.codebook.table, tokenizer.rule_arrays)
         if siblings := current_siblings():
             siblings.begin_work()
-        with JobProgress(plan, enabled=show_progress and world.is_main):
+        with JobProgress(plan, enabled=show_progress and world.is_main) as progress:
             work = Work(config, plan.store, birth, machine, labels, world.is_main)
-            result = _tokenize(plan, work, _queue(plan, claims, world, wait, work))
+            result = _tokenize(plan, work, _queue(plan, claims, world, wait, work), progress)
         if result.complete:
             _finish(plan, birth, claims, wait)
             if result.images == result.rejected:
@@ -247,10 +247,10 @@ def _queue(plan: Plan, claims: Claims, world: World, wait: bool, work: Work) -> 
     return ClaimQueue(plan.store, claims, plan.shards, plan.committed, begin, draw, wait, work.stopped)
 
 
-def _tokenize(plan: Plan, work: Work, queue: ClaimQueue) -> TokenizeResult:
+def _tokenize(plan: Plan, work: Work, queue: ClaimQueue, progress: JobProgress) -> TokenizeResult:
     """Work off what the queue has for this process."""
     started, idle = time.monotonic(), IdleCores(work.machine.threads["cores"])
-    done = tokenize_all(queue, work)
+    done = tokenize_all(progress.of(queue), work)
     return TokenizeResult(
         store=plan.store.root,
         planned=len(plan.shards),
@@ -268,25 +268,37 @@ def _tokenize(plan: Plan, work: Work, queue: ClaimQueue) -> TokenizeResult:
 
 def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:
     """See to the manifest: one process reads all commits for it while the others wait, unless they may not."""
-    while wait and not claims.acquire(_MANIFEST):
+    while wait and not claims.acquire(MANIFEST):
         pauses, looked = Pauses(_POLL_SECONDS), time.monotonic()
-        while claims.is_live(_MANIFEST):
+        while claims.is_live(MANIFEST):
             time.sleep(pauses.next_s(looked))
             looked = time.monotonic()
-        if is_current(read_manifest(plan.store, birth), committed_parts(plan.store), plan.planned):
+        manifest = read_manifest(plan.store, birth)
+        if is_current(manifest, _committed(plan, manifest), plan.planned):
             return
-    bring_up_to_date(plan, birth)
+    committed = bring_up_to_date(plan, birth)
     clear_failure(plan.store, JOB)
-    claims.release(_MANIFEST)
+    claims.release(MANIFEST)
+    clear_leftovers(plan.store, committed)
 
 
-def bring_up_to_date(plan: Plan, birth: Birth) -> None:
-    """Bring the manifest up to date with the commits. Harmless when several processes do it."""
+def bring_up_to_date(plan: Plan, birth: Birth) -> set[str]:
+    """Bring the manifest up to date with the commits; the parts that are committed.
+
+    Harmless when several processes do it.
+    """
     manifest = read_manifest(plan.store, birth)
-    committed = committed_parts(plan.store)
+    committed = _committed(plan, manifest)
     if is_current(manifest, committed, plan.planned):
-        return
+        return committed
     commits = read_commits(plan.store, sorted(committed))
     generation = manifest.generation + 1 if manifest else 1
     made = make_manifest(commits, sorted(plan.planned), birth.codebook.vocab_size, generation, manifest)
     write_manifest(plan.store, birth, made)
+    return committed
+
+
+def _committed(plan: Plan, manifest: Manifest | None) -> set[str]:
+    """All committed parts, also those that a list which lags behind does not have yet."""
+    known = {part.part for part in manifest.parts} if manifest else set()
+    return committed_parts(plan.store, plan.planned | known)

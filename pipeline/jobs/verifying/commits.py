@@ -8,7 +8,7 @@ from pipeline.config import Config, SourceConfig
 from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.files.damage import damaged
-from pipeline.jobs.plan import make_plan, refuse_other_identity
+from pipeline.jobs.plan import make_plan, refuse_other_identity, with_late_commits
 from pipeline.printing import one_line
 from pipeline.records import JSON, SourceShard
 from pipeline.source.reading import difference
@@ -18,7 +18,7 @@ from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commit
 from pipeline.store.schema.groups import check_groups
 from pipeline.store.schema.manifest import PartRecord, is_current, read_manifest
-from pipeline.store.schema.sizes import check_file, check_sizes
+from pipeline.store.schema.sizes import check_file, check_folder
 
 _NO_DIGESTS = (
     "the store was begun before there were digests in its records: a quick check cannot tell edits of store.json, "
@@ -83,7 +83,7 @@ def check_commits(config: Config) -> Verification:
 
     Raises StoreError where there is no store, ConfigError for a bad configuration.
     """
-    plan = make_plan(config)
+    plan = with_late_commits(make_plan(config))
     birth = read_birth(plan.store)  # no store at all is an error and not a finding
     result = Verification()
     result.problems += [f"{shard.path}: not committed; run vqtok tokenize again" for shard in plan.pending]
@@ -141,5 +141,6 @@ def _check_commit(
     if shard.listing is not None and (reason := difference(shard, source, commit.sources[0], check_files=True)):
         result.problems.append(f"{shard.path}: {reason}")
     folder = f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"
-    check_sizes(f"{store.root}/{folder}", store.stats(folder), commit.files)
-    check_file(store, names.REJECTS, commit.rejects)
+    check_folder(store, folder, commit.files)
+    if commit.rejects.bytes:
+        check_file(store, names.REJECTS, commit.rejects)

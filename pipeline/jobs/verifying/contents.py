@@ -68,9 +68,10 @@ def _check_manifest(store: Files, birth: Birth) -> None:
 
 def _check_part(config: Config, store: Files, birth: Birth, shard: SourceShard, commit: CommitRecord) -> None:
     check_checksums(store, f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}", commit.files)
-    check_checksums(store, names.REJECTS, [commit.rejects])
+    if commit.rejects.bytes:
+        check_checksums(store, names.REJECTS, [commit.rejects])
     part = Part(store, birth, PartRecord.of(commit, since=0))
-    rejects = read_rejects(store, commit.part, commit.attempt)
+    rejects = read_rejects(store, commit)
     _check_counts(birth, part, rejects, commit)
     _check_missing(birth, part, commit)
     if birth.views is not None:

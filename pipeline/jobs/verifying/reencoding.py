@@ -170,9 +170,7 @@ class _Reencoding:
         chosen = self._chosen[commit.part]
         part = Part(self._store, self._birth, PartRecord.of(commit, since=0))
         size = _batch_size(commit, self._config.tokenize.batch_size)
-        batches = batches_of_rows(
-            self._config, self._store, shard, commit.attempt, chosen, size, self._machine.decoders
-        )
+        batches = batches_of_rows(self._config, self._store, shard, commit, chosen, size, self._machine.decoders)
         for rows, batch in zip(chosen, batches, strict=True):
             again = self._machine.encode(batch.img_B3HW, size)[: batch.images].reshape(-1, *self._birth.row_shape)
             differ = again != part.tokens(slice(rows.start, rows.stop))

@@ -15,17 +15,19 @@ import random
 import threading
 import time
 from collections.abc import Collection, Sequence
+from functools import cached_property
 
 from pipeline.claims import Claims
-from pipeline.files import Files
+from pipeline.files import Files, is_url
 from pipeline.jobs.work.failures import note_failure
 from pipeline.jobs.work.pauses import Pauses
 from pipeline.records import SourceShard
 from pipeline.store.schema.commits import committed_parts, is_committed
-from pipeline.store.schema.failures import clear_failure
+from pipeline.store.schema.failures import clear_failure, noted_failures
 
 # While others are at work on all that is left: seconds to the next look, which soon become more.
 _POLL_SECONDS = 0.5
+_POLL_SECONDS_AFAR = 2.0
 
 # Names in one answer to the listing of an object store.
 _PAGE = 1000
@@ -70,7 +72,8 @@ class ClaimQueue:
         self._handed_out = False
         """Whether a source shard has been handed out since the last look that found nothing free."""
         self._waiting = False
-        self._pauses = Pauses(_POLL_SECONDS)
+        self._poll_s = _POLL_SECONDS_AFAR if is_url(store.root) else _POLL_SECONDS
+        self._pauses = Pauses(self._poll_s)
         self._wait = wait
         self._stopped = stopped or threading.Event()
         self._failed: set[str] = set()
@@ -90,7 +93,7 @@ class ClaimQueue:
             looked = time.monotonic()
             while (part := self._next() or self._next_stale()) is not None:
                 if self._take(part):
-                    self._handed_out, self._waiting, self._pauses = True, False, Pauses(_POLL_SECONDS)
+                    self._handed_out, self._waiting, self._pauses = True, False, Pauses(self._poll_s)
                     return self._open.pop(part)
             self._walk.clear()
             self._refused.clear()
@@ -107,8 +110,12 @@ class ClaimQueue:
         self._claims.progress(shard.part, images, bytes_read)
 
     def done(self, shard: SourceShard) -> None:
-        """Forget earlier failures, and give the claim back."""
-        clear_failure(self._store, shard.part)
+        """Forget earlier failures, and give the claim back.
+
+        Those that were noted since this process began stay until the store is finished: nobody reads them.
+        """
+        if shard.part in self._noted:
+            clear_failure(self._store, shard.part)
         self._claims.release(shard.part)
 
     def failed(self, shard: SourceShard, reason: str) -> None:
@@ -120,10 +127,15 @@ class ClaimQueue:
     def count_committed(self) -> int:
         """How many of the source shards are committed, by whomever, now that nothing is in work here."""
         if not self.is_over:
-            return len(self.list_commits() & self._planned)
+            return len(committed_parts(self._store, self._planned) & self._planned)
         # All others have been handed out and are done, or were seen to be committed.
         pending = [part for part in self._failed if not is_committed(self._store, part)]
         return len(self._planned) - len(pending)
+
+    @cached_property
+    def _noted(self) -> set[str]:
+        """Parts whose failures were noted when the first one here was done."""
+        return noted_failures(self._store)
 
     def list_commits(self) -> set[str]:
         """All committed parts, planned or not."""

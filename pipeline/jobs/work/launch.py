@@ -10,17 +10,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pipeline
 from pipeline.errors import VqtokError
-from pipeline.jobs.plan import Plan
+from pipeline.jobs.plan import Plan, with_late_commits
 from pipeline.jobs.work.result import TokenizeResult, together
 from pipeline.jobs.work.siblings import new_siblings
 from pipeline.jobs.work.starting import announced
 from pipeline.signals import handling, terminable
-from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.manifest import is_current
 from pipeline.world import cores_of_each, environment_among
 
@@ -55,7 +53,7 @@ def _found_finished(plan: Plan, silent: int, processes: int) -> TokenizeResult:
 
     Raises VqtokError where the store is not finished.
     """
-    plan = replace(plan, committed=committed_parts(plan.store))
+    plan = with_late_commits(plan)
     if plan.pending or not is_current(plan.manifest, plan.committed, plan.planned):
         raise VqtokError(
             f"{silent} of {processes} processes ended without having tokenized; is another package "

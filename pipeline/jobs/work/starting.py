@@ -47,7 +47,7 @@ def _is_loading(processes: int) -> bool:
 def _announce(store: Files, processes: int, timeout_s: float, until_begun: contextlib.ExitStack) -> None:
     store.stat(names.STORE)  # there is none before the first processes have begun
     for name in claimed_starts(store):
-        if not _may_live(read_claim(store, name)):
+        if not may_live(read_claim(store, name)):
             store.delete(f"{names.CLAIMS}/{name}.json")
     claims = until_begun.enter_context(Claims(store, timeout_s))
     claims.acquire(f"{START}{processes}-{secrets.token_hex(6)}")
@@ -56,7 +56,7 @@ def _announce(store: Files, processes: int, timeout_s: float, until_begun: conte
 def read_starts(store: Files) -> list[Claim]:
     """The claims of processes that start up, without those that are known to have ended or have done so for long."""
     starts = (read_claim(store, name) for name in claimed_starts(store))
-    return [start for start in starts if start is not None and _may_live(start)]
+    return [start for start in starts if start is not None and may_live(start)]
 
 
 def processes_of(start: Claim) -> int:
@@ -65,7 +65,8 @@ def processes_of(start: Claim) -> int:
     return int(count) if count.isdecimal() else 1
 
 
-def _may_live(start: Claim | None) -> bool:
+def may_live(start: Claim | None) -> bool:
+    """Whether the processes of a claim that they start up may be doing so still."""
     if start is None or is_local_and_gone(start):
         return False
     try:

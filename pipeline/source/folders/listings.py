@@ -60,15 +60,30 @@ class Listings:
         """All that was decided of a folder, in order. Raises CorruptStore, OSError."""
         if self._files is None:
             return []
-        stem = f"{part_name(folder)}."
-        names = [name for name in self._files.names(FOLDER) if name.startswith(stem)]
-        expected = [_name(folder, number) for number in range(len(names))]
-        if names != expected:
-            missing = sorted({*expected} - {*names})
-            raise damaged(self._files, FOLDER, f"{', '.join(missing)} missing; restore it from a copy")
+        names = self._names(folder)
         log = [self._parse(name, data) for name, data in zip(names, read_each(self._read, names), strict=True)]
         self.listed[folder] = {part.path for parts in log for part in parts}
         return log
+
+    def _names(self, folder: str) -> list[str]:
+        """The files of a log, in order. What a list lacks is asked for: that of some object stores lags behind."""
+        assert self._files is not None
+        stem = f"{part_name(folder)}."
+        listed = {name for name in self._files.names(FOLDER) if name.startswith(stem)}
+        found: list[str] = []
+        while (name := _name(folder, len(found))) in listed or self._is_there(name):
+            found.append(name)
+        if listed - {*found}:
+            raise damaged(self._files, FOLDER, f"{name} missing; restore it from a copy")
+        return found
+
+    def _is_there(self, name: str) -> bool:
+        assert self._files is not None
+        try:
+            self._files.stat(f"{FOLDER}/{name}")
+        except FileNotFoundError:
+            return False
+        return True
 
     def add(self, folder: str, number: int, parts: Sequence[ListedPart]) -> bool:
         """Decide on some more files of a folder. False where another process has decided something else."""

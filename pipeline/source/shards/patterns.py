@@ -2,17 +2,17 @@
 
 import glob
 import re
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from braceexpand import alphabet, braceexpand
 
 from pipeline.errors import ConfigError
-from pipeline.files import Files, LocalFiles, Stat, files_at, is_url
+from pipeline.files import LocalFiles, is_url
 from pipeline.files.secret_urls import refuse_credentials
 from pipeline.redaction import redacted_place
+from pipeline.source.shards.objects import NamedFile, asked_for, matching_objects, named_objects
 from pipeline.source.shards.opening import absolute
 from pipeline.storage import Storage
 
@@ -21,18 +21,6 @@ _RANGE = re.compile(r"(-?\d+|[A-Za-z](?=\.\.[A-Za-z]))\.\.(-?\d+|(?<=[A-Za-z]\.\
 _DIGITS = 18
 _MOST_NAMES = 10_000_000
 """That one pattern stands for."""
-_REQUESTS = 32
-
-
-class NamedFile(NamedTuple):
-    """A file or folder that a pattern stands for."""
-
-    file: str
-    """Its path or URL."""
-    stat: Stat | None
-    """None for a folder, and for a file that a pattern names outright, but that is not there."""
-    is_folder: bool = False
-    """Whether it is a folder, which stands for all files in it."""
 
 
 def expand(pattern: str, storage: Storage | None = None) -> list[NamedFile]:
@@ -154,62 +142,19 @@ def _found(file: str) -> NamedFile:
 def _expand_url(pattern: str, storage: Storage | None) -> list[NamedFile]:
     names = expand_braces(pattern, "source.shards")
     if pattern.startswith("http"):
-        return _heads(names, storage)
-    found = [NamedFile(name.rstrip("/"), None, is_folder=True) for name in names if name.endswith("/")]
-    for folder, below in _by_folder(name for name in names if not name.endswith("/")).items():
-        root, path = _split_root(folder)
-        stats = {f"{folder}/{name}": stat for name, stat in files_at(root, storage).stats(path).items()}
-        for name in below:
-            if glob.has_magic(name):
-                matches = _compile(name).match
-                found += [NamedFile(file, stat) for file, stat in sorted(stats.items()) if matches(file)]
-            else:
-                found.append(NamedFile(name, stats.get(name)))
-    return found
+        return _on_web_server(names, storage)
+    folders = [NamedFile(name.rstrip("/"), None, is_folder=True) for name in names if name.endswith("/")]
+    files = [name for name in names if not name.endswith("/")]
+    outright = [name for name in files if not glob.has_magic(name)]
+    matching = [found for name in files if glob.has_magic(name) for found in matching_objects(name, storage)]
+    return [*folders, *named_objects(outright, storage), *matching]
 
 
-def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
-    """URLs by their literal folders: each is listed once, which is cheaper than asking for every object."""
-    folders: dict[str, list[str]] = {}
-    for name in names:
-        folders.setdefault(literal_folder(name), []).append(name)
-    return folders
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    from fsspec.utils import glob_translate  # tens of milliseconds that local jobs need not wait
-
-    try:
-        return re.compile(glob_translate(pattern))
-    except ValueError as error:
-        raise ConfigError(f"source.shards: {redacted_place(pattern)!r}: {error}; correct the pattern") from None
-
-
-def _heads(urls: list[str], storage: Storage | None) -> list[NamedFile]:
+def _on_web_server(urls: list[str], storage: Storage | None) -> list[NamedFile]:
     """Web servers have no listing: every file is asked for, and so must be named."""
     for url in urls:
         if glob.has_magic(url):
             raise ConfigError(
                 f"source.shards: {url}: a web server cannot be listed; name the files, with braces if they are many"
             )
-
-    def ask(url: str) -> NamedFile:
-        root, path = _split_root(url)
-        return NamedFile(url, _stat_or_none(files_at(root, storage), path))
-
-    with ThreadPoolExecutor(_REQUESTS) as requests:
-        return list(requests.map(ask, urls))
-
-
-def _stat_or_none(files: Files, path: str) -> Stat | None:
-    try:
-        return files.stat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _split_root(url: str) -> tuple[str, str]:
-    """`s3://bucket/a/b` as (`s3://bucket`, `a/b`): one client serves all folders of a bucket."""
-    scheme, _, rest = url.partition("://")
-    host, _, path = rest.partition("/")
-    return f"{scheme}://{host}", path
+    return asked_for(urls, storage)

@@ -14,6 +14,9 @@ from pipeline.store.arrays.decoding import decode
 from pipeline.store.memory.buffers import decoded_chunks
 from pipeline.store.types import Array
 
+_ENCODED_MORE = 1024
+"""By so many bytes a chunk that cannot be compressed becomes longer at most: a header and its crc32c."""
+
 
 class _ChunkedArray:
     """Reads rows out of the chunks that `_stored` gives."""
@@ -70,6 +73,12 @@ class _ChunkedArray:
             raise Damage(f"chunk {number} is not the one that was committed: sound, and of another file or attempt")
 
 
+def _chunk_bytes(chunk_format: ChunkFormat) -> int:
+    """What an inner chunk takes in its file at most."""
+    shape, item_bytes = chunk_format.shape[1:], chunk_format.stored.dtype.itemsize
+    return chunk_format.chunk_rows * math.prod(shape) * item_bytes + _ENCODED_MORE
+
+
 class MappedArray(_ChunkedArray):
     """An array whose chunk file is mapped.
 
@@ -99,6 +108,9 @@ class MappedArray(_ChunkedArray):
 class RangedArray(_ChunkedArray):
     """An array whose chunk file is not mapped: chunks are asked for, those that lie together in one request.
 
+    The index is asked for with as much before it as the chunk of an array that has but one, which is no further request
+    then.
+
     Args:
         files: the store.
         path: of the chunk file.
@@ -108,10 +120,12 @@ class RangedArray(_ChunkedArray):
 
     def __init__(self, chunk_format: ChunkFormat, files: Files, path: str, check_always: bool = False) -> None:
         self._files, self._path = files, path
-        size = files.stat(path).bytes
-        wanted = min(index_bytes(chunk_format.chunks), size)
-        index = np.frombuffer(files.read(path, size - wanted, wanted), np.uint8)
-        super().__init__(chunk_format, places_in(index, size, chunk_format.chunks), check_always)
+        chunks = chunk_format.chunks
+        data, size = files.read_end(path, index_bytes(chunks) + (_chunk_bytes(chunk_format) if chunks == 1 else 0))
+        end = np.frombuffer(data, np.uint8)
+        super().__init__(chunk_format, places_in(end[-min(index_bytes(chunks), size) :], size, chunks), check_always)
+        self._end: tuple[int, Array] | None = (size - end.size, end) if chunks == 1 else None
+        """Where the end that was read begins, and its bytes, until they are used."""
 
     @property
     def mapped(self) -> bool:
@@ -133,6 +147,9 @@ class RangedArray(_ChunkedArray):
             yield from (self._bytes(int(start), int(end)) for start, end in zip(offsets, ends, strict=True))
 
     def _bytes(self, start: int, end: int) -> Array:
+        known, self._end = self._end, None
+        if known is not None and known[0] <= start:
+            return known[1][start - known[0] : end - known[0]]
         data = self._files.read(self._path, start, end - start)
         if len(data) != end - start:
             raise Damage(f"its chunk file ends before byte {end:,}")

@@ -10,7 +10,7 @@ from pipeline.files.damage import damaged
 from pipeline.store.arrays.chunked import ChunkedArray, Damage
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.storage import Texts
-from pipeline.store.arrays.stored_array import array_paths, stored_array
+from pipeline.store.arrays.stored_array import StoredArray, array_paths, stored_array
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.digest import content_digest
@@ -38,7 +38,7 @@ class Part:
     def array(self, path: str) -> ChunkedArray:
         """One array, to be read in ranges with `read_range`. Raises CorruptStore, StoreError where it cannot be had."""
         try:
-            return self._opening.array(self.name, self.attempt, path, stored_array(self._birth, self._record, path))
+            return self._opening.array(self.name, self.attempt, path, self._stored(path))
         except Exception as error:
             raise self._explained(path, error) from error
 
@@ -47,15 +47,22 @@ class Part:
         try:
             return array.read(start, stop)
         except Damage as error:
-            # A copy in the cache may be damaged where the store is not.
-            if not self._opening.discard(self.name, self.attempt, path):
-                raise self._explained(path, error) from error
+            return self._read_again(path, start, stop, error)
         except Exception as error:
             raise self._explained(path, error) from error
+
+    def _read_again(self, path: str, start: int, stop: int, damage: Damage) -> Array:
+        """What was damaged when it was read, and may not be so where it lies."""
         try:
-            return self.array(path).read(start, stop)
+            again = self._opening.again(self.name, self.attempt, path, self._stored(path))
+            if again is None:
+                raise damage
+            return again.read(start, stop)
         except Exception as error:
             raise self._explained(path, error) from error
+
+    def _stored(self, path: str) -> StoredArray:
+        return stored_array(self._birth, self._record, path)
 
     def read(self, path: str, rows: slice = slice(None)) -> Array:
         """Elements of one array. Raises CorruptStore for anything missing, short or damaged."""

@@ -8,9 +8,10 @@ one call.
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from cachetools import LRUCache
@@ -32,6 +33,7 @@ _SAMPLED = 8
 """Of so many mapped chunks it is asked whether they are in memory, before all are read ahead."""
 
 _THREADS = min(4, os.cpu_count() or 1)
+"""Of arrays whose files are here."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class RowArray:
             Of what is read in runs, in an epoch, nothing is kept unless there is room for all.
         check_always: compare checksums whenever rows are located, not only the first time.
         keep_open: keep files mapped, which keeps their space on the disk if they are deleted.
+        threads: how many chunks are read at a time.
+        merged_bytes: neighbouring chunks are read together up to this size, where each read is a request.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class RowArray:
         cache_bytes: int = 1 << 28,
         check_always: bool = False,
         keep_open: bool = True,
+        threads: int = _THREADS,
+        merged_bytes: int = 0,
     ) -> None:
         self._parts = parts
         self._path = path
@@ -101,6 +107,8 @@ class RowArray:
         self._has_room_for_all = self._row_bytes * sum(part.rows for part in parts) <= cache_bytes
         self._check_always = check_always
         self._keep_open = keep_open
+        self._threads = threads
+        self._merged_bytes = merged_bytes
         self._part_starts = np.concatenate([[0], np.cumsum([part.rows for part in parts])]).astype(np.int64)
         self.chunk_starts, self._part_of_chunk = _cut(self._part_starts, self._row_bytes)
         """int64 [chunks + 1]: chunk i holds the rows chunk_starts[i] to chunk_starts[i + 1]; none crosses parts."""
@@ -183,7 +191,7 @@ class RowArray:
         """Which of these chunks are not mapped."""
         return set(chunks[self._open.origins[chunks] == _UNKNOWN].tolist())
 
-    def _origins(self, chunks: Array, coming: Mapping[int, "Future[_Chunk]"]) -> tuple[Array, object]:
+    def _origins(self, chunks: Array, coming: "_Coming") -> tuple[Array, object]:
         """Of each chunk, and what keeps the chunks where they are."""
         self._check_process()
         opened = self._open
@@ -192,7 +200,7 @@ class RowArray:
         if not missing.any():
             return origins, opened
         wanted, places = np.unique(chunks[missing], return_inverse=True)
-        loaded = {chunk: future.result() for chunk, future in coming.items()}
+        loaded = {chunk: wait() for chunk, wait in coming.items()}
         loaded |= self._load(set(wanted.tolist()) - loaded.keys())
         origins[missing] = np.asarray([loaded[chunk].origin for chunk in wanted.tolist()])[places]
         return origins, (opened, loaded)
@@ -200,16 +208,61 @@ class RowArray:
     def _load(self, chunks: set[int]) -> dict[int, "_Chunk"]:
         """Chunks by their number, several read at a time."""
         if len(chunks) > 1:
-            return {chunk: future.result() for chunk, future in self._start(chunks, keep=True).items()}
+            return {chunk: wait() for chunk, wait in self._start(chunks, keep=True).items()}
         return {chunk: self._kept_or_loaded(chunk, keep=True) for chunk in chunks}
 
-    def _start(self, chunks: set[int], keep: bool) -> dict[int, "Future[_Chunk]"]:
+    def _start(self, chunks: set[int], keep: bool) -> "_Coming":
         """Begin to read chunks."""
+        if not chunks:
+            return {}
         with self._lock:
-            if chunks and self._pool is None:
-                self._pool = ThreadPoolExecutor(_THREADS, "vqtok-chunks")
-            pool = self._pool
-        return {chunk: pool.submit(self._kept_or_loaded, chunk, keep) for chunk in sorted(chunks)} if pool else {}
+            pool = self._pool = self._pool or ThreadPoolExecutor(self._threads, "vqtok-chunks")
+        coming: _Coming = {}
+        for run in self._runs(sorted(chunks)):
+            loaded = pool.submit(self._load_run, run, keep)
+            coming |= {chunk: partial(_of, loaded, chunk) for chunk in run}
+        return coming
+
+    def _runs(self, chunks: Sequence[int]) -> Iterator[list[int]]:
+        """Chunks, rising, together with those that follow in the same part, as far as they are to be merged."""
+        run: list[int] = []
+        for chunk in chunks:
+            follows = run and chunk == run[-1] + 1 and self._part_of_chunk[chunk] == self._part_of_chunk[run[0]]
+            rows = int(self.chunk_starts[chunk + 1] - self.chunk_starts[run[0] if run else chunk])
+            if run and not (follows and rows * self._row_bytes <= self._merged_bytes):
+                yield run
+                run = []
+            run.append(chunk)
+        if run:
+            yield run
+
+    def _load_run(self, run: Sequence[int], keep: bool) -> "dict[int, _Chunk]":
+        """Consecutive chunks of one part."""
+        with self._lock:
+            kept = {chunk: self._decoded.get(chunk) for chunk in run}
+        found = {chunk: loaded for chunk, loaded in kept.items() if loaded is not None}
+        if len(run) == 1 or found:
+            return found | {chunk: self._load_one(chunk, keep) for chunk in run if chunk not in found}
+        rows, first = in_space(self._read(run)[1]), int(self.chunk_starts[run[0]])
+        loaded = {}
+        for chunk in run:
+            start, stop = (self.chunk_starts[chunk : chunk + 2] - first).tolist()
+            loaded[chunk] = self._kept(chunk, self._placed(chunk, rows[start:stop]), keep)
+        return loaded
+
+    def _read(self, run: Sequence[int]) -> tuple[ChunkedArray, Array]:
+        """The rows of consecutive chunks of one part, and the array that they are of."""
+        number = int(self._part_of_chunk[run[0]])
+        array, first = self._array(number), int(self._part_starts[number])
+        start, stop = int(self.chunk_starts[run[0]]) - first, int(self.chunk_starts[run[-1] + 1]) - first
+        return array, self._parts[number].read_range(self._path, array, start, stop)
+
+    def _kept(self, number: int, chunk: "_Chunk", keep: bool) -> "_Chunk":
+        """A chunk that lies in memory, kept there if that is wanted and there is room."""
+        if keep and chunk.rows.nbytes <= self._decoded.maxsize and not self._check_always:
+            with self._lock:
+                self._decoded[number] = chunk
+        return chunk
 
     def _kept_or_loaded(self, chunk: int, keep: bool) -> "_Chunk":
         with self._lock:
@@ -217,18 +270,13 @@ class RowArray:
         return kept or self._load_one(chunk, keep)
 
     def _load_one(self, chunk: int, keep: bool) -> "_Chunk":
-        number = int(self._part_of_chunk[chunk])
-        array = self._array(number)
-        start, stop = (self.chunk_starts[chunk : chunk + 2] - self._part_starts[number]).tolist()
-        rows = self._parts[number].read_range(self._path, array, start, stop)
-        mapped = array.mapped and not rows.flags.owndata
-        loaded = self._placed(chunk, rows if mapped else in_space(rows))
-        with self._lock:
-            if mapped:
-                if self._keep_open and not self._check_always:
-                    self._open.keep(chunk, loaded)
-            elif keep and rows.nbytes <= self._decoded.maxsize and not self._check_always:
-                self._decoded[chunk] = loaded
+        array, rows = self._read([chunk])
+        if not array.mapped or rows.flags.owndata:
+            return self._kept(chunk, self._placed(chunk, in_space(rows)), keep)
+        loaded = self._placed(chunk, rows)
+        if self._keep_open and not self._check_always:
+            with self._lock:
+                self._open.keep(chunk, loaded)
         return loaded
 
     def _placed(self, chunk: int, rows: Array) -> "_Chunk":
@@ -258,6 +306,14 @@ class _Chunk:
     """[n, *row_shape]."""
     origin: int
     """What to add to `row * row_bytes` to get the offset of a row in `space`."""
+
+
+_Coming = dict[int, Callable[[], _Chunk]]
+"""What waits for each of some chunks, by number."""
+
+
+def _of(loaded: "Future[dict[int, _Chunk]]", chunk: int) -> _Chunk:
+    return loaded.result()[chunk]
 
 
 class _Open:

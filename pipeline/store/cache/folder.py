@@ -4,12 +4,14 @@ FOLDER/<name>.file      a whole file; its modification time says when it was las
 FOLDER/<name>.coming    one on its way, of its full size already, under the lock of who writes it
 FOLDER/.taken           the lock under which files get room, appear and are evicted; holds the bytes taken by all
 
-Whoever holds no lock is dead or done: a `.coming` that can be locked is taken over or swept. The bytes in `.taken`
-may be too many (a writer failed or was killed, a file was deleted by hand), never too few, and are counted anew before
-anything is evicted. Only files with these endings are counted and deleted. Lock order: `.coming`, then `.taken`.
+A file counts with the blocks of the disk that it takes. Whoever holds no lock is dead or done: a `.coming` that can be
+locked is taken over or swept. The bytes in `.taken` may be too many (a writer failed or was killed, a file was deleted
+by hand), never too few, and are counted anew before anything is evicted. Only files with these endings are counted and
+deleted. Lock order: `.coming`, then `.taken`.
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -23,10 +25,21 @@ _READY = ".file"
 _COMING = ".coming"
 _LEDGER = ".taken"
 
+BLOCK = 4096
+"""What files take a multiple of, on most file systems."""
+_STAT_BLOCK = 512  # what stat(2) counts in, whatever the file system
+
 _PAUSE_SECONDS = 0.05
 
 # When room is made, at least one of so many files goes: the folder is not searched anew for every file.
 _EVICTED_SHARE = 32
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors of a folder that takes no more, but has what it has."""
+
+
+class FolderFull(OSError):
+    """There is no room for another file: the disk is full, or it is read-only now."""
 
 
 class _File(NamedTuple):
@@ -34,17 +47,19 @@ class _File(NamedTuple):
 
     used_ns: int
     bytes: int
+    """On the disk."""
     path: str
 
 
 class BoundedFolder:
-    """Files by name, at most `max_bytes` of them, counting those on their way in all processes.
+    """Files by name, at most `max_bytes` on the disk, counting those on their way in all processes.
 
     Deleting a file that somebody has open or mapped is harmless on POSIX: it is readable until the last one closes
     it, and only then is its space free. So files are handed out open, never as paths, and what readers keep open
     beyond its eviction comes on top of `max_bytes`.
 
-    Every method raises OSError with a message for users where the folder cannot be written.
+    Every method raises OSError with a message for users where the folder cannot be written; FolderFull, which is one,
+    where that is for want of room.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -52,12 +67,21 @@ class BoundedFolder:
         self.max_bytes = max_bytes
         self._is_counted = False
 
+    def fits(self, size: int) -> bool:
+        """Whether a file of so many bytes may be here, if it has all the room."""
+        return _on_disk(size) <= self.max_bytes
+
+    def find(self, name: str, size: int | None = None) -> BinaryIO | None:
+        """The file of that name, where it is whole here, and of this size where one is named."""
+        with self._explained():
+            return self._find(name, size)
+
     def open(self, name: str, size: int, blocks: Iterable[bytes]) -> BinaryIO:
         """The file of that name, written from `blocks` if it is not there, by one process or thread while others wait.
 
         It appears when the last block is written; what `blocks` raises is raised, and nothing appears.
         """
-        assert size <= self.max_bytes
+        assert self.fits(size)
         while True:
             with self._explained():
                 file = self._find(name, size)
@@ -83,12 +107,12 @@ class BoundedFolder:
         with self._explained():
             (self.folder / (name + _READY)).unlink(missing_ok=True)
 
-    def _find(self, name: str, size: int) -> BinaryIO | None:
+    def _find(self, name: str, size: int | None) -> BinaryIO | None:
         try:
             file = open_regular(self.folder / (name + _READY))
         except FileNotFoundError:
             return None
-        if os.fstat(file.fileno()).st_size != size:
+        if size is not None and os.fstat(file.fileno()).st_size != size:
             file.close()
             return None
         # Another user's file, or a folder that is read-only now: it may be evicted too early, no more.
@@ -109,14 +133,14 @@ class BoundedFolder:
                     return file
                 if not self._reserve(descriptor, coming, size):
                     return None
-            return self._receive(descriptor, coming, blocks)
+            return self._receive(descriptor, coming, size, blocks)
         finally:
             with contextlib.suppress(OSError):
                 if is_at(descriptor, coming):
                     coming.unlink()
             unlock(descriptor)
 
-    def _receive(self, descriptor: int, coming: Path, blocks: Iterable[bytes]) -> BinaryIO:
+    def _receive(self, descriptor: int, coming: Path, size: int, blocks: Iterable[bytes]) -> BinaryIO:
         ready = coming.with_suffix(_READY)
         for block in blocks:
             with self._explained():
@@ -124,21 +148,25 @@ class BoundedFolder:
         with self._explained():
             # Else a power cut may leave the renamed file full of zeros.
             getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has no fdatasync
-            with self._ledger():
+            with self._ledger() as ledger:
+                taken = _read_taken(ledger)
+                if taken is not None:
+                    _write_taken(ledger, max(taken - _on_disk(size) + _blocks_of(os.fstat(descriptor)), 0))
                 coming.replace(ready)
                 return ready.open("rb")
 
     def _reserve(self, descriptor: int, coming: Path, size: int) -> bool:
         """Give a file on its way its size, if there is or can be made room for it."""
+        needed = _on_disk(size)
         with self._ledger() as ledger:
             taken = _read_taken(ledger)
-            if taken is None or taken + size > self.max_bytes or not self._is_counted:
-                taken = self._make_room(size, coming)
+            if taken is None or taken + needed > self.max_bytes or not self._is_counted:
+                taken = self._make_room(needed, coming)
                 _write_taken(ledger, taken)
                 self._is_counted = True
-            if taken + size > self.max_bytes:
+            if taken + needed > self.max_bytes:
                 return False
-            _write_taken(ledger, taken + size)
+            _write_taken(ledger, taken + needed)
             os.ftruncate(descriptor, size)
             return True
 
@@ -152,7 +180,7 @@ class BoundedFolder:
                 elif entry.name.endswith(_READY):
                     with contextlib.suppress(FileNotFoundError):  # deleted by hand
                         stat = entry.stat()
-                        files.append(_File(stat.st_mtime_ns, stat.st_size, entry.path))
+                        files.append(_File(stat.st_mtime_ns, _blocks_of(stat), entry.path))
         taken = on_the_way + sum(file.bytes for file in files)
         if taken + size <= self.max_bytes or on_the_way + size > self.max_bytes:
             return taken
@@ -176,7 +204,8 @@ class BoundedFolder:
         try:
             yield
         except OSError as error:
-            raise OSError(
+            kind = FolderFull if error.errno in _FULL else OSError
+            raise kind(
                 error.errno,
                 f"{error.strerror}; a cache of up to {self.max_bytes:,} bytes is kept here: see to the disk, allow it "
                 "fewer bytes, or name another folder",
@@ -191,12 +220,22 @@ def _size_or_sweep(coming: Path) -> int:
         if descriptor is not None:
             coming.unlink(missing_ok=True)
             return 0
-        return coming.stat().st_size
+        return _on_disk(coming.stat().st_size)
     except FileNotFoundError:
         return 0  # its writer gave up
     finally:
         if descriptor is not None:
             unlock(descriptor)
+
+
+def _on_disk(size: int) -> int:
+    """What a file of so many bytes will take, in the blocks of most file systems."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def _blocks_of(stat: os.stat_result) -> int:
+    """What a file does take, in bytes."""
+    return stat.st_blocks * _STAT_BLOCK
 
 
 def _read_taken(ledger: int) -> int | None:

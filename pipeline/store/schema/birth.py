@@ -207,15 +207,21 @@ def _refuse_unknown_features(files: Files, data: bytes) -> None:
 def create_or_compare(files: Files, birth: Birth) -> Birth:
     """Create the store as `birth` says, or make sure that it was born equal. Returns the birth of the store.
 
+    Whoever is going to write into it proves first that the place can tell the first of two writers, also where a store
+    is already: it may have moved to another server, or have another proxy before it.
+
     Raises IdentityMismatch naming every field that differs, with both values, and StoreError where the
     place cannot tell the first of two writers.
     """
-    if not is_born(files):
+    is_old = is_born(files)
+    if not is_old:
         _prove_exclusive_creation(files)
         if files.put_if_absent(names.STORE, birth.written(birth)):
             return birth
     present = read_birth(files)
     refuse_other_birth(files, birth, present)
+    if is_old:
+        _prove_exclusive_creation(files)
     return present
 
 

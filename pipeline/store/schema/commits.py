@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pipeline.before import Before
 from pipeline.files import Files
 from pipeline.files.damage import damaged, naming_no_file, together
-from pipeline.files.each import read_sound
+from pipeline.files.each import read_each, read_sound
 from pipeline.records import JSON, Count, Record, Seconds, SourceRecord
 from pipeline.store.schema import names
 from pipeline.store.schema.names import AttemptName, Inside, PartName
@@ -89,11 +89,19 @@ class CommitRecord(Record):
         return self.rejects.sha256 is not None
 
 
-def committed_parts(files: Files) -> set[str]:
-    """Names of all committed parts, from a single listing. A file that no part can be called by is none of them."""
+def committed_parts(files: Files, expected: Iterable[str] = ()) -> set[str]:
+    """Names of all committed parts, from a single listing. A file that no part can be called by is none of them.
+
+    Args:
+        expected: parts of which each that the listing lacks is asked for: the lists of some object stores lag behind,
+            and one that cannot be seen there must not pass for a missing one.
+    """
     with naming_no_file(files, names.COMMITS, "no folder"):
         found = {name.removesuffix(".json") for name in files.names(names.COMMITS) if name.endswith(".json")}
-    return {name for name in found if names.is_part(name)}
+    listed = {name for name in found if names.is_part(name)}
+    lacking = sorted(set(expected) - listed)
+    answers = read_each(lambda part: is_committed(files, part), lacking)
+    return listed | {part for part, committed in zip(lacking, answers, strict=True) if committed}
 
 
 def is_committed(files: Files, part: str) -> bool:

@@ -42,6 +42,11 @@ def read_failures(files: Files, parts: set[str]) -> list[Failure]:
     return failures
 
 
+def noted_failures(files: Files) -> set[str]:
+    """Parts of which there is a note, from a single listing."""
+    return {name.removesuffix(".json") for name in files.list(names.FAILURES)}
+
+
 def clear_failure(files: Files, part: str) -> None:
     """Forget the failure of a part that is committed now."""
     with contextlib.suppress(IsADirectoryError, PermissionError):  # whatever is in its place, it is no note

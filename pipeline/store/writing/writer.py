@@ -77,7 +77,8 @@ def _write_attempt(files: Files, birth: Birth, shard: EncodedShard, attempt: str
     group = make_group(arrays, birth.codec, birth.has_digests)
     stats = files.put_folder(folder, group.contents, f"{names.STAGING}/{name}")
     rejects = b"".join(reject.model_dump_json().encode() + b"\n" for reject in shard.rejects)
-    files.put(names.rejects(shard.part, attempt), rejects)
+    if rejects:
+        files.put(names.rejects(shard.part, attempt), rejects)
     file_records = [
         _record(birth, path, data, stats[path].etag if path in stats else None) for path, data in group.contents.items()
     ]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from fixtures_store import COLLECTION, Job
+from shard_work import ListQueue
 
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.work import progress
@@ -12,6 +13,22 @@ from pipeline.jobs.work import progress
 pytest_plugins = ["fixtures_store"]
 
 IMAGES = sum(map(len, COLLECTION.values()))
+
+
+def test_what_this_process_does_is_shown_without_a_question(
+    finished: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = replace(make_plan(finished.config()), committed=set())
+    read: list[str] = []
+    monkeypatch.setattr(progress, "read_commit", lambda store, part: read.append(part))
+    with progress.JobProgress(plan, enabled=True) as bar:
+        queue = bar.of(ListQueue(plan.shards))
+        while (shard := queue.next()) is not None:
+            if images := len(COLLECTION[shard.path]):
+                queue.progress(shard, images, shard.bytes or 0)
+            queue.done(shard)
+    assert f"6/6 source shards, {IMAGES} images" in capsys.readouterr().err
+    assert read == []
 
 
 @pytest.mark.parametrize(("reads", "exact"), [(6, True), (5, False), (2, False)])

@@ -257,3 +257,18 @@ def test_a_folder_may_be_named_in_many_ways(tmp_path: Path, pattern: str, monkey
     assert [shard.path for shard in shards] == expected
     monkeypatch.chdir(tmp_path / "x")
     assert [shard.path for shard in find(".")] == ["x/#a"]
+
+
+@pytest.mark.parametrize("lacking", [{1}, {2}, {0, 1, 2}])
+def test_a_list_that_lags_behind_hides_no_listing(
+    tmp_path: Path, lacking: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of some object stores."""
+    make(tmp_path / "x", *(f"{number:02d}.jpg" for number in range(15)))
+    expected = find(tmp_path / "x", tmp_path / "store", Mode.KEEP)
+    written = LocalFiles(tmp_path / "store").names("listings")
+    assert len(written) == 3
+    shown = [name for number, name in enumerate(written) if number not in lacking]
+    monkeypatch.setattr(LocalFiles, "names", lambda self, folder: shown)
+    assert find(tmp_path / "x", tmp_path / "store", Mode.KEEP) == expected
+    assert LocalFiles(tmp_path / "store").list("listings") == written

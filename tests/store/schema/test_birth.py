@@ -262,3 +262,21 @@ def test_of_processes_that_see_other_classes_the_first_one_counts(tmp_path: Path
     assert create_or_compare(files, first) == first
     for later in (make_birth().model_copy(update={"classes": ("a", "b", "c"), **features}), make_birth()):
         assert create_or_compare(files, later).classes == ("a", "c")
+
+
+class Overwriting(LocalFiles):
+    """A place that says that it has created what was there."""
+
+    def put_if_absent(self, path: str, data: bytes, durable: bool = True) -> bool:
+        self.put(path, data, durable)
+        return True
+
+
+def test_a_store_that_has_moved_to_a_place_that_overwrites_is_not_gone_on_with(tmp_path: Path) -> None:
+    birth = make_birth()
+    create_or_compare(LocalFiles(tmp_path), birth)
+    before = sorted(tmp_path.rglob("*"))
+    assert create_or_compare(LocalFiles(tmp_path), birth) == birth
+    with pytest.raises(StoreError, match="this place overwrites where a file should only be created"):
+        create_or_compare(Overwriting(tmp_path), birth)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -104,3 +104,17 @@ def test_all_damaged_records_are_named(tmp_path: Path) -> None:
         CorruptStore, match=r"(?s)commits/a\.json: not a.*commits/b\.json: not a.*commits/c\.json: not a"
     ):
         read_commits(files, "abc")
+
+
+class Forgetful(LocalFiles):
+    """A place whose lists lag behind, as those of some object stores do."""
+
+    def names(self, folder: str) -> list[str]:
+        return []
+
+
+def test_a_commit_that_a_list_lacks_is_asked_for(tmp_path: Path, record: CommitRecord) -> None:
+    files = Forgetful(tmp_path / "here")
+    publish(files, record)
+    assert committed_parts(files) == set()
+    assert committed_parts(files, ["p", "q"]) == {"p"}

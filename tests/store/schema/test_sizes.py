@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles, Stat
 from pipeline.store.schema.commits import FileRecord
-from pipeline.store.schema.sizes import check_checksums, check_file, check_sizes
+from pipeline.store.schema.sizes import check_checksums, check_file, check_folder, check_sizes
 
 DATA = bytes(range(256)) * 5000
 
@@ -91,3 +91,12 @@ def test_an_entity_tag_counts_where_both_are_known(recorded: str | None, found: 
         return
     with pytest.raises(CorruptStore, match="STORE/part/folder/file: entity tag b, a when it was committed"):
         check_sizes("STORE/part", stats, [record])
+
+
+def test_a_file_that_a_list_lacks_is_asked_for(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lists of some object stores lag behind."""
+    monkeypatch.setattr(files, "stats", lambda folder: {})
+    check_folder(files, "part", [RECORD])
+    files.delete("part/folder/file")
+    with pytest.raises(CorruptStore, match="folder/file: missing"):
+        check_folder(files, "part", [RECORD])

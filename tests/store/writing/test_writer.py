@@ -99,6 +99,12 @@ def test_the_record_describes_every_array(store: Path, codec: str, compressor: t
     assert arrays["tokens"].metadata.dimension_names == ("sample", "token")
 
 
+def test_no_rejects_are_no_file(store: Path) -> None:
+    record = commit_part(LocalFiles(store), BIRTH, replace(some_shard(), rejects=[]))
+    assert (record.rejected, record.rejects.bytes) == (0, 0)
+    assert not (store / "rejects").exists()
+
+
 def test_a_part_of_no_rows_is_committed(store: Path) -> None:
     record = commit_part(LocalFiles(store), BIRTH, replace(some_shard(0), rejects=[]))
     assert (record.seen, record.written, record.rejected) == (0, 0, 0)

@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 from support import ROOT, start_python
 
-from pipeline.claims import Claim, Claims, claimed_parts, find_claim, is_local_and_gone, read_claim, read_claims
+from pipeline.claims import (
+    Claim,
+    Claims,
+    claimed_parts,
+    find_claim,
+    holding,
+    is_local_and_gone,
+    read_claim,
+    read_claims,
+)
 from pipeline.errors import CorruptStore
 from pipeline.files import LocalFiles
 
@@ -223,6 +232,20 @@ def test_a_living_process_keeps_its_claim_far_beyond_the_timeout(
     holder.end()
 
 
+def test_heartbeats_come_less_often_the_longer_a_claim_is_held(
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "_BEAT_SECONDS", 0.04)
+    monkeypatch.setattr(holding, "_TICK_SECONDS", 0.01)
+    reads = count_reads(files, "heartbeat")
+    with Claims(files, FOREVER_S) as claims:
+        assert claims.acquire("a")
+        time.sleep(1.2)  # the thirtieth would be due
+        assert 3 <= only(files).beats <= 9
+        claims.release("a")
+    assert reads == []  # that a claim that beats is ours needs no question
+
+
 def test_clocks_of_hosts_and_file_systems_decide_nothing(files: LocalFiles, another: Callable[..., Holder]) -> None:
     holder = another(FOREVER_S)
     assert holder("acquire", "a") == "True"
@@ -338,13 +361,14 @@ def test_one_listing_tells_which_claims_stand_still(files: LocalFiles, another: 
         assert (claims.look()[1], claims.others()) == ([], set())
 
 
-def count_reads(files: LocalFiles) -> list[str]:
-    """Paths that are read from now on, but for those of heartbeats."""
+def count_reads(files: LocalFiles, only_of: str = "") -> list[str]:
+    """Paths that are read from now on, but for those of heartbeats; or by the threads of one name."""
     paths: list[str] = []
     read = files.read
 
     def noted(path: str, *arguments: int) -> bytes:
-        if threading.current_thread().name != "heartbeat":
+        name = threading.current_thread().name
+        if name == only_of or (not only_of and name != "heartbeat"):
             paths.append(path)
         return read(path, *arguments)
 

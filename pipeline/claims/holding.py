@@ -1,55 +1,39 @@
-"""Claims: who is working on what. They only spare double work; nothing is lost or doubled without them."""
+"""The claims of one process."""
 
 import contextlib
+import math
 import os
+import random
 import secrets
 import socket
 import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from types import TracebackType
 
-from pydantic import ValidationError
-
-from pipeline.errors import CorruptStore
-from pipeline.files import Files, Stat
-from pipeline.files.damage import damaged, naming_no_file
+from pipeline.claims.record import (
+    FOLDER,
+    START,
+    Claim,
+    claim_path,
+    claimed_parts,
+    is_local_and_gone,
+    read_claim,
+    version_of,
+)
+from pipeline.files import Files
+from pipeline.files.each import read_each
 from pipeline.overlap import within
-from pipeline.records import Count, Record
+from pipeline.processes import boot_id, describe_process, pid_namespace, process_start
 
-_FOLDER = "claims"
-START = "~start-"
-"""What the claim of processes that start up begins with, then how many they are: no part is called so."""
 # How long a process that gives up waits for its last writes.
 _GOODBYE_SECONDS = 10.0
-# Often enough for a progress bar.
+# The first heartbeat of a claim, soon enough for whoever looks on. Later ones come less often, for in an object store
+# each is a request, but six times in the time after which a claim is stale.
 _BEAT_SECONDS = 2.0
-
-
-class Claim(Record):
-    """Contents of `claims/<part>.json`."""
-
-    part: str
-    token: str
-    """Random, one for every claim."""
-    host: str
-    boot_id: str
-    pid_namespace: str
-    """Containers of one host may share its name and boot id, but not the numbers of their processes."""
-    pid: int
-    pid_started: int
-    """Start of the process in clock ticks after boot: process numbers are used again."""
-    since: str = ""
-    """When it was made, UTC by the clock of its host, ISO 8601. For people; nothing is decided by it."""
-    beats: int = 0
-    """Counts up while the process lives; its standing still is what makes a claim stale."""
-    images: Count = 0
-    """Images done, for progress."""
-    bytes: Count = 0
-    """Bytes of the source shard read, for progress."""
+_SLOWER = 1.5
+_TICK_SECONDS = 1.0
 
 
 @dataclass
@@ -57,6 +41,10 @@ class _Held:
     claim: Claim
     written: float = field(default_factory=time.monotonic)
     """When its file was, or would have been, on our monotonic clock."""
+    proven: float = -math.inf
+    """When the last write that succeeded was begun: the claim was ours then."""
+    pause_s: float = _BEAT_SECONDS
+    """From `written` to the next heartbeat."""
     images: int = 0
     bytes: int = 0
 
@@ -96,9 +84,8 @@ class Claims:
 
     @property
     def owner(self) -> str:
-        """This process, unlike any other: its host, boot, number and start."""
-        pid = os.getpid()
-        return f"{socket.gethostname()} {_boot_id()} {_pid_namespace(pid)} {pid} {_process_start(pid)}"
+        """This process, unlike any other."""
+        return describe_process()
 
     def __enter__(self) -> "Claims":
         self._thread.start()
@@ -130,29 +117,31 @@ class Claims:
     def _remove(self, part: str) -> None:
         """Delete a claim that counts no more, even if something else is in its place."""
         try:
-            self._files.delete(_path(part))
+            self._files.delete(claim_path(part))
         except (IsADirectoryError, PermissionError):  # Linux says the one of a folder, macOS the other
-            self._files.delete_folder(_path(part))
+            self._files.delete_folder(claim_path(part))
 
     def _create(self, part: str) -> bool:
         claim = Claim(
             part=part,
             token=secrets.token_hex(8),
             host=socket.gethostname(),
-            boot_id=_boot_id(),
-            pid_namespace=_pid_namespace(os.getpid()),
+            boot_id=boot_id(),
+            pid_namespace=pid_namespace(os.getpid()),
             pid=os.getpid(),
-            pid_started=_process_start(os.getpid()) or 0,
+            pid_started=process_start(os.getpid()) or 0,
             since=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         # Held before it is written: a signal that arrives in between must not leave a claim that nobody releases.
+        held = _Held(claim, pause_s=min(_BEAT_SECONDS, self._timeout_s / 6))
         with self._lock:
-            self._held[part] = _Held(claim)
+            self._held[part] = held
         # A claim that a power cut takes away is that of a process that has ended, so none of its writes are durable.
-        if not self._files.put_if_absent(_path(part), claim.to_json(), durable=False):
+        if not self._files.put_if_absent(claim_path(part), claim.to_json(), durable=False):
             with self._lock:
                 del self._held[part]
             return False
+        held.proven = held.written
         return True
 
     def release(self, part: str) -> None:
@@ -161,8 +150,8 @@ class Claims:
             held = self._held.pop(part, None)
         # A claim that cannot be removed becomes stale, and that is no reason to fail.
         with contextlib.suppress(OSError), self._writing:
-            if held is not None and self._is_ours(held.claim):
-                self._files.delete(_path(part))
+            if held is not None and self._is_ours(held):
+                self._files.delete(claim_path(part))
 
     def release_all(self) -> None:
         """Give back everything that is held."""
@@ -178,11 +167,13 @@ class Claims:
     def is_live(self, part: str) -> bool:
         """Whether a claim of another process on `part` counts, as far as this process has seen."""
         try:
-            version = _version(self._files.stat(_path(part)))
+            version = version_of(self._files.stat(claim_path(part)))
         except FileNotFoundError:
             self._seen.pop(part, None)
             return False
-        return self._is_live(part, version, read_claim(self._files, part))
+        seen = self._seen.get(part)
+        is_known = seen is not None and seen.version == version
+        return self._is_live(part, version, seen.claim if seen and is_known else read_claim(self._files, part))
 
     def others(self) -> set[str]:
         """Parts that other processes claim, live or not, from a single listing."""
@@ -193,15 +184,14 @@ class Claims:
 
         From a single listing: `acquire` looks at each again.
         """
-        stats = self._files.stats(_FOLDER)
+        stats = self._files.stats(FOLDER)
         names = {name.removesuffix(".json"): name for name in sorted(stats) if name.endswith(".json")}
         others = [part for part in names if part not in self._held]
         self._seen = {part: self._seen[part] for part in others if part in self._seen}
-        stale = []
-        for part in others:
-            claim = self._seen[part].claim if part in self._seen else read_claim(self._files, part)
-            if not self._is_live(part, _version(stats[names[part]]), claim):
-                stale.append(part)
+        new = [part for part in others if part not in self._seen]
+        claims = dict(zip(new, read_each(lambda part: read_claim(self._files, part), new), strict=True))
+        claims |= {part: seen.claim for part, seen in self._seen.items()}
+        stale = [part for part in others if not self._is_live(part, version_of(stats[names[part]]), claims[part])]
         return {part for part in others if not part.startswith(START)}, stale
 
     def _is_live(self, part: str, version: str, claim: Claim | None) -> bool:
@@ -213,117 +203,34 @@ class Claims:
 
     def _beat(self) -> None:
         """One claim at a time, so that a process writes as often whatever it holds."""
-        while not self._stopped.wait(min(self._timeout_s / 6 / max(len(self._held), 1), _BEAT_SECONDS)):
+        while not self._stopped.wait(min(self._timeout_s / 6 / max(len(self._held), 1), _TICK_SECONDS)):
             with self._lock:
-                longest_ago = min(self._held.values(), key=lambda held: held.written, default=None)
-            if longest_ago is not None:
-                self._beat_once(longest_ago)
-                longest_ago.written = time.monotonic()
+                first = min(self._held.values(), key=lambda held: held.written + held.pause_s, default=None)
+            if first is not None and time.monotonic() >= first.written + first.pause_s:
+                self._beat_once(first)
+                first.written = time.monotonic()
+                # Processes that began together do not write together for ever.
+                first.pause_s = min(_SLOWER * first.pause_s, self._timeout_s / 6) * random.uniform(0.8, 1.0)
 
     def _beat_once(self, entry: _Held) -> None:
         claim = entry.claim
         try:
-            if not self._is_ours(claim):
+            if not self._is_ours(entry):
                 return
             beat = claim.model_copy(update={"beats": claim.beats + 1, "images": entry.images, "bytes": entry.bytes})
             with self._writing:
                 with self._lock:
                     if self._held.get(claim.part) is not entry:
                         return  # released meanwhile, and perhaps claimed anew
-                self._files.put(_path(claim.part), beat.to_json(), durable=False)
-                entry.claim = beat
+                begun = time.monotonic()
+                self._files.put(claim_path(claim.part), beat.to_json(), durable=False)
+                entry.claim, entry.proven = beat, begun
         except OSError:
             return  # a full disk ends the job where it writes its parts; a missed beat harms nobody
 
-    def _is_ours(self, claim: Claim) -> bool:
-        present = read_claim(self._files, claim.part)
-        return present is not None and present.token == claim.token
-
-
-def claimed_parts(files: Files) -> list[str]:
-    """Names of all parts with a claim, live or not, sorted, from a single listing."""
-    return [name for name in _claimed(files) if not name.startswith(START)]
-
-
-def claimed_starts(files: Files) -> list[str]:
-    """Names of the claims, live or not, of processes that have not begun to work."""
-    return [name for name in _claimed(files) if name.startswith(START)]
-
-
-def _claimed(files: Files) -> list[str]:
-    with naming_no_file(files, _FOLDER, "no folder"):
-        return [name.removesuffix(".json") for name in files.list(_FOLDER)]
-
-
-def read_claim(files: Files, part: str) -> Claim | None:
-    """The claim on a part, live or not; None where there is none, or none that can be read."""
-    try:
-        return find_claim(files, part)
-    except CorruptStore:
-        return None
-
-
-def find_claim(files: Files, part: str) -> Claim | None:
-    """The claim on a part, live or not; None where there is none.
-
-    Raises CorruptStore for one that cannot be read: damaged, or of a later version.
-    """
-    path = _path(part)
-    try:
-        with naming_no_file(files, path, "not a claim"):
-            return Claim.model_validate_json(files.read(path))
-    except FileNotFoundError:
-        return None  # released meanwhile
-    except ValidationError as error:
-        raise damaged(files, path, f"not a claim ({error.errors()[0]['msg']})") from None
-
-
-def read_claims(files: Files) -> list[Claim]:
-    """All claims that can be read, live or not, sorted by part."""
-    claims = (read_claim(files, part) for part in claimed_parts(files))
-    return [claim for claim in claims if claim is not None]
-
-
-def is_local_and_gone(claim: Claim) -> bool:
-    """Whether the claim's process ran on this host since its last boot, where we could see it, and has ended."""
-    return (
-        claim.host == socket.gethostname()
-        and claim.boot_id == _boot_id() != ""
-        and claim.pid_namespace == _pid_namespace(os.getpid())
-        and _process_start(claim.pid) != claim.pid_started
-    )
-
-
-def _version(stat: Stat) -> str:
-    return f"{stat.bytes} {stat.version}"
-
-
-def _path(part: str) -> str:
-    return f"{_FOLDER}/{part}.json"
-
-
-@cache
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-@cache
-def _pid_namespace(pid: int) -> str:
-    """That of this process, whose number is `pid`: a forked one may be in another."""
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _process_start(pid: int) -> int | None:
-    """Start of a process in clock ticks after boot (field 22 of proc(5) stat), None when it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    state, *fields = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else int(fields[18])
+    def _is_ours(self, held: _Held) -> bool:
+        """Whether nobody has taken a claim over. The store is asked only where it has stood still for long enough."""
+        if time.monotonic() - held.proven < self._timeout_s / 2:
+            return True
+        present = read_claim(self._files, held.claim.part)
+        return present is not None and present.token == held.claim.token
