@@ -20,7 +20,7 @@ from pipeline.import_commands import ImportCommands
 from pipeline.looking_commands import check, estimate, init, inspect
 from pipeline.malloc import keep_freed_memory
 from pipeline.openmp import let_waiting_threads_sleep
-from pipeline.options import allow_slow_option, allowances, as_json_option, config_arguments, with_config
+from pipeline.options import Finite, allow_slow_option, allowances, as_json_option, config_arguments, with_config
 from pipeline.printing import one_line, say, say_json, say_tracebacks
 from pipeline.ray_command import ray
 from pipeline.storage import Storage
@@ -226,7 +226,7 @@ main.add_command(ray)
     "--watch",
     "-w",
     "every_s",
-    type=click.FloatRange(0.1),
+    type=Finite(0.1),
     is_flag=False,
     flag_value=2.0,
     metavar="[SECONDS]",

@@ -5,7 +5,7 @@ import sys
 import click
 
 from pipeline.config import Config
-from pipeline.options import as_json_option, with_config
+from pipeline.options import Finite, as_json_option, with_config
 from pipeline.printing import say, say_json
 from pipeline.storage import Storage
 from pipeline.storage_option import with_storage
@@ -13,7 +13,7 @@ from pipeline.storage_option import with_storage
 
 @click.command()
 @click.argument("source")
-@click.option("--seconds", type=click.FloatRange(0.1), default=20.0, show_default=True, help="About how long to look.")
+@click.option("--seconds", type=Finite(0.1), default=20.0, show_default=True, help="About how long to look.")
 @with_storage("SOURCE")
 @as_json_option
 def inspect(source: str, seconds: float, storage: Storage, as_json: bool) -> None:
@@ -58,7 +58,7 @@ def init(source: str | None, like: str | None, storage: Storage) -> None:
 @with_config
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.1),
+    type=Finite(0.1),
     default=20.0,
     show_default=True,
     help="How long to wait for each answer.",
@@ -84,10 +84,8 @@ def check(config: Config, seconds: float, as_json: bool) -> None:
 @click.command()
 @with_config
 @click.option("--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="How many there will be.")
-@click.option("--price", type=click.FloatRange(0), metavar="P", help="Of an hour of one process: its GPU, or machine.")
-@click.option(
-    "--seconds", type=click.FloatRange(0, 60), default=20.0, show_default=True, help="About how long to measure."
-)
+@click.option("--price", type=Finite(0), metavar="P", help="Of an hour of one process: its GPU, or machine.")
+@click.option("--seconds", type=Finite(0, 60), default=20.0, show_default=True, help="About how long to measure.")
 @as_json_option
 def estimate(config: Config, processes: int, price: float | None, seconds: float, as_json: bool) -> None:
     """Estimate hours, bytes and cost before they are spent.

@@ -1,5 +1,6 @@
 """Options that several commands have."""
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -7,6 +8,16 @@ from typing import Any
 import click
 
 from pipeline.config import examples, load_config
+
+
+class Finite(click.FloatRange):
+    """A number in a range; `nan` and `inf`, which are in none, are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
 
 
 def with_config(command: Callable[..., None]) -> Callable[..., None]:

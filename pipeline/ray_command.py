@@ -5,7 +5,7 @@ import sys
 import click
 
 from pipeline.config import Config
-from pipeline.options import allowances, config_arguments, with_config
+from pipeline.options import Finite, allowances, config_arguments, with_config
 
 
 @click.command()
@@ -26,17 +26,17 @@ from pipeline.options import allowances, config_arguments, with_config
 )
 @click.option(
     "--gpus",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     metavar="G",
     help="GPUs of each task, 0.5 for two tasks on one; 1 where a node has any, else 0.",
 )
 @click.option(
-    "--cpus", type=click.FloatRange(0, min_open=True), metavar="C", help="CPU cores of each task; 4 with a GPU, else 1."
+    "--cpus", type=Finite(0, min_open=True), metavar="C", help="CPU cores of each task; 4 with a GPU, else 1."
 )
 @click.option(
     "--wait-for-nodes",
     "wait_for_nodes_s",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=0.0,
     metavar="SECONDS",
     help="How long to wait for the first node that has room for a task, where an autoscaler brings nodes.",
