@@ -111,8 +111,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _rejected_keys(store: Path, part: str, attempt: str) -> list[str]:
-    lines = (store / "rejects" / f"{part}.{attempt}.jsonl").read_text().splitlines()
-    return [json.loads(line)["key"] for line in lines]
+    file = store / "rejects" / f"{part}.{attempt}.jsonl"
+    return [json.loads(line)["key"] for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def _group(store: Path, commit: dict[str, Any]) -> zarr.Group:

@@ -69,8 +69,8 @@ def test_named_steps_come_in_the_order_of_the_format_for_every_part(setting: Set
         ]
         position = 0
         for pattern in matrix.NAMED_STEPS:
-            if pattern.startswith("write rejects") and "cut" not in setting.expected.keys[part]:
-                continue  # no rejects are an empty file
+            if "rejects" in pattern and "cut" not in setting.expected.keys[part]:
+                continue  # no rejects are no file
             places = [number for number, kind in enumerate(kinds) if re.fullmatch(pattern, kind)]
             later = [place for place in places if place >= position]
             assert later, f"{part}: no {pattern} after step {position}"
