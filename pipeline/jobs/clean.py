@@ -7,6 +7,7 @@ An attempt without a commit of its part may be about to be committed by somebody
 stays, however old it is and whoever held its claim.
 """
 
+import time
 from dataclasses import asdict, dataclass, field
 
 from pipeline.config import Config
@@ -20,6 +21,8 @@ from pipeline.store.schema.birth import is_born, read_birth
 from pipeline.store.schema.commits import committed_parts, read_commit
 from pipeline.store.schema.manifest import read_manifest
 from pipeline.store.writing.writer import delete_attempt
+
+_MOMENT_SECONDS = 1.0
 
 
 @dataclass
@@ -85,14 +88,22 @@ def run(config: Config) -> Sweep:
 
 
 def _delete_probes(files: Files) -> list[str]:
-    """Delete what was only written to see whether it can be; names, sorted."""
-    folders = set(filter(names.is_probe, files.folders("")))
-    others = set(filter(names.is_probe, files.names(""))) - folders
-    for name in folders:
-        files.delete_folder(name)
-    for name in others:
-        files.delete(name)
-    return sorted(folders | others)
+    """Delete what was only written to see whether it can be; names, sorted.
+
+    Jobs that begin write such, too, and have it no longer than a moment.
+    """
+    left = _probes(files)
+    if left:
+        time.sleep(_MOMENT_SECONDS)
+        left &= _probes(files)
+    folders = left.intersection(files.folders(""))
+    for name in left:
+        (files.delete_folder if name in folders else files.delete)(name)
+    return sorted(left)
+
+
+def _probes(files: Files) -> set[str]:
+    return set(filter(names.is_probe, [*files.folders(""), *files.names("")]))
 
 
 def _attempts(files: Files, sweep: Sweep) -> list[str]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import NoReturn
 
 from pipeline.claims import Claims
-from pipeline.errors import VqtokError
+from pipeline.errors import ConfigError, IdentityMismatch, VqtokError
 from pipeline.files import Files
 from pipeline.jobs.work.watch import Hang
 from pipeline.overlap import within
@@ -34,10 +34,12 @@ def note_failure(store: Files, shard: SourceShard, reason: str) -> None:
 def noting_the_end(store: Files) -> Iterator[None]:
     """Note in the store why a process gives up, for `vqtok status`: not all look into its log.
 
-    It may be the store that cannot be written.
+    It may be the store that cannot be written. A job that is refused changes nothing there, and notes nothing.
     """
     try:
         yield
+    except (ConfigError, IdentityMismatch):
+        raise
     except Exception as error:
         within(_GOODBYE_SECONDS, partial(record_failure, store, _failure(JOB, "the job", _first_line(error))))
         raise

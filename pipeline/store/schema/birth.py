@@ -1,5 +1,6 @@
 """The birth of a store: what every token in it is, decided by whoever creates `store.json` first."""
 
+import contextlib
 import math
 from typing import Annotated, Literal
 
@@ -266,9 +267,9 @@ def _prove_exclusive_creation(files: Files) -> None:
 def _creates_exclusively(files: Files) -> bool:
     probe = names.new_probe()
     try:
-        first, second = files.put_if_absent(probe, b"first"), files.put_if_absent(probe, b"second")
-        return (first, second, files.read(probe)) == (True, False, b"first")
-    except FileNotFoundError:
+        created = files.put_if_absent(probe, b"first"), files.put_if_absent(probe, b"second")
+        with contextlib.suppress(FileNotFoundError):
+            return created == (True, False) and files.read(probe) == b"first"
         return False
     finally:
         files.delete(probe)

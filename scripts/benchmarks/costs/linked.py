@@ -60,7 +60,8 @@ def _commit_links(files: LocalFiles, original: CommitRecord, part: str) -> None:
         there.mkdir()
         for file in found:
             os.link(Path(folder) / file, there / file)
-    os.link(*(root / names.rejects(name, original.attempt) for name in (original.part, part)))
+    if original.rejected:
+        os.link(*(root / names.rejects(name, original.attempt) for name in (original.part, part)))
     sources = tuple(record.model_copy(update={"path": f"{part}.tar"}) for record in original.sources)
     record = original.model_copy(update={"part": part, "sources": sources})
     publish(files, record)

@@ -242,8 +242,9 @@ def test_who_waits_for_the_manifest_looks_ever_more_rarely(damageable: Job, monk
         for module in (tokenize, pauses):
             monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
         tokenize._finish(plan, birth, ours, wait=True)
-    assert (slept[0], slept[-1]) == (0.1, 5.0)
-    assert slept == sorted(slept)
+    assert 0.08 <= slept[0] <= 0.12
+    assert 4.0 <= slept[-1] <= 6.0
+    assert slept[-1] > 10 * slept[0]
 
 
 def test_who_was_to_make_the_manifest_and_died_is_stood_in_for(damageable: Job, finished: Job) -> None:
@@ -571,7 +572,7 @@ def test_too_many_rejects_fail_the_source_shard_with_the_commonest_reasons(job: 
         (700, "source.keep=txt", "", "store.json"),
         (1335, "source.keep=[]", "store.json", "tokens.zarr/zarr.json"),
         (2000, "image.size=64", "tokens.zarr/zarr.json", "commits/train-0000-*"),  # 256 tokens for each of 20 images
-        (3000, "source.keep=txt", "rejects", "commits/*"),
+        (3000, "source.keep=txt", "tokens.zarr/parts", "commits/*"),
     ],
     ids=["birth", "hierarchy", "part", "commit"],
 )

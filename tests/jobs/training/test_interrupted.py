@@ -132,7 +132,7 @@ def test_a_signal_after_the_last_step_says_that_the_tokenizer_is_complete(
 ) -> None:
     for name in ("config.json", "model.safetensors"):
         (finished_training.tokenizer / name).unlink()
-    done = finished_training.start(halt=Halt("open", "model.safetensors", 2, signal.SIGTERM)).wait()
+    done = finished_training.start(halt=Halt("open", "model.safetensors", 3, signal.SIGTERM)).wait()
     assert done.status == 143, done.err
     assert re.search(r"vqtok: SIGTERM: came after the last step; the tokenizer in .* is complete\n", done.err), done.err
     assert finished_training.weights == trained.weights

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from damage import CHUNK, SHARD, commit_in_its_place, inside, verified, with_other_tokens
@@ -99,9 +100,9 @@ def test_a_source_shard_is_read_once_for_all_its_batches(finished: Job, monkeypa
     opened: list[str] = []
     begin = StrictTar.__init__
 
-    def counted(tar: StrictTar, stream: object, location: str, *options: object) -> None:
+    def counted(tar: StrictTar, stream: Any, location: str, *options: Any, **settings: Any) -> None:
         opened.append(location)
-        begin(tar, stream, location, *options)  # type: ignore[arg-type]
+        begin(tar, stream, location, *options, **settings)
 
     config = finished.config()
     result = verified(finished)

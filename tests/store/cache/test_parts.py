@@ -25,6 +25,7 @@ from pipeline.errors import ConfigError, CorruptStore, VqtokError
 from pipeline.files import Files, LocalFiles
 from pipeline.files.objects import ObjectFiles
 from pipeline.store.cache import parts as module
+from pipeline.store.cache.folder import BLOCK
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.schema.commits import FileRecord
 
@@ -264,6 +265,7 @@ ENDS = """
 import sys, time
 from pathlib import Path
 from pipeline.files import files_at
+from pipeline.store.cache.folder import BLOCK
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.schema.commits import FileRecord
 import json
@@ -293,6 +295,7 @@ READER = """
 import json, random, sys, time
 from pathlib import Path
 from pipeline.files import LocalFiles
+from pipeline.store.cache.folder import BLOCK
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.schema.commits import FileRecord
 
@@ -393,7 +396,7 @@ def hammer(tmp_path: Path, files: LocalFiles, steps: int, share: float, kills: i
     Returns the downloads of each file.
     """
     wanted = fill(files, range(30))
-    max_bytes = int(sum(record.bytes for _, record in wanted) * share)
+    max_bytes = int(sum(-(-record.bytes // BLOCK) * BLOCK for _, record in wanted) * share)
     with start_python(SAMPLER, tmp_path / "cache") as sampler:
         try:
             settings = {"max_bytes": max_bytes, "steps": steps, "delay": 0.002}
@@ -601,7 +604,7 @@ def test_a_limit_on_file_sizes_is_said(cache: PartCache, files: LocalFiles, tmp_
         return got(cache, files, *entry)
 
     [said] = in_a_fork(tmp_path, limited)
-    assert said.startswith("OSError: [Errno 27] File too large; a cache of up to")
+    assert said.startswith("FolderFull: [Errno 27] File too large; a cache of up to")
     assert copies(tmp_path) == []
 
 
@@ -616,6 +619,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from pipeline.files import LocalFiles
+from pipeline.store.cache.folder import BLOCK
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.schema.commits import FileRecord
 record = FileRecord(path="big", bytes=int(sys.argv[3]), crc32c=int(sys.argv[4]))
