@@ -29,9 +29,9 @@ def read_here(sound: Sound, numbers: Iterable[int], folder: Path) -> list[Outcom
 
 
 def test_hostile_stores_and_tokenizers_do_no_harm(sound: Sound, tmp_path: Path) -> None:
-    outcomes = read(sound, range(30), tmp_path)
+    outcomes = read(sound, range(12), tmp_path)
     assert [problem for outcome in outcomes for problem in outcome.problems] == []
-    assert sum(outcome.refused for outcome in outcomes) > 30
+    assert sum(outcome.refused for outcome in outcomes) > 10
 
 
 @pytest.mark.slow
