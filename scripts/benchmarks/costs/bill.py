@@ -16,11 +16,11 @@ LIMITS = {"GET": 5500, "HEAD": 5500, "LIST": 5500, "PUT": 3500, "DELETE": 3500}
 PAGE = 1000
 """Names in one answer to a listing."""
 BEATS = (2.0, 1.5, 10.0)
-"""Of a claim: seconds to the first heartbeat, by how much each pause is longer than the one before, and the longest one,
-a sixth of `tokenize.claim_timeout`. Each writes the claim anew."""
+"""Of a claim: seconds to the first heartbeat, by how much each pause is longer than the one before, and the longest
+pause, a sixth of `tokenize.claim_timeout`. Each writes the claim anew."""
 
-# Of `bench_costs.py requests`, `vqtok tokenize` in one process over 48 source shards of one image on S3, without the GET
-# of each commit at the end.
+# Of `bench_costs.py requests`, `vqtok tokenize` in one process over 48 source shards of one image on S3, without the
+# GET of each commit at the end.
 MEASURED = {"GET": 1.0, "HEAD": 2.0, "LIST": 0.1, "PUT": 12.0, "DELETE": 1.0}
 # Of the same: a worker's requests when it begins and ends, of any kind, taken for GETs.
 MEASURED_START = 20.0
