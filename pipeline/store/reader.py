@@ -28,6 +28,7 @@ from pipeline.store.arrays.storage import Views
 from pipeline.store.batch import TokenBatch, TokenSample
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.keys import Keys
+from pipeline.store.requested import row_numbers, view_numbers
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import committed_parts, read_commits
@@ -149,24 +150,13 @@ class TokenStore(Sequenced):
         Raises IndexError for a row or view outside the store, TypeError for what is not a sequence of row numbers,
         CorruptStore naming part, chunk and remedy.
         """
-        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else _row_numbers(rows)
-        # As unsigned numbers negative ones are the largest.
-        if wanted.size and wanted.view(np.uint64).max() >= len(self):
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a store of {len(self)} samples")
+        wanted = row_numbers(rows, len(self))
         located = self.locate(wanted)
         if isinstance(view, str):
             if view != "all":
                 raise TypeError(f"view must be a number, one for each row, or 'all', not {view!r}")
             return self.batch(located, whole=True)
-        return self.batch(self.at_views(located, self._view_numbers(view, len(wanted))))
-
-    def _view_numbers(self, view: int | Sequence[int] | Array, rows: int) -> int | Array:
-        numbers = np.asarray(view)
-        if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (rows,)):
-            raise TypeError(f"view must be a number, or one for each of {rows} rows, not {view!r}")
-        if numbers.size and not 0 <= numbers.min() <= numbers.max() < self.num_views:
-            raise IndexError(f"views {numbers.min()} to {numbers.max()} of a store of {self.num_views} views")
-        return int(numbers) if numbers.ndim == 0 else numbers.astype(np.int64)
+        return self.batch(self.at_views(located, view_numbers(view, len(wanted), self.num_views)))
 
     def locate(self, rows: Array) -> Located:
         """Find the tokens of int64 [n] row numbers, all in 0 .. len - 1, without copying them; for loaders."""
@@ -396,12 +386,3 @@ def _open_store(
         if store is not None and (store._files.root, store.content_digest) == (root, content_digest):
             return store
     return TokenStore(root, content_digest=content_digest, manifest=manifest, **options)
-
-
-def _row_numbers(rows: Sequence[int] | Array) -> Array:
-    """Integers of any kind as int64 [n]. A mask is refused: its values would pass for the rows 0 and 1."""
-    numbers = np.asarray(rows)
-    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        remedy = "; np.flatnonzero(mask) gives those of a mask" if numbers.dtype.kind == "b" else ""
-        raise TypeError(f"rows must be a slice or a sequence of row numbers, not {reprlib.repr(rows)}{remedy}")
-    return numbers.astype(np.int64)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from pipeline.config import Config
 from pipeline.files import is_url
 from pipeline.jobs.checking.lines import Checks
+from pipeline.jobs.work.tokenizer import tokenizer_of
 from pipeline.models.folder.contents import has_tokenizer
-from pipeline.models.tokenizers.registry import load_tokenizer, tokenizer_identity
+from pipeline.models.tokenizers.registry import tokenizer_identity
 from pipeline.store.schema.birth import Birth
 from pipeline.world import World, current_world
 
@@ -53,16 +54,13 @@ def check_training(checks: Checks, config: Config) -> None:
 
 def check_model(checks: Checks, config: Config, classes: tuple[str, ...] | None) -> Model | None:
     """The tokenizer of the configuration, if the job can use it."""
-    path, settings = config.tokenizer.path, config.tokenize
+    path = config.tokenizer.path
 
     def load() -> tuple[World, Tokenizer]:
         # What is no tokenizer is told without the seconds that torch takes.
         tokenizer_identity(path, config.tokenizer.storage)
         world = current_world()
-        tokenizer = load_tokenizer(
-            path, settings.layout, str(world.device), settings.precision, config.tokenizer.storage
-        )
-        return world, tokenizer
+        return world, tokenizer_of(config, world)
 
     loaded = checks.attempt(ABOUT, "loads", load, lambda loaded: _describe(path, *loaded), at_most=TIMES)
     if loaded is None:

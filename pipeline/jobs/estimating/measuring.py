@@ -18,7 +18,7 @@ from pipeline.jobs.work.lanes import tokenize_all
 from pipeline.jobs.work.machine import this_machine
 from pipeline.jobs.work.precision import refuse_slow_precision
 from pipeline.jobs.work.shard import Work
-from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.jobs.work.tokenizer import tokenizer_of
 from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.classes.finding import find_classes, labels_of
 from pipeline.source.containers.container import ShardReader
@@ -125,13 +125,7 @@ def measure(config: Config, plan: Plan, seconds: float) -> Measured:
     Raises SourceError where none of the source shards can be read, and VqtokError as tokenizing does.
     """
     world = current_world()
-    tokenizer = load_tokenizer(
-        config.tokenizer.path,
-        config.tokenize.layout,
-        str(world.device),
-        config.tokenize.precision,
-        config.tokenizer.storage,
-    )
+    tokenizer = tokenizer_of(config, world)
     ImageTransform(config.image)
     refuse_slow_precision(config, tokenizer, world.device)
     classes = plan.birth.classes if plan.birth else find_classes(config.source, plan.shards)

@@ -31,8 +31,9 @@ from pipeline.jobs.work.progress import JobProgress
 from pipeline.jobs.work.result import TokenizeResult
 from pipeline.jobs.work.shard import Work
 from pipeline.jobs.work.siblings import current_siblings
+from pipeline.jobs.work.tokenizer import tokenizer_of
 from pipeline.models.tokenizers.protocol import Tokenizer
-from pipeline.models.tokenizers.registry import load_tokenizer, trained_image_size
+from pipeline.models.tokenizers.registry import trained_image_size
 from pipeline.printing import say
 from pipeline.shortage import is_thread_shortage
 from pipeline.signals import terminable
@@ -120,13 +121,7 @@ def _work_on(
     world = current_world()
     if unused := describe_unused_gpus(world):
         say(f"vqtok: {unused}", error=True)
-    tokenizer = load_tokenizer(
-        config.tokenizer.path,
-        config.tokenize.layout,
-        str(world.device),
-        config.tokenize.precision,
-        config.tokenizer.storage,
-    )
+    tokenizer = tokenizer_of(config, world)
     ImageTransform(config.image)  # refuses a decoder that is not here, before a store is born that is bound to it
     classes = plan.birth.classes if plan.birth else find_classes(config.source, plan.shards)
     birth = make_birth(config, tokenizer, classes)

@@ -19,8 +19,7 @@ from pipeline.jobs.plan import source_shards_of
 from pipeline.jobs.verifying.commits import Verification, percent
 from pipeline.jobs.work.machine import Machine, this_machine
 from pipeline.jobs.work.precision import refuse_slow_precision
-from pipeline.models.tokenizers.protocol import Tokenizer
-from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.jobs.work.tokenizer import tokenizer_of
 from pipeline.records import JSON, SourceShard, canonical_json, differences
 from pipeline.source.batches import ImageBatch, images_of_batch, samples_of_batch
 from pipeline.store.arrays.parts import Part
@@ -29,7 +28,7 @@ from pipeline.store.schema.birth import read_birth
 from pipeline.store.schema.commits import CommitRecord
 from pipeline.store.schema.manifest import PartRecord
 from pipeline.store.types import Array
-from pipeline.world import World, current_world
+from pipeline.world import current_world
 
 
 @dataclass
@@ -87,7 +86,7 @@ def refuse_slow_encoding(config: Config) -> None:
     """
     if config.tokenize.precision != "fp32":
         world = current_world()
-        refuse_slow_precision(config, _load_tokenizer(config, world), world.device)
+        refuse_slow_precision(config, tokenizer_of(config, world), world.device)
 
 
 def encode_again(config: Config, result: Verification, rate: float, show_progress: bool = True) -> None:
@@ -111,18 +110,8 @@ def encode_again(config: Config, result: Verification, rate: float, show_progres
 @contextlib.contextmanager
 def _machine(config: Config) -> Iterator[Machine]:
     world = current_world()
-    with this_machine(config, _load_tokenizer(config, world), world) as machine:
+    with this_machine(config, tokenizer_of(config, world), world) as machine:
         yield machine
-
-
-def _load_tokenizer(config: Config, world: World) -> Tokenizer:
-    return load_tokenizer(
-        config.tokenizer.path,
-        config.tokenize.layout,
-        str(world.device),
-        config.tokenize.precision,
-        config.tokenizer.storage,
-    )
 
 
 class _Reencoding:

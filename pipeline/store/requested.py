@@ -1,0 +1,40 @@
+"""Rows and views as callers ask for them, checked before anything is read."""
+
+import reprlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.store.types import Array
+
+
+def row_numbers(rows: slice | Sequence[int] | Array, count: int) -> Array:
+    """Rows of a store of `count` samples as int64 [n].
+
+    Raises IndexError for one outside it, TypeError for what is not a sequence of row numbers: the values of a mask
+    would pass for the rows 0 and 1.
+    """
+    if isinstance(rows, slice):
+        return np.arange(count)[rows]
+    numbers = np.asarray(rows)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        remedy = "; np.flatnonzero(mask) gives those of a mask" if numbers.dtype.kind == "b" else ""
+        raise TypeError(f"rows must be a slice or a sequence of row numbers, not {reprlib.repr(rows)}{remedy}")
+    numbers = numbers.astype(np.int64)
+    # As unsigned numbers negative ones are the largest.
+    if numbers.size and numbers.view(np.uint64).max() >= count:
+        raise IndexError(f"rows {numbers.min()} to {numbers.max()} of a store of {count} samples")
+    return numbers
+
+
+def view_numbers(view: int | Sequence[int] | Array, rows: int, num_views: int) -> int | Array:
+    """A view of each of `rows` rows: one number for all, or int64 [rows].
+
+    Raises TypeError for another number of them, IndexError for a view that the store does not have.
+    """
+    numbers = np.asarray(view)
+    if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (rows,)):
+        raise TypeError(f"view must be a number, or one for each of {rows} rows, not {view!r}")
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < num_views:
+        raise IndexError(f"views {numbers.min()} to {numbers.max()} of a store of {num_views} views")
+    return int(numbers) if numbers.ndim == 0 else numbers.astype(np.int64)
