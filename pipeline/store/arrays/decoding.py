@@ -3,11 +3,11 @@
 A checksum tells damage, not intent: a chunk may be forged with the right one.
 """
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
 import numcodecs
-import numpy as np
 
 from pipeline.store.arrays.stored_array import Compressor
 from pipeline.store.types import Array
@@ -50,7 +50,7 @@ def most_decoded(compressor: Compressor | None, size: int) -> int:
             return max(_ZSTD_BYTES, _ZSTD_RATIO * size)
 
 
-_BLOSC_HEADER_BYTES = 16
+_BLOSC_HEADER = struct.Struct("<4B3I")
 _BLOSC_VERSION = 2
 _BITSHUFFLED, _MEMCPYED, _NOT_SPLIT = 0x04, 0x02, 0x10
 _LZ4 = 1 << 5
@@ -64,10 +64,9 @@ def _check_blosc(encoded: Array, size: int, item_bytes: int) -> None:
     size of a block and the encoded size; then, unless the chunk is a plain copy, the offset of each block.
     https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
     """
-    if encoded.size < _BLOSC_HEADER_BYTES:
+    if encoded.size < _BLOSC_HEADER.size:
         raise ValueError("it is shorter than a Blosc header")
-    version, _, flags, items = encoded[:4].tolist()
-    decoded, block, whole = np.frombuffer(encoded[4:_BLOSC_HEADER_BYTES].tobytes(), "<u4").tolist()
+    version, _, flags, items, decoded, block, whole = _BLOSC_HEADER.unpack_from(encoded)
     if (version, flags & ~(_MEMCPYED | _NOT_SPLIT), items) != (_BLOSC_VERSION, _LZ4 | _BITSHUFFLED, item_bytes):
         raise ValueError(f"its header says version {version}, flags {flags:#x} and items of {items} bytes")
     if (decoded, whole) != (size, encoded.size) or not 0 < block <= max(size, 1):
@@ -76,12 +75,15 @@ def _check_blosc(encoded: Array, size: int, item_bytes: int) -> None:
             f"{size:,} are expected"
         )
     if flags & _MEMCPYED:
-        if whole != size + _BLOSC_HEADER_BYTES:
+        if whole != size + _BLOSC_HEADER.size:
             raise ValueError(f"its {whole:,} bytes are no plain copy of {size:,}")
         return
-    first = _BLOSC_HEADER_BYTES + 4 * -(-size // block)
-    starts = np.frombuffer(encoded[_BLOSC_HEADER_BYTES:first].tobytes(), "<u4") if first <= whole else np.zeros(1)
-    if starts.size and not first <= starts.min() <= starts.max() <= whole - _BLOCK_HEADER_BYTES:
+    blocks = -(-size // block)
+    first = _BLOSC_HEADER.size + 4 * blocks
+    if first > whole:
+        raise ValueError("it ends among the offsets of its blocks")
+    starts = struct.unpack_from(f"<{blocks}I", encoded, _BLOSC_HEADER.size)
+    if blocks and not first <= min(starts) <= max(starts) <= whole - _BLOCK_HEADER_BYTES:
         raise ValueError("a block lies outside it")
 
 
