@@ -1,4 +1,7 @@
-"""Data sets of the Hugging Face hub, `hf://datasets/<owner>/<name>/<path>`: for reading, through huggingface_hub."""
+"""Data sets of the Hugging Face hub, `hf://datasets/<owner>/<name>/<path>`: for reading, through huggingface_hub.
+
+The library remembers what it has listed, for all jobs of a process; here the hub is asked again.
+"""
 
 import contextlib
 import errno
@@ -8,6 +11,7 @@ from functools import cached_property
 from typing import Any, BinaryIO, NoReturn, cast
 
 from huggingface_hub import HfFileSystem
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from pipeline.errors import ConfigError
 from pipeline.files.base import Stat, TooLarge
@@ -17,6 +21,8 @@ from pipeline.storage import Storage
 
 SCHEME = "hf"
 _BUFFER_BYTES = 8 << 20
+_UNSEEN = (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError)
+"""The hub tells nobody whether a data set does not exist or is another's."""
 
 
 class HubFiles:
@@ -35,7 +41,8 @@ class HubFiles:
 
     @cached_property
     def client(self) -> Any:
-        return HfFileSystem(endpoint=self._storage.endpoint, token=False if self._storage.anonymous else None)
+        token = False if self._storage.anonymous else None
+        return HfFileSystem(endpoint=self._storage.endpoint, token=token)
 
     def folders(self, folder: str) -> list[str]:
         return sorted(name for name, entry in self._level(folder).items() if entry["type"] == "directory")
@@ -52,7 +59,8 @@ class HubFiles:
 
     def stat(self, path: str) -> Stat:
         with self._translated(path):
-            entry = self.client.info(self._path(path))
+            # Without `expand_info` there is no digest.
+            entry = self.client.info(self._path(path), refresh=True, expand_info=True)
         if entry["type"] != "file":
             raise FileNotFoundError(errno.ENOENT, "no such file", f"{self.root}/{path}")
         return _stat(entry)
@@ -60,13 +68,15 @@ class HubFiles:
     def stats(self, folder: str) -> dict[str, Stat]:
         top = self._path(folder)
         with self._translated(folder):
-            found: dict[str, Any] = self.client.find(top, detail=True)
+            found: dict[str, Any] = self.client.find(top, detail=True, refresh=True)
         return {path[len(top) + 1 :]: _stat(entry) for path, entry in found.items()}
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
-        with self._translated(path):
-            end = None if length is None else start + length
-            return bytes(self.client.cat_file(self._path(path), start=start, end=end)) if length != 0 else b""
+        if length == 0:
+            return b""
+        end = None if length is None else start + length
+        with self._translated(path):  # without a cache, for its own reads 5 MiB ahead of the few bytes of a header
+            return bytes(self.client.cat_file(self._path(path), start=start, end=end, cache_type="none"))
 
     def read_end(self, path: str, length: int) -> tuple[bytes, int]:
         size = self.stat(path).bytes
@@ -108,7 +118,7 @@ class HubFiles:
     def _level(self, folder: str) -> dict[str, Any]:
         try:
             with self._translated(folder):
-                entries = self.client.ls(self._path(folder), detail=True)
+                entries = self.client.ls(self._path(folder), detail=True, refresh=True)
         except FileNotFoundError:
             return {}
         return {entry["name"].rpartition("/")[2]: entry for entry in entries}
@@ -119,7 +129,10 @@ class HubFiles:
         url = f"{self.root}/{path}"
         try:
             yield
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if isinstance(error.__cause__, _UNSEEN):
+                reason = "no such data set or revision, or none that you may see"
+                raise PermissionError(errno.EACCES, f"{reason}: log in (hf auth login), or set HF_TOKEN", url) from None
             raise FileNotFoundError(errno.ENOENT, "no such file, or nothing that you may see (HF_TOKEN)", url) from None
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
