@@ -49,6 +49,8 @@ def places_in(index: Array, file_bytes: int, chunks: int) -> Array:
     bad = np.flatnonzero((found[:, 0] > first) | (found[:, 1] > first - found[:, 0]) | (found[:, 1] <= CRC_BYTES))
     if bad.size:
         raise Damage(f"chunk {bad[0]} is missing from its chunk file")
+    if (listed := sum(found[:, 1].tolist())) != first:  # a file to which itself was appended has a sound index too
+        raise Damage(f"its chunk file has {first:,} bytes of chunks, and its index lists {listed:,}")
     return found.astype(np.int64)
 
 
