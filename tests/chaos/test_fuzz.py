@@ -49,6 +49,7 @@ def test_damaged_stores_are_read_right_or_refused(sounds: list[Sound], tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_so_are_those_of_objects_and_those_in_a_cache(sounds: list[Sound], tmp_path: Path) -> None:
     outcomes = read(sounds, fuzz.PLACES, range(1000, 1300), tmp_path)
     assert problems_of(outcomes) == []
