@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class Nodes:
         """Take a node away without a word to anybody."""
         self.nodes.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
+
+    def kill_head(self) -> None:
+        """Take away the head, which knows what tasks there are."""
+        self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
 
     def just(self, count: int) -> None:
         """Have so many nodes, whatever a test before has left."""
@@ -90,16 +94,23 @@ class Driver:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Nodes]:
     """One for all tests: its start takes seconds."""
+    with new_cluster() as nodes:
+        yield nodes
+
+
+@contextlib.contextmanager
+def new_cluster(environment: Mapping[str, str] | None = None, **head: Any) -> Iterator[Nodes]:
+    """A cluster without nodes for work; further variables for it, and arguments of Ray for the head."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="vqtok-ray-", dir="/tmp")  # paths of sockets must be short
     Path("/tmp/ray").mkdir(exist_ok=True)  # Ray notes there where a cluster is
     before = dict(os.environ)
-    os.environ.update(ENVIRONMENT)
-    head = {"num_cpus": 0, "temp_dir": folder, **_NODE}
+    os.environ.update(ENVIRONMENT | (environment or {}))
+    arguments = {"num_cpus": 0, "temp_dir": folder, **_NODE, **head}
     try:
-        cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+        cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=arguments))
         try:
             yield Nodes(cluster)
         finally:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from fixtures_cluster import claimed_by
-from fixtures_ray import Driver, Nodes, assert_all_ended, children_of
+from fixtures_ray import Driver, Nodes, assert_all_ended, children_of, new_cluster
 from fixtures_s3 import S3
 from fixtures_store import COLLECTION, Job, cold, make_job, wait_for
+from support import free_port
 
 from pipeline.files import files_at
 from pipeline.store import TokenStore
@@ -127,6 +128,36 @@ def test_a_driver_that_ends_leaves_no_process_and_the_same_command_goes_on(
     assert done.status == 0, done.err
     assert long_job.digest == long_digest
     assert_all_ended(long_job)
+
+
+@pytest.mark.slow
+def test_a_head_that_is_killed_leaves_no_process_and_another_cluster_goes_on(long_job: Job, long_digest: str) -> None:
+    soon = {"RAY_gcs_rpc_server_reconnect_timeout_s": "2"}  # a minute by default, in which nodes go on without a head
+    with new_cluster(soon) as cluster:
+        cluster.just(1)
+        driver = cluster.start(long_job, "--workers", "2", **soon)
+        at_work(long_job, commits=2)
+        cluster.kill_head()
+        done = driver.wait(300)
+        assert done.status not in (0, 2), done.err
+        wait_for(lambda: not children_of(long_job), 120)
+    with new_cluster() as another:
+        another.just(1)
+        done = another.start(long_job).wait(400)
+    assert done.status == 0, done.err
+    assert long_job.digest == long_digest
+    assert_all_ended(long_job)
+
+
+@pytest.mark.slow
+def test_a_driver_outside_the_cluster(job: Job, finished: Job) -> None:
+    port = int(free_port())
+    with new_cluster(ray_client_server_port=port) as cluster:
+        cluster.just(1)
+        done = Driver(job, "--address", f"ray://127.0.0.1:{port}", "--workers", "2").wait(400)
+        assert done.status == 0, done.err
+        assert job.digest == finished.digest
+        assert_all_ended(job)
 
 
 @pytest.mark.slow
