@@ -4,7 +4,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
@@ -131,3 +131,29 @@ def within(seconds: float, *steps: Callable[[], object]) -> None:
     except RuntimeError:  # no more threads
         return
     thread.join(seconds)
+
+
+class Turns:
+    """Threads that want the same take turns: the first makes it, and those that waited find it made."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: dict[Hashable, tuple[threading.Lock, int]] = {}
+        """By what is wanted: its lock, and how many threads hold or await it."""
+
+    @contextlib.contextmanager
+    def of(self, wanted: Hashable) -> Iterator[None]:
+        """One thread at a time for what is `wanted`."""
+        with self._lock:
+            turn, threads = self._wanted.get(wanted, (threading.Lock(), 0))
+            self._wanted[wanted] = turn, threads + 1
+        try:
+            with turn:
+                yield
+        finally:
+            with self._lock:
+                turn, threads = self._wanted[wanted]
+                if threads > 1:
+                    self._wanted[wanted] = turn, threads - 1
+                else:
+                    del self._wanted[wanted]

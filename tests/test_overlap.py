@@ -10,7 +10,7 @@ from types import FrameType
 
 import pytest
 
-from pipeline.overlap import ordered_map, prefetch
+from pipeline.overlap import Turns, ordered_map, prefetch
 
 
 @pytest.fixture
@@ -283,3 +283,22 @@ def test_stages_can_be_stacked(pool: ThreadPoolExecutor) -> None:
     assert prefetch_threads() == []
     assert items.closed
     assert list(prefetch(ordered_map(slow_when_even, prefetch(range(60), 3), pool, 8), 2)) == list(range(0, 600, 10))
+
+
+def test_what_several_threads_want_is_made_by_one_of_them(pool: ThreadPoolExecutor) -> None:
+    """And another thing meanwhile, by another."""
+    turns, made, together = Turns(), dict[str, int](), threading.Barrier(2, timeout=30)
+
+    def want(what: str) -> int:
+        with turns.of(what):
+            if what not in made:
+                together.wait()  # which two can pass only while both make something
+                made[what] = len(made)
+            return made[what]
+
+    assert len(set(pool.map(want, "abab"))) == 2
+    assert not turns._wanted
+    with pytest.raises(ZeroDivisionError), turns.of("a"):
+        raise ZeroDivisionError
+    with turns.of("a"):
+        pass

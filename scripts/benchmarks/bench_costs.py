@@ -7,6 +7,7 @@
     python scripts/benchmarks/bench_costs.py requests      requests that 1, 4 and 8 processes make of an object store
     python scripts/benchmarks/bench_costs.py crowd         the same of 64 processes that take their time
     python scripts/benchmarks/bench_costs.py bill          the same of a thousand workers, on paper
+    python scripts/benchmarks/bench_costs.py reading       epochs from a server that takes its time, beside a download
     python scripts/benchmarks/bench_costs.py memory        peak memory for 10,000 and for 1,000,000 images
     python scripts/benchmarks/bench_costs.py rows          reading and searching a store of a billion rows
 
@@ -31,7 +32,7 @@ import click
 import numpy as np
 import torch
 import yaml
-from costs import bill, crowd, handing_out, reading, starting
+from costs import bill, crowd, far_reading, handing_out, reading, starting
 from costs.linked import key_of, write_linked_store
 from measured import run_measured
 from PIL import Image
@@ -62,6 +63,7 @@ main.add_command(handing_out.handout)
 main.add_command(handing_out.requests_)
 main.add_command(crowd.crowd)
 main.add_command(bill.bill)
+main.add_command(far_reading.reading)
 
 
 @main.command()

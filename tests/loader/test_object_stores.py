@@ -82,7 +82,7 @@ def test_a_cache_that_holds_all_is_filled_once(local: Path, proxy: Proxy, throug
     asked: Counter[str] = Counter()
 
     def watch(method: str, path: str, done: bool) -> None:
-        if method == "GET" and done and "/tokens/c/" in path:
+        if method == "GET" and done and ("/tokens/c/" in path or "/commits/" in path):
             asked[path] += 1
 
     proxy.faults.watch = watch
@@ -90,7 +90,7 @@ def test_a_cache_that_holds_all_is_filled_once(local: Path, proxy: Proxy, throug
     loader = TokenLoader(store, batch_size=50)
     for _ in range(3):
         assert sum(map(len, loader)) == sum(COUNTS)
-    assert len(asked) == sum(rows > 0 for rows in COUNTS)
+    assert len(asked) == 2 * sum(rows > 0 for rows in COUNTS)  # tokens, and what their commit says of them
     assert set(asked.values()) == {1}
 
 
@@ -172,24 +172,35 @@ def test_a_full_disk_is_read_past_with_one_warning(
     assert len(list(TokenLoader(again, batch_size=50))) == 6
 
 
-def test_without_a_cache_neighbours_are_read_together_and_the_rest_at_the_same_time(
-    local: Path, through_proxy: str, proxy: Proxy
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_without_a_cache_a_little_part_is_one_request(
+    local: Path, through_proxy: str, proxy: Proxy, shuffle: bool
 ) -> None:
+    """In any order, with all of its chunks; and many are under way at once."""
     upload(local, through_proxy)
-    parts = sum(rows > 0 for rows in COUNTS)
     store = TokenStore(through_proxy)
-    loader = TokenLoader(store, batch_size=50, shuffle=False)
-    proxy.asked.clear()
-    assert sum(len(batch.tokens) for batch in loader) == sum(COUNTS)
-    assert set(proxy.counts) == {"GetObject"}
-    assert proxy.counts.total() <= 3 * parts  # metadata, index, and all chunks of a part
-    shuffled = TokenLoader(TokenStore(through_proxy), batch_size=50, seed=1)
+    loader = TokenLoader(store, batch_size=50, shuffle=shuffle, seed=1)
     proxy.asked.clear()
     proxy.faults.latency_s = 0.3
     began = time.monotonic()
-    assert sum(len(batch.tokens) for batch in shuffled) == sum(COUNTS)
-    assert time.monotonic() - began < 0.3 * len(proxy.asked) / 2
-    assert set(proxy.counts) == {"GetObject"}
+    theirs = TokenLoader(TokenStore(local), batch_size=50, shuffle=shuffle, seed=1)
+    assert [batch.tokens.tolist() for batch in loader] == [batch.tokens.tolist() for batch in theirs]
+    tokens = [asked for asked in proxy.asked if "/tokens/" in asked.path]
+    assert len(tokens) == len({asked.path for asked in tokens}) == sum(rows > 0 for rows in COUNTS)
+    assert {asked.operation for asked in tokens} == {"GetObject"}
+    assert max(asked.at for asked in tokens) - began < 0.3 * len(tokens) / 2
+
+
+def test_chunks_of_another_length_than_ours_are_read_right(
+    through_proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of 4, 4 and 1 rows, which nothing but their metadata tells from three of 3."""
+    monkeypatch.setattr(arrays, "chunk_rows", lambda rows, row_bytes: 4)
+    local = store_of_rows(tmp_path / "store", [9, 9])
+    assert_equal(
+        list(TokenLoader(TokenStore(upload(local, through_proxy)), batch_size=5)),
+        list(TokenLoader(TokenStore(local), batch_size=5)),
+    )
 
 
 def test_a_small_cache_is_kept_small_and_parts_are_shuffled_some_at_a_time(

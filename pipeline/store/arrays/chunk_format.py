@@ -56,6 +56,21 @@ class ChunkFormat:
             raise Damage(f"its zarr.json is not as the records of the store say (there): {wrong[0]}")
         return cls(stored, (rows, *stored.row_shape), chunk_rows, -(-rows // chunk_rows))
 
+    @classmethod
+    def supposed(cls, stored: StoredArray) -> "ChunkFormat | None":
+        """The format without its `zarr.json`, which is a request: that of an array in as many chunks as the records
+        have checksums of, all about equally long, as vqtok writes them.
+
+        None where the records do not tell. Chunks of another length are Damage when they are read.
+        """
+        if stored.rows is None or stored.crc32c is None:
+            return None
+        chunks = len(stored.crc32c)
+        chunk_rows = -(-stored.rows // max(chunks, 1))
+        if chunks != -(-stored.rows // max(chunk_rows, 1)):
+            return None
+        return cls(stored, (stored.rows, *stored.row_shape), max(chunk_rows, 1), chunks)
+
 
 def _written(stored: StoredArray, rows: int, chunk_rows: int) -> JSON:
     """The metadata of such an array, but for what `_comparable` leaves out."""

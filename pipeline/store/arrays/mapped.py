@@ -108,29 +108,40 @@ class MappedArray(_ChunkedArray):
 class RangedArray(_ChunkedArray):
     """An array whose chunk file is not mapped: chunks are asked for, those that lie together in one request.
 
-    The index is asked for with as much before it as the chunk of an array that has but one, which is no further request
-    then.
+    The index is asked for together with all before it where the file has but one chunk, or is little and wanted whole:
+    this is no further request then.
 
     Args:
         files: the store.
         path: of the chunk file.
+        whole_bytes: up to which size it is read at once.
 
     Raises as MappedArray does, and OSError where the file cannot be had.
     """
 
-    def __init__(self, chunk_format: ChunkFormat, files: Files, path: str, check_always: bool = False) -> None:
+    def __init__(
+        self, chunk_format: ChunkFormat, files: Files, path: str, check_always: bool = False, whole_bytes: int = 0
+    ) -> None:
         self._files, self._path = files, path
         chunks = chunk_format.chunks
-        data, size = files.read_end(path, index_bytes(chunks) + (_chunk_bytes(chunk_format) if chunks == 1 else 0))
+        most = chunks * _chunk_bytes(chunk_format)
+        is_read_whole = chunks == 1 or most <= whole_bytes
+        data, size = files.read_end(path, index_bytes(chunks) + (most if is_read_whole else 0))
         end = np.frombuffer(data, np.uint8)
         super().__init__(chunk_format, places_in(end[-min(index_bytes(chunks), size) :], size, chunks), check_always)
-        self._end: tuple[int, Array] | None = (size - end.size, end) if chunks == 1 else None
-        """Where the end that was read begins, and its bytes, until they are used."""
+        self._end: tuple[int, Array] | None = (size - end.size, end) if is_read_whole else None
+        """Where the end that was read begins, and its bytes, until all chunks have been used."""
 
     @property
     def mapped(self) -> bool:
         """What is read lies in memory."""
         return False
+
+    def read(self, start: int, stop: int) -> Array:
+        rows = super().read(start, stop)
+        if self._checked.all():
+            self._end = None
+        return rows
 
     def _stored(self, chunks: range) -> Iterator[Array]:
         places = self._places[chunks.start : chunks.stop]
@@ -147,7 +158,7 @@ class RangedArray(_ChunkedArray):
             yield from (self._bytes(int(start), int(end)) for start, end in zip(offsets, ends, strict=True))
 
     def _bytes(self, start: int, end: int) -> Array:
-        known, self._end = self._end, None
+        known = self._end
         if known is not None and known[0] <= start:
             return known[1][start - known[0] : end - known[0]]
         data = self._files.read(self._path, start, end - start)

@@ -9,6 +9,7 @@ from typing import BinaryIO, TypedDict
 import numpy as np
 
 from pipeline.files import Files, LocalFiles
+from pipeline.overlap import Turns
 from pipeline.store.arrays.chunk_file import chunk_file
 from pipeline.store.arrays.chunk_format import ChunkFormat
 from pipeline.store.arrays.chunked import ChunkedArray, Damage
@@ -25,7 +26,7 @@ _RECORDS = 256
 _THREADS = min(4, os.cpu_count() or 1)
 # A server answers after tens of milliseconds, whatever it is asked for, and any number of requests at once. What comes
 # into a cache is fetched in threads of its own, besides.
-_THREADS_AFAR, _THREADS_CACHED = 24, 8
+_THREADS_AFAR, _THREADS_CACHED = 48, 8
 _MERGED_BYTES = 4 << 20
 
 
@@ -51,7 +52,13 @@ class Opening:
         self.files = files
         self.cache = cache
         self.check_always = check_always
-        self._records = lru_cache(_RECORDS)(self._read_records)
+        self._known = lru_cache(_RECORDS)(self._read_records)
+        self._turns, self._pid = Turns(), os.getpid()
+
+    @property
+    def _is_far(self) -> bool:
+        """Whether arrays are read in ranges, a request for each."""
+        return self.cache is None and not isinstance(self.files, LocalFiles)
 
     @property
     def reading(self) -> Reading:
@@ -62,14 +69,19 @@ class Opening:
             return Reading(keep_open=False, threads=_THREADS_CACHED, merged_bytes=0)
         return Reading(keep_open=True, threads=_THREADS_AFAR, merged_bytes=_MERGED_BYTES)
 
-    def array(self, part: str, attempt: str, path: str, stored: StoredArray) -> ChunkedArray:
+    def array(self, part: str, attempt: str, path: str, stored: StoredArray, whole: bool = False) -> ChunkedArray:
         """The array at `path` in the group of an attempt, which was written as `stored` says.
 
         A damaged copy in the cache is thrown away and fetched again.
 
+        Args:
+            whole: all of it is going to be read.
+
         Raises Damage, CorruptStore, and OSError where files cannot be had.
         """
         try:
+            if self._is_far and (supposed := ChunkFormat.supposed(stored)) is not None:
+                return self._ranged(f"{names.PARTS}/{names.attempt(part, attempt)}/{path}", supposed, whole)
             return self._array(part, attempt, path, stored)
         except Damage:
             again = self.again(part, attempt, path, stored)
@@ -83,7 +95,7 @@ class Opening:
         None where it was read where it lies. Raises as `array` does.
         """
         if self.cache is None:
-            return None if isinstance(self.files, LocalFiles) else self._array(part, attempt, path, stored)
+            return self._array(part, attempt, path, stored) if self._is_far else None
         folder = f"{names.PARTS}/{names.attempt(part, attempt)}"
         try:
             for name, record in self._records_of(part, attempt, path).items():
@@ -117,12 +129,14 @@ class Opening:
     def _past_cache(self, part: str, attempt: str, path: str, stored: StoredArray) -> ChunkedArray:
         """An array that is read where it lies, in ranges."""
         place = f"{names.PARTS}/{names.attempt(part, attempt)}/{path}"
-        chunk_format = ChunkFormat.of(self.files.read(f"{place}/zarr.json"), stored)
+        return self._ranged(place, ChunkFormat.of(self.files.read(f"{place}/zarr.json"), stored))
+
+    def _ranged(self, place: str, chunk_format: ChunkFormat, whole: bool = False) -> ChunkedArray:
         if not chunk_format.chunks:
             return MappedArray(chunk_format, np.empty(0, np.uint8))
+        data = f"{place}/{chunk_file(chunk_format.stored.dimensions)}"
         try:
-            data = f"{place}/{chunk_file(stored.dimensions)}"
-            return RangedArray(chunk_format, self.files, data, self.check_always)
+            return RangedArray(chunk_format, self.files, data, self.check_always, _MERGED_BYTES if whole else 0)
         except FileNotFoundError:
             raise Damage("its chunk file is missing") from None
 
@@ -148,6 +162,13 @@ class Opening:
     def _records_of(self, part: str, attempt: str, path: str) -> dict[str, FileRecord]:
         """What the commit says of the files of one array, by path in the group."""
         return {name: record for name, record in self._records(part, attempt).items() if name.startswith(f"{path}/")}
+
+    def _records(self, part: str, attempt: str) -> dict[str, FileRecord]:
+        """What the commit says of the files of an attempt, by path; read by the first of several threads."""
+        if self._pid != os.getpid():  # what another thread held when this process was forked stays held
+            self._turns, self._pid = Turns(), os.getpid()
+        with self._turns.of(part):
+            return self._known(part, attempt)
 
     def _read_records(self, part: str, attempt: str) -> dict[str, FileRecord]:
         assert self.cache is not None

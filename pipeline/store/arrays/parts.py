@@ -35,10 +35,14 @@ class Part:
         self._record = record
         self._opening = opening or Opening(files)
 
-    def array(self, path: str) -> ChunkedArray:
-        """One array, to be read in ranges with `read_range`. Raises CorruptStore, StoreError where it cannot be had."""
+    def array(self, path: str, whole: bool = False) -> ChunkedArray:
+        """One array, to be read in ranges with `read_range`. Raises CorruptStore, StoreError where it cannot be had.
+
+        Args:
+            whole: all of it is going to be read: where it is little and far away, it comes at once.
+        """
         try:
-            return self._opening.array(self.name, self.attempt, path, self._stored(path))
+            return self._opening.array(self.name, self.attempt, path, self._stored(path), whole)
         except Exception as error:
             raise self._explained(path, error) from error
 
@@ -66,7 +70,7 @@ class Part:
 
     def read(self, path: str, rows: slice = slice(None)) -> Array:
         """Elements of one array. Raises CorruptStore for anything missing, short or damaged."""
-        array = self.array(path)
+        array = self.array(path, whole=rows == slice(None))
         start, stop, _ = rows.indices(array.shape[0])
         return self.read_range(path, array, start, max(start, stop))
 

@@ -16,7 +16,9 @@ from functools import partial
 import numpy as np
 from cachetools import LRUCache
 
+from pipeline.overlap import Turns
 from pipeline.store.arrays.chunked import ChunkedArray
+from pipeline.store.arrays.opened import UNKNOWN, Opened
 from pipeline.store.arrays.parts import Part
 from pipeline.store.arrays.storage import chunk_rows_of
 from pipeline.store.memory.buffers import in_space
@@ -24,10 +26,11 @@ from pipeline.store.memory.memory_map import in_memory, read_ahead
 from pipeline.store.memory.space import space
 from pipeline.store.types import Array
 
-_UNKNOWN = np.iinfo(np.int64).min
-
 _MOST_MAPPED = 16_384
 """Parts that stay mapped: Linux allows a process 65,530 mappings (vm.max_map_count)."""
+
+_LITTLE_BYTES = 1 << 20
+"""A part of so many bytes takes a server hardly longer than one of its chunks."""
 
 _SAMPLED = 8
 """Of so many mapped chunks it is asked whether they are in memory, before all are read ahead."""
@@ -118,8 +121,9 @@ class RowArray:
         """Forget all that is open; rows that were located stay readable."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._turns = Turns()
         self._pool: ThreadPoolExecutor | None = None
-        self._open = _Open(len(self._part_of_chunk))
+        self._open = Opened(len(self._part_of_chunk))
         self._decoded: LRUCache[int, _Chunk] = LRUCache(self._cache_bytes, getsizeof=lambda kept: kept.rows.nbytes)
 
     def gather(self, located: Located) -> Array:
@@ -189,14 +193,14 @@ class RowArray:
 
     def _missing(self, chunks: Array) -> set[int]:
         """Which of these chunks are not mapped."""
-        return set(chunks[self._open.origins[chunks] == _UNKNOWN].tolist())
+        return set(chunks[self._open.origins[chunks] == UNKNOWN].tolist())
 
     def _origins(self, chunks: Array, coming: "_Coming") -> tuple[Array, object]:
         """Of each chunk, and what keeps the chunks where they are."""
         self._check_process()
         opened = self._open
         origins = opened.origins[chunks]
-        missing = origins == _UNKNOWN
+        missing = origins == UNKNOWN
         if not missing.any():
             return origins, opened
         wanted, places = np.unique(chunks[missing], return_inverse=True)
@@ -253,7 +257,7 @@ class RowArray:
     def _read(self, run: Sequence[int]) -> tuple[ChunkedArray, Array]:
         """The rows of consecutive chunks of one part, and the array that they are of."""
         number = int(self._part_of_chunk[run[0]])
-        array, first = self._array(number), int(self._part_starts[number])
+        array, first = self._array(number, run), int(self._part_starts[number])
         start, stop = int(self.chunk_starts[run[0]]) - first, int(self.chunk_starts[run[-1] + 1]) - first
         return array, self._parts[number].read_range(self._path, array, start, stop)
 
@@ -276,26 +280,35 @@ class RowArray:
         loaded = self._placed(chunk, rows)
         if self._keep_open and not self._check_always:
             with self._lock:
-                self._open.keep(chunk, loaded)
+                self._open.keep(chunk, loaded.rows, loaded.origin)
         return loaded
 
     def _placed(self, chunk: int, rows: Array) -> "_Chunk":
         rows = np.ascontiguousarray(rows)
         return _Chunk(rows, space.place(rows) - int(self.chunk_starts[chunk]) * self._row_bytes)
 
-    def _array(self, number: int) -> ChunkedArray:
-        """The array of a part, open."""
-        array = self._open.arrays.get(number)
-        if array is None:
-            array = self._parts[number].array(self._path)
-            if not self._keep_open:
-                return array
+    def _array(self, number: int, run: Sequence[int]) -> ChunkedArray:
+        """The array of a part, open; by the first of several threads that want it."""
+        if not self._keep_open:
+            return self._parts[number].array(self._path)
+        if (known := self._open.arrays.get(number)) is not None:
+            return known
+        with self._turns.of(number):
+            if (known := self._open.arrays.get(number)) is not None:
+                return known
+            array = self._parts[number].array(self._path, self._is_wanted_whole(number, run))
             with self._lock:
                 if len(self._open.arrays) >= _MOST_MAPPED:
-                    self._open = _Open(len(self._part_of_chunk))
-                # Another thread may have been first, and rows of what it opened may be in use.
-                array = self._open.arrays.setdefault(number, array)
-        return array
+                    self._open = Opened(len(self._part_of_chunk))
+                self._open.arrays[number] = array
+            return array
+
+    def _is_wanted_whole(self, number: int, run: Sequence[int]) -> bool:
+        """Whether all of a part is best read at once: it is wanted, or is little and will be wanted and kept."""
+        rows = self._parts[number].rows
+        if rows == int(self.chunk_starts[run[-1] + 1] - self.chunk_starts[run[0]]):
+            return True
+        return self._has_room_for_all and rows * self._row_bytes <= _LITTLE_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,24 +327,6 @@ _Coming = dict[int, Callable[[], _Chunk]]
 
 def _of(loaded: "Future[dict[int, _Chunk]]", chunk: int) -> _Chunk:
     return loaded.result()[chunk]
-
-
-class _Open:
-    """What is mapped: no offset is given away without this, which keeps it valid."""
-
-    def __init__(self, chunks: int) -> None:
-        self.arrays: dict[int, ChunkedArray] = {}
-        """By number of the part."""
-        self.rows: dict[int, Array] = {}
-        """By number of the chunk."""
-        self.origins = np.full(chunks, _UNKNOWN)
-        """Of each chunk, `_UNKNOWN` for those that are not mapped."""
-
-    def keep(self, number: int, chunk: _Chunk) -> None:
-        """Remember a mapped chunk. One that is known stays as it is, for its offset may be in use."""
-        if number not in self.rows:
-            self.rows[number] = chunk.rows
-            self.origins[number] = chunk.origin
 
 
 def _cut(part_starts: Array, row_bytes: int) -> tuple[Array, Array]:

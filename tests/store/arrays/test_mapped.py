@@ -68,10 +68,14 @@ def map_array(folder: Path, check_always: bool = False) -> MappedArray:
         return MappedArray(chunk_format, map_file(opened), check_always)
 
 
-def range_array(folder: Path) -> RangedArray:
+def range_array(folder: Path, whole_bytes: int = 0) -> RangedArray:
     chunk_format = format_of(folder)
     path = chunk_path(folder, chunk_format).relative_to(folder)
-    return RangedArray(chunk_format, LocalFiles(folder), path.as_posix())
+    return RangedArray(chunk_format, LocalFiles(folder), path.as_posix(), whole_bytes=whole_bytes)
+
+
+def read_whole(folder: Path) -> RangedArray:
+    return range_array(folder, whole_bytes=1 << 20)
 
 
 @settings(deadline=None, max_examples=60)
@@ -98,14 +102,15 @@ def test_any_range_is_what_zarr_reads(
     shape = (rows, width) if width else (rows,)
     values = np.random.default_rng(seed).integers(0, 100, shape).astype(dtype)
     write_array(folder, values, chunk_rows, codec)
-    mapped, ranged, plain = map_array(folder / "a"), range_array(folder / "a"), zarr.open_array(folder / "a", mode="r")
+    mapped, plain = map_array(folder / "a"), zarr.open_array(folder / "a", mode="r")
+    ranged, whole = range_array(folder / "a"), read_whole(folder / "a")
     assert (mapped.shape, mapped.dtype) == (plain.shape, plain.dtype) == (shape, np.dtype(dtype))
     for _ in range(4):
         start = data.draw(st.integers(0, rows))
         stop = data.draw(st.integers(start, rows))
         expected = np.asarray(plain[start:stop])
         assert np.array_equal(expected, values[start:stop])
-        for array in (mapped, ranged):
+        for array in (mapped, ranged, whole):
             read = array.read(start, stop)
             assert read.dtype == expected.dtype
             assert np.array_equal(read, expected)
@@ -157,7 +162,7 @@ def test_every_flipped_bit_is_met(tmp_path: Path, codec: str) -> None:
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         file.write_bytes(damaged)
-        for open_array in (map_array, range_array):
+        for open_array in (map_array, read_whole):
             with pytest.raises(Damage):
                 open_array(path).read(0, 6)
 
