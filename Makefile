@@ -127,6 +127,7 @@ bench-costs: setup ## what exactness costs: resuming, claims and commits, handin
 	@$(BIN)/python scripts/benchmarks/bench_costs.py commits --side 256 --shards 4
 	@$(BIN)/python scripts/benchmarks/bench_costs.py handout
 	@$(BIN)/python scripts/benchmarks/bench_costs.py requests
+	@$(BIN)/python scripts/benchmarks/bench_costs.py reading
 	@$(BIN)/python scripts/benchmarks/bench_costs.py memory
 	@$(BIN)/python scripts/benchmarks/bench_costs.py rows
 

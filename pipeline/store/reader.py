@@ -1,5 +1,6 @@
 """`TokenStore`: a store as one long sequence of samples."""
 
+import contextlib
 import operator
 import os
 import reprlib
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import IncompleteStore, StoreError
+from pipeline.errors import CorruptStore, IncompleteStore, StoreError
 from pipeline.files import Files, files_at
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.rule import Rule
@@ -369,7 +370,11 @@ class TokenStore(Sequenced):
         return box, RowArray(self._parts, "view/flip", "uint8", (views,), cache_bytes=1 << 24, **reading)
 
     def _snapshot(self) -> Manifest:
-        parts = sorted(committed_parts(self._files))
+        known: list[str] = []  # which a list that lags behind may lack
+        with contextlib.suppress(CorruptStore):
+            finished = read_manifest(self._files, self._birth)
+            known = [record.part for record in finished.parts] if finished else []
+        parts = sorted(committed_parts(self._files, known))
         return make_manifest(read_commits(self._files, parts), (), self.vocab_size, generation=0)
 
 

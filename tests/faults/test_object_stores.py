@@ -13,7 +13,10 @@ from fixtures_s3 import BUCKET, S3, Faults, Proxy
 from fixtures_store import COLLECTION, ROWS, Child, Done, Job, cold_python, vqtok, wait_for
 
 from pipeline.files import files_at
+from pipeline.jobs.showing import job as show
+from pipeline.jobs.status import job as status
 from pipeline.loader import TokenLoader
+from pipeline.storage import storage_of
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store", "fixtures_s3", "fixtures_remote"]
@@ -140,8 +143,28 @@ def test_lists_that_lag_behind_change_nothing(remote: Job, s3: S3, proxy: Proxy,
     report = verified(remote, proxy.s3)
     assert (report["content_digest"], report["samples"]) == (finished.digest, ROWS)
     assert tokenize(remote, proxy.s3).wait().status == 0
+    reached = {"endpoint": proxy.s3.environment["AWS_ENDPOINT_URL"]}
+    seen = status.run(remote.config(f"tokenize.storage={reached}"))
+    assert (seen.complete, seen.done, seen.written, seen.damaged) == (True, len(COLLECTION), ROWS, [])
+    whole = TokenStore(store_of(remote), partial=True, storage=reached)
+    assert len(whole) == ROWS
+    assert len(show.run(store_of(remote), whole.keys[0], storage=storage_of(reached)).rows) == 1
     proxy.faults = Faults()
     assert_complete(remote, s3, finished)
+
+
+def test_source_shards_that_are_gone_are_reported(remote: Job, s3: S3) -> None:
+    source, names = f"{store_of(remote)}-source", ["train-0000.tar", "train-0001.tar"]
+    for name in names:
+        files_at(source).put(name, files_at(f"s3://{BUCKET}/source").read(name))
+    job = reconfigured(remote, source, store_of(remote))
+    only_here = f"source.shards={source}/train-*.tar"
+    assert tokenize(job, s3, "--set", only_here).wait().status == 0
+    files_at(source).delete(names[0])
+    done = tokenize(job, s3, "--set", only_here).wait()
+    assert done.status == 0
+    assert "1 committed part is of a source shard that this configuration does not name" in done.out + done.err
+    assert len(status.run(job.config(only_here)).unplanned) == 1
 
 
 STEPS = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from costs.calls import MARKER, NoStrace, count_calls
+from costs.far_reading import reading
 from costs.handing_out import handout
 from costs.requests import START_UP, Server
 from costs.starting import IMPORTS, WORK, measure
@@ -75,3 +76,19 @@ def test_requests_are_told_apart_also_where_the_server_colours_them(tmp_path: Pa
         lines.write(b'127.0.0.1 - - [x] "GET /costs?list-type=2&prefix=source/ HTTP/1.1" 200 -\n')
         lines.flush()
     assert counted == {"LIST": 1, "GET": 1, "HEAD": 1, "PUT": 1, "DELETE": 1, START_UP: 3}
+
+
+def test_epochs_from_a_far_server_are_counted_beside_a_download() -> None:
+    arguments = "--parts 4 --rows 300 --tokens 16 --latency 0.01 --rounds 1"
+    done = CliRunner().invoke(reading, arguments.split(), catch_exceptions=False)
+    rows = [line.strip("| ").split(" | ") for line in done.output.splitlines() if line.startswith("| ")]
+    requests = {name: int(count) for name, _, count, _ in rows[2:]}
+    # store.json and the manifest, then a request for the tokens of each part, or its commit and two files.
+    assert requests == {
+        "plain download": 4,
+        "epoch in order": 6,
+        "shuffled epoch": 6,
+        "with an empty cache": 14,
+        "with a full cache": 2,
+        "its next epoch": 0,
+    }

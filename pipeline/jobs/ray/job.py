@@ -9,14 +9,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, VqtokError
-from pipeline.jobs.plan import Plan
+from pipeline.jobs.plan import Plan, with_late_commits
 from pipeline.jobs.ray.cluster import Request, Share, connected, load_ray, nodes_of, share_of, slots
 from pipeline.jobs.ray.shared import shared_by_nodes
 from pipeline.jobs.ray.task import Ending, Errand, run_errand
@@ -27,7 +26,6 @@ from pipeline.jobs.tokenizing.command import find_work
 from pipeline.jobs.work.result import TokenizeResult
 from pipeline.printing import say
 from pipeline.signals import exit_status, handling
-from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.failures import read_failures
 from pipeline.store.schema.manifest import is_current
 
@@ -213,7 +211,7 @@ def _stop_signals() -> Iterator[list[int]]:
 
 def _result_of(plan: Plan) -> TokenizeResult:
     """What the store tells when all tasks have ended. Raises VqtokError where nobody has come to finish it."""
-    plan = replace(plan, committed=committed_parts(plan.store))
+    plan = with_late_commits(plan)
     pending = {shard.part for shard in plan.pending}
     if not pending and not is_current(plan.manifest, plan.committed, plan.planned):
         raise VqtokError(f"{plan.store.root}: all is committed, but the manifest is not up to date: run it again")

@@ -76,7 +76,7 @@ def _parts(files: Files, birth: Birth, damage: list[str]) -> tuple[list[PartReco
         # One manifest is read much faster than all the commits.
         return known.get(name) or PartRecord.of(read_commit(files, name), since=0)
 
-    parts, unread = read_sound(record_of, sorted(committed_parts(files)))
+    parts, unread = read_sound(record_of, sorted(committed_parts(files, known)))
     damage += map(str, unread)
     return parts, starts
 

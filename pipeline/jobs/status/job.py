@@ -11,18 +11,21 @@ from pipeline.errors import StoreError
 from pipeline.files.each import read_sound
 from pipeline.jobs.bounds import Bounds, find_bounds
 from pipeline.jobs.missing import summed
-from pipeline.jobs.plan import make_plan
+from pipeline.jobs.plan import Plan, make_plan
 from pipeline.jobs.rejects import ReasonCounts, RejectReason, count_reasons, most_common, read_rejects
 from pipeline.jobs.status.rates import Rate, WorkDone, rate_of
 from pipeline.jobs.status.summaries import Committed, read_committed
 from pipeline.jobs.work.starting import processes_of, read_starts
 from pipeline.records import JSON, SourceShard
 from pipeline.store.schema.birth import is_born
-from pipeline.store.schema.commits import committed_parts
+from pipeline.store.schema.commits import committed_parts, late_commits
 from pipeline.store.schema.failures import JOB, Failure, read_failures
 from pipeline.store.schema.manifest import Manifest, is_current
 
 RECENT_SECONDS = 600.0
+
+_ASKED_FOR = 16
+"""Source shards of which each is asked for, where no more seem to be pending."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,13 @@ class Observer:
 
     def look(self) -> Status:
         """The state of the job now."""
-        plan = self._plan = replace(self._plan, committed=committed_parts(self._plan.store))
         damage: list[StoreError] = []
+        self._plan = replace(self._plan, committed=committed_parts(self._plan.store))
+        manifest = self._manifest(damage)
+        plan = self._plan = self._with_late_commits(manifest)
         commits = self._read_commits(damage)
         pending = plan.pending
         running = self._running({shard.part for shard in pending}, damage)
-        manifest = self._manifest(damage)
         planned_bytes, pending_bytes = _bytes(plan.shards), _bytes(pending)
         bytes_left = pending_bytes - sum(claim.bytes for claim in running if not claim.stale)
         mean, recent = _rates(commits, running)
@@ -168,6 +172,15 @@ class Observer:
             complete=not (pending or damage) and is_current(manifest, plan.committed, plan.planned),
             damaged=[str(error) for error in damage],
         )
+
+    def _with_late_commits(self, manifest: Manifest | None) -> Plan:
+        """The plan, with commits that the listing lacks, as that of some object stores does for a while: those that the
+        manifest names, and the last ones of a job."""
+        plan = self._plan
+        lacking = {part.part for part in manifest.parts} - plan.committed if manifest else set()
+        if len(plan.pending) <= _ASKED_FOR:
+            lacking |= plan.planned - plan.committed
+        return replace(plan, committed=plan.committed | late_commits(plan.store, lacking)) if lacking else plan
 
     def _read_commits(self, damage: list[StoreError]) -> list[Committed]:
         """Commits of the planned source shards, sorted by part; the reasons of their rejects beside them."""

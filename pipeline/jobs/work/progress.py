@@ -23,7 +23,7 @@ from pipeline.store.schema.commits import committed_parts, read_commit
 _DRAW_SECONDS = 1.0
 # From one look at the store to the next. Where each look takes requests, the first one comes later, and then fewer do.
 _LOOK_SECONDS = (1.0, 1.0)
-_LOOK_SECONDS_AFAR = (3.0, 15.0)
+_LOOK_SECONDS_AFAR = (5.0, 15.0)
 # A job may have a million commits, and each of its processes may show a bar. So a bar reads a few new commits at each
 # look and a limited number in all, and supposes that the others are like those. The last look may use up the limit.
 _READS_A_LOOK = 32

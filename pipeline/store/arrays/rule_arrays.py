@@ -5,6 +5,7 @@ Read as arrays of parts are, without Zarr: a library that opens whatever it find
 
 import json
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -32,9 +33,13 @@ _DTYPES = frozenset(
 )
 
 
-def read_rule_arrays(files: Files, birth: Birth, folder: str) -> dict[str, Array]:
-    """All arrays of the group at `folder`, by name. Raises CorruptStore for anything else in it, and OSError."""
-    return {name: _read(files, birth, folder, name) for name in files.folders(folder)}
+def read_rule_arrays(files: Files, birth: Birth, folder: str, known: Iterable[str] = ()) -> dict[str, Array]:
+    """All arrays of the group at `folder`, by name. Raises CorruptStore for anything else in it, and OSError.
+
+    Args:
+        known: names of which a list may not tell yet.
+    """
+    return {name: _read(files, birth, folder, name) for name in sorted({*files.folders(folder), *known})}
 
 
 def _read(files: Files, birth: Birth, folder: str, name: str) -> Array:

@@ -99,9 +99,14 @@ def committed_parts(files: Files, expected: Iterable[str] = ()) -> set[str]:
     with naming_no_file(files, names.COMMITS, "no folder"):
         found = {name.removesuffix(".json") for name in files.names(names.COMMITS) if name.endswith(".json")}
     listed = {name for name in found if names.is_part(name)}
-    lacking = sorted(set(expected) - listed)
-    answers = read_each(lambda part: is_committed(files, part), lacking)
-    return listed | {part for part, committed in zip(lacking, answers, strict=True) if committed}
+    return listed | late_commits(files, set(expected) - listed)
+
+
+def late_commits(files: Files, lacking: Iterable[str]) -> set[str]:
+    """Which of the parts that a listing lacks are committed all the same; each is asked for."""
+    asked = sorted(lacking)
+    answers = read_each(lambda part: is_committed(files, part), asked)
+    return {part for part, committed in zip(asked, answers, strict=True) if committed}
 
 
 def is_committed(files: Files, part: str) -> bool:

@@ -1,6 +1,6 @@
 """The Zarr hierarchy of a store: its root, the codebook that tokens index into, and what a rule needs beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import zarr
 from zarr.storage import MemoryStore
@@ -54,7 +54,7 @@ def prepare_hierarchy(
         for path, data in reversed(contents_of(memory).items()):
             files.put(f"{names.HIERARCHY}/{path}", data)
     check_codebook(files, birth)
-    check_rule(files, birth)
+    check_rule(files, birth, rule_arrays or ())
 
 
 def check_root(files: Files, birth: Birth) -> None:
@@ -72,8 +72,11 @@ def check_root(files: Files, birth: Birth) -> None:
         raise damaged(files, path, f"the root of the hierarchy is not as {names.STORE} says")
 
 
-def check_rule(files: Files, birth: Birth) -> dict[str, Array]:
+def check_rule(files: Files, birth: Birth, known: Iterable[str] = ()) -> dict[str, Array]:
     """The arrays that the store's rule needs beside the codebook, by name; none where it needs none.
+
+    Args:
+        known: names of which a list may not tell yet.
 
     Raises CorruptStore when one is missing, unreadable or not that of the store's birth, or something else is there.
     """
@@ -83,7 +86,7 @@ def check_rule(files: Files, birth: Birth) -> dict[str, Array]:
     path = f"{folder}/{birth.var_input}"
     try:
         kinds = [read_node(files, group).get("node_type") for group in (folder, path)]
-        arrays, others = read_rule_arrays(files, birth, path), set(files.folders(folder)) - {birth.var_input}
+        arrays, others = read_rule_arrays(files, birth, path, known), set(files.folders(folder)) - {birth.var_input}
     except Exception as error:
         raise damaged(files, path, f"the rule's arrays cannot be read: {error}") from error
     if kinds != ["group", "group"] or others or content_digest(arrays) != birth.rule_digest:

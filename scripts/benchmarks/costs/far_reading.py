@@ -12,6 +12,7 @@ from costs.far_server import BUCKET, FarServer, far_server
 from costs.linked import write_linked_store
 from pipeline.files import files_at
 from pipeline.loader import TokenLoader
+from pipeline.storage import Storage
 from pipeline.store import PartCache, TokenStore
 
 URL = f"s3://{BUCKET}/store"
@@ -34,35 +35,36 @@ def reading(parts: int, rows: tuple[int, ...], tokens: int, latency: float, stre
         with tempfile.TemporaryDirectory(prefix="vqtok-bench-") as name:
             write_linked_store(Path(name, "store"), parts, count, tokens)
             with far_server(Path(name), latency) as server:
-                _print_table(server, _Place(Path(name), parts, streams), rounds, f"{parts} parts of {count:,} rows")
+                _print_table(
+                    server, _Place(Path(name), server.endpoint, streams), rounds, f"{parts} parts of {count:,} rows"
+                )
 
 
 class _Place:
     """The store, as the one and the other reader have it."""
 
-    def __init__(self, folder: Path, parts: int, streams: int) -> None:
+    def __init__(self, folder: Path, endpoint: str, streams: int) -> None:
         self._folder = folder
+        self._storage = Storage(endpoint=endpoint, anonymous=True, region="us-east-1")
         self._streams = streams
         found = (folder / "store/tokens.zarr/parts").glob("*/tokens/c/0/0")
         self._chunk_files = sorted(file.relative_to(folder / "store").as_posix() for file in found)
         self.bytes = sum((folder / "store" / file).stat().st_size for file in self._chunk_files)
-        assert len(self._chunk_files) == parts
 
     def plain(self) -> None:
         """Download what holds the tokens."""
-        files = files_at(URL)
+        files = files_at(URL, self._storage)
         with ThreadPoolExecutor(self._streams) as pool:
             assert sum(map(len, pool.map(files.read, self._chunk_files))) == self.bytes
 
     def epoch(self, shuffle: bool) -> None:
         """By a new reader without a cache."""
-        _go_through(TokenLoader(TokenStore(URL), batch_size=_BATCH, shuffle=shuffle))
+        _go_through(TokenLoader(TokenStore(URL, storage=self._storage), batch_size=_BATCH, shuffle=shuffle))
 
     def cached(self) -> None:
         """By a new reader with a cache, empty when this is first called."""
-        self.loader = TokenLoader(
-            TokenStore(URL, cache=PartCache(self._folder / "cache", 1 << 40)), batch_size=_BATCH, parts_at_a_time=0
-        )
+        cache = PartCache(self._folder / "cache", 1 << 40)
+        self.loader = TokenLoader(TokenStore(URL, cache=cache, storage=self._storage), batch_size=_BATCH)
         _go_through(self.loader)
 
     def again(self) -> None:

@@ -33,22 +33,14 @@ class FarServer:
     def _note(self, lines: Iterator[str]) -> None:
         self.asked.extend(line.strip() for line in lines)
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What points clients at it."""
-        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
-        return {"AWS_ENDPOINT_URL": self.endpoint, **keys}
-
 
 @contextmanager
 def far_server(folder: Path, latency_s: float) -> Iterator[FarServer]:
-    """Serves what is in `folder` as the bucket BUCKET; this process's environment points at it."""
+    """Serves what is in `folder` as the bucket BUCKET."""
     command = [sys.executable, __file__, str(folder), str(latency_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            server = FarServer(process)
-            os.environ.update(server.environment)
-            yield server
+            yield FarServer(process)
         finally:
             process.kill()
 
