@@ -49,7 +49,7 @@ class Bill:
     def rows(self) -> dict[str, Counter[str]]:
         """Requests by kind of what causes them."""
         pages = -(-self.shards // PAGE)
-        beats = self.shards * _beats_within(self.seconds)
+        beats = self.shards * beats_within(self.seconds)
         return {
             "source shards": Counter({kind: self.each[kind] * self.shards for kind in KINDS}),
             "heartbeats": Counter({"PUT": float(beats)}),
@@ -108,7 +108,7 @@ def bill(shards: int, workers: int, seconds: float, each: str, start: float) -> 
     print(f"\nthe limit of one prefix would be reached with {made.most_workers:,.0f} workers")
 
 
-def _beats_within(seconds: float) -> int:
+def beats_within(seconds: float) -> int:
     pause, growth, longest = BEATS
     beats = 0
     while pause <= seconds:

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from costs import requests
+from costs.bill import beats_within
 
 _SCRIPTS = Path(__file__).parent.parent
 
@@ -22,7 +23,7 @@ _SCRIPTS = Path(__file__).parent.parent
 def crowd(processes: tuple[int, ...], shards: int, seconds: float) -> None:
     """Requests for each source shard, and the share of the time at work, as processes become more.
 
-    Those of heartbeats are what the claims of `seconds` need: a GET and a PUT every two seconds.
+    Those of heartbeats are what the claims of `seconds` need, a PUT each.
     """
     kinds = requests.KINDS
     print(f"| processes | {' | '.join(kinds)} | without heartbeats | to the first | at work |")
@@ -32,7 +33,7 @@ def crowd(processes: tuple[int, ...], shards: int, seconds: float) -> None:
         for count in processes:
             planned = count * shards
             counted, took = _run(server, count, planned, seconds)
-            beats = 2 * planned * seconds / 2.0
+            beats = planned * beats_within(seconds)
             rest = max(sum(counted[kind] for kind in kinds) - beats, 0) / planned
             first = first or rest
             cells = [f"{counted[kind] / planned:,.1f}" for kind in kinds]
