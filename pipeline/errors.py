@@ -7,6 +7,9 @@ Messages end on terminals, in logs and in stores, and quote what strangers have 
 an error is made without control characters and without secrets (`shown`), wherever it is raised.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline.printing import shown
 
 
@@ -73,3 +76,8 @@ class IdentityMismatch(StoreError):
 
 class ExportError(VqtokError):
     """An export cannot be written to its end."""
+
+
+def in_words(detail: Mapping[str, Any]) -> str:
+    """What pydantic says of a value, without the name that it has for errors of our own checks."""
+    return str(detail["msg"]).removeprefix("Value error, ")

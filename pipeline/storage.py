@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, in_words
 
 PATIENCE_S = 180.0
 
@@ -60,7 +60,7 @@ def storage_of(options: "Mapping[str, Any] | Storage | None") -> Storage:
         detail: Any = error.errors()[0]
         name = ".".join(map(str, detail["loc"]))
         known = ", ".join(Storage.model_fields)
-        what = f"unknown; known are {known}" if detail["type"] == "extra_forbidden" else detail["msg"]
+        what = f"unknown; known are {known}" if detail["type"] == "extra_forbidden" else in_words(detail)
         raise ConfigError(f"storage: {name}: {what} (got {detail['input']!r})") from None
 
 

@@ -19,10 +19,10 @@ ALL = {"endpoint": "http://localhost:9000", "profile": "p", "region": "r", "anon
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"endpoint": "localhost:9000"}, "storage: endpoint: .*write an endpoint with its scheme"),
+        ({"endpoint": "localhost:9000"}, "^storage: endpoint: write an endpoint with its scheme"),
         ({"endpoint": "http://me:secret@localhost"}, "an endpoint has no user, query or fragment"),
         ({"patience_s": 0}, r"storage: patience_s: .*greater than 0 \(got 0\)"),
-        ({"patience_s": True}, "storage: patience_s: .*true or false does not belong here"),
+        ({"patience_s": True}, "storage: patience_s: true or false does not belong here"),
         ({"endpont": "x"}, "storage: endpont: unknown; known are endpoint, profile, region, anonymous, patience_s"),
         ({"anonymous": "perhaps"}, "storage: anonymous: "),
     ],
@@ -59,7 +59,7 @@ def test_each_section_has_its_own_and_none_is_written_down(tmp_path: Path) -> No
     assert "storage" not in str(config.model_dump()) + str(config.source.identity())
     with pytest.raises(ConfigError, match=r"tokenize\.storage\.endpont: unknown key; did you mean endpoint\?"):
         load_config(file, ["tokenize.storage.endpont=x"])
-    with pytest.raises(ConfigError, match=r"source\.storage\.endpoint: .*with its scheme"):
+    with pytest.raises(ConfigError, match=r"source\.storage\.endpoint: write an endpoint with its scheme"):
         load_config(file, ["source.storage.endpoint=x:1"])
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pipeline.config.section import BadKey
 from pipeline.config.values import names_variable
 from pipeline.config.whole import Config
+from pipeline.errors import in_words
 from pipeline.redaction import redacted_tree
 
 # Steps of an error's location that name alternatives of a type and not what the user wrote.
@@ -34,7 +35,7 @@ def explain(detail: Any, file: str, written: Any) -> str:
     if isinstance(reason, BadKey):
         given = _as_written(written, [*where, reason.key], reason.value)
         return f"{file}: {name}.{reason.key}: {reason} (got {given!r})"
-    return f"{file}: {name}: {detail['msg']} (got {_as_written(written, where, detail['input'])!r})"
+    return f"{file}: {name}: {in_words(detail)} (got {_as_written(written, where, detail['input'])!r})"
 
 
 def _as_written(written: Any, where: list[str], value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 
 from pipeline.before import Before
-from pipeline.errors import TokenizerError
+from pipeline.errors import TokenizerError, in_words
 from pipeline.files import LocalFiles
 from pipeline.files.regular import read_regular
 from pipeline.models.folder.weights import files_digest
@@ -171,7 +171,7 @@ def explain(error: ValidationError, where: str = "") -> str:
     """
     detail: Any = error.errors()[0]
     field = ".".join(str(step) for step in ((where,) if where else ()) + detail["loc"])
-    return f"{field}: {detail['msg']} (got {detail['input']!r})"
+    return f"{field}: {in_words(detail)} (got {detail['input']!r})"
 
 
 def _read(path: Path) -> bytes:
