@@ -1,14 +1,12 @@
-"""What users pass, and what is no such thing: numbers of Python or of numpy, stores, functions."""
+"""What users pass, and what is no such thing: stores, functions, places among ranks."""
 
-import operator
 import os
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from pipeline.store.reader import TokenStore
+from pipeline.store.requested import whole_number
 from pipeline.world import launched_rank
 
 
@@ -26,22 +24,6 @@ def transform_of(transform: Any) -> Callable[..., Any] | None:
         function: Callable[..., Any] | None = transform
         return function
     raise TypeError(f"transform must be a function of a batch, not {transform!r}")
-
-
-def whole_number(name: str, value: Any, least: int | None = None) -> int:
-    """An integer of any kind as one of Python, which every state and every message can hold.
-
-    Raises ValueError naming the argument for what is no integer, or one below `least`.
-    """
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be a whole number, not {value!r}") from None
-    if least is not None and number < least:
-        raise ValueError(f"{name} must be at least {least}, not {number}")
-    return number
 
 
 def place_of(rank: int, world_size: int) -> tuple[int, int]:

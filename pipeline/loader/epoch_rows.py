@@ -12,11 +12,11 @@ import numpy as np
 from torch.utils.data import get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.arguments import whole_number
 from pipeline.loader.epochs import EpochOrder, Rows, Segment, Window
 from pipeline.loader.views import ChosenViews, Views
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.reader import TokenStore
+from pipeline.store.requested import whole_number
 
 WINDOWS_AHEAD = 2
 

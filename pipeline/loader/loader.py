@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.arguments import open_store, place_of, transform_of, whole_number
+from pipeline.loader.arguments import open_store, place_of, transform_of
 from pipeline.loader.batching import Batching
 from pipeline.loader.collating import refuse_collating
 from pipeline.loader.configured import options_of, store_of
@@ -23,6 +23,7 @@ from pipeline.loader.views import Views
 from pipeline.records import NO_LABEL
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
+from pipeline.store.requested import whole_number
 
 Transform = Callable[[TokenBatch], Any]
 

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipeline.loader.arguments import whole_number
 from pipeline.loader.epoch_rows import checked_rows
 from pipeline.loader.epochs import Rows
 from pipeline.loader.splitmix import Words, chosen, splitmix64
 from pipeline.store.reader import TokenStore
+from pipeline.store.requested import whole_number
 
 _LABEL_ROWS = 1 << 20
 _RECORD_ROWS = 1 << 12

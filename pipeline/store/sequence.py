@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.errors import TokenizerError
 from pipeline.models.layouts.raster import raster_places
 from pipeline.records import Geometry
+from pipeline.store.requested import whole_number
 from pipeline.store.types import Array
 
 Order = Literal["raster", "blocks"]
@@ -86,30 +87,31 @@ class SequenceFormat:
     def idx_Bl(self, ids: Tensor) -> list[Tensor]:
         """Undo `ids`: sequences int [B, S] as block i int64 [B, L_i], on the same device, for a tokenizer's `decode`.
 
-        Raises TokenizerError, naming the position, for ids that no such sequence has there.
+        Raises TokenizerError, naming the position, for ids that no such sequence has there; TypeError for what is no
+        tensor of integers.
         """
-        tokens = ids.long().index_select(-1, self._cells.to(ids.device)) - self.offset
-        self._check(ids)
+        checked = self._checked(ids)
+        tokens = checked.index_select(-1, self._cells.to(ids.device)) - self.offset
         return list(tokens.split(list(self.geometry.block_lengths), dim=-1))
 
     def grid(self, ids: Tensor) -> Tensor:
         """Sequences int [B, S] in the order `raster` as grids int64 [B, h, w].
 
-        Raises TokenizerError as `idx_Bl` does.
+        Raises TokenizerError and TypeError as `idx_Bl` does.
         """
         if not self._is_raster:
             raise TokenizerError(f"sequences in the order 'blocks' of layout {self.geometry.layout!r} have no grid")
-        self._check(ids)
+        checked = self._checked(ids)
         in_rows = torch.from_numpy(np.flatnonzero(self._slots < self.geometry.num_tokens)).to(ids.device)
-        return ids.long().index_select(-1, in_rows).reshape(*ids.shape[:-1], *self.geometry.grid) - self.offset
+        return checked.index_select(-1, in_rows).reshape(*ids.shape[:-1], *self.geometry.grid) - self.offset
 
     def label(self, ids: Tensor) -> Tensor:
-        """int64 [B] of sequences int [B, S], -1 for none. Raises TokenizerError as `idx_Bl` does."""
+        """int64 [B] of sequences int [B, S], -1 for none. Raises TokenizerError and TypeError as `idx_Bl` does."""
         if self.label_offset is None:
             raise TokenizerError("sequences without label_offset= have no label")
-        self._check(ids)
+        checked = self._checked(ids)
         place = int(np.flatnonzero(self._slots == self.geometry.num_tokens + _LABEL)[0])
-        label = ids[..., place].long() - self.label_offset
+        label = checked[..., place] - self.label_offset
         return label.masked_fill(label.eq(self.num_labels or 0), -1)
 
     def _ranges(self) -> Iterator[tuple[str, int, int]]:
@@ -117,8 +119,9 @@ class SequenceFormat:
         yield f"tokens (offset={self.offset})", self.offset, self.codes
         if self.label_offset is not None:
             yield f"labels (label_offset={self.label_offset})", self.label_offset, (self.num_labels or 0) + 1
-        for name in ("bos", "eol", "eos"):
-            if (value := getattr(self, name)) is not None:
+        eos = None if self.eos == self.bos else self.eos  # they may be one id, as those of GPT-2 are
+        for name, value in (("bos", self.bos), ("eol", self.eol), ("eos", eos)):
+            if value is not None:
                 yield f"{name}={value}", value, 1
 
     @cached_property
@@ -174,7 +177,12 @@ class SequenceFormat:
         ids = label.masked_fill(label.lt(0), self.num_labels) + self.label_offset
         return ids.reshape(-1, *[1] * len(leading)).expand(*leading, 1)  # all views of an image have its label
 
-    def _check(self, ids: Tensor) -> None:
+    def _checked(self, ids: Tensor) -> Tensor:
+        """Sequences as int64, that are sequences of this format."""
+        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
+            kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+            raise TypeError(f"sequences are a tensor of integers [B, S], not {kind}")
+        ids = ids.long()
         if ids.shape[-1] != len(self):
             raise TokenizerError(f"sequences of {ids.shape[-1]} ids, where this format has {len(self)}")
         low, high = (bound.to(ids.device) for bound in self._bounds)
@@ -187,6 +195,7 @@ class SequenceFormat:
                 f"id {int(ids[(*row, place)])} at place {place} of sequence {', '.join(map(str, row))}, where this "
                 f"format has {wanted}"
             )
+        return ids
 
 
 class Sequenced(Protocol):
@@ -226,12 +235,15 @@ class Sequenced(Protocol):
                 stands for a label that was dropped, or never was.
             order: `raster`, row by row, the default where the layout covers one grid; `blocks`, as it orders them.
 
-        Raises ValueError for ids that two things have, negative ones, and what cannot be had together; TokenizerError,
-        naming the layout, for `raster` where there is no single grid.
+        Raises ValueError for what is no whole number, ids that two things have (`bos` and `eos` may be one), negative
+        ones, and what cannot be had together; TokenizerError, naming the layout, for `raster` where there is no single
+        grid.
         """
-        classes = None if self.classes is None else len(self.classes)
-        known = classes if num_labels is None else num_labels
-        return _format(self.geometry, self.vocab_size, offset, bos, eol, eos, label_offset, known, order)
+        if num_labels is None and self.classes is not None:
+            num_labels = len(self.classes)
+        given = {"bos": bos, "eol": eol, "eos": eos, "label_offset": label_offset, "num_labels": num_labels}
+        ids = [None if value is None else whole_number(name, value) for name, value in given.items()]
+        return _format(self.geometry, self.vocab_size, whole_number("offset", offset), *ids, order)
 
 
 @lru_cache(maxsize=64)

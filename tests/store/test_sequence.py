@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fixtures_store import store_of_rows
@@ -118,6 +119,36 @@ def test_every_format_has_a_way_back(
 def test_ids_that_contradict_each_other_are_refused(store: TokenStore, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         store.read([0]).sequence(**options)
+
+
+@pytest.mark.parametrize("name", ["offset", "bos", "eol", "eos", "label_offset", "num_labels"])
+def test_ids_are_whole_numbers_of_any_kind(store: TokenStore, name: str) -> None:
+    """1000.5 would make sequences of floats, and True one of the id 1."""
+    batch, others = store.read([0, 1]), {"label_offset": 2000, "num_labels": 7} if "label" in name else {}
+    wanted = batch.sequence(**{**others, name: 1000})
+    for number in (np.int64(1000), np.uint16(1000), torch.tensor(1000)):
+        assert torch.equal(batch.sequence(**{**others, name: number}), wanted)
+    for other in (1000.0, 1000.5, "1000", True, np.array([1000])):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number, not"):
+            batch.sequence(**{**others, name: other})
+
+
+def test_one_id_may_stand_at_both_ends(store: TokenStore) -> None:
+    """As in GPT-2, and as `vqtok export` allows."""
+    ids = store.read([0, 1]).sequence(bos=300, eos=300)
+    form = store.sequence_format(bos=300, eos=300)
+    assert (ids[:, 0].tolist(), ids[:, -1].tolist(), form.vocab_size) == ([300, 300], [300, 300], 301)
+    assert torch.equal(form.grid(ids), store.read([0, 1]).grid)
+
+
+def test_the_way_back_takes_integers_alone(store: TokenStore) -> None:
+    form = store.sequence_format()
+    ids = store.read([0, 1]).sequence()
+    assert torch.equal(form.grid(ids.to(torch.uint16)), form.grid(ids.int()))
+    for wrong, kind in ((ids.tolist(), "list"), (ids.numpy(), "ndarray"), (ids + 0.5, "torch.float32")):
+        for back in (form.idx_Bl, form.grid):
+            with pytest.raises(TypeError, match=f"a tensor of integers .* not {kind}"):
+                back(wrong)
 
 
 def test_a_layout_without_one_grid_has_its_blocks_in_order() -> None:

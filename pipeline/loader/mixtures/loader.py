@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.arguments import transform_of, whole_number
+from pipeline.loader.arguments import transform_of
 from pipeline.loader.collating import refuse_collating
 from pipeline.loader.epoch_rows import worker_of
 from pipeline.loader.loader import TokenLoader, Transform
@@ -27,6 +27,7 @@ from pipeline.loader.states import damage_named
 from pipeline.loader.views import Views
 from pipeline.records import NO_LABEL
 from pipeline.store.reader import TokenStore
+from pipeline.store.requested import whole_number
 
 _COUNTED_STEPS = 64
 """The passes are brought up to date once in so many steps."""

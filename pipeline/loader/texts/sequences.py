@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from pipeline.loader.arguments import whole_number
 from pipeline.loader.epochs import Rows
 from pipeline.loader.mixtures.stores import MixedStores
 from pipeline.loader.texts.tokens import TextTokens
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
+from pipeline.store.requested import whole_number
 from pipeline.store.sequence import Order, SequenceFormat
 
 IGNORED = -100
