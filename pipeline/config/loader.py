@@ -26,3 +26,5 @@ class LoaderConfig(Section):
     """The probability with which a label is dropped, anew every epoch, for classifier-free guidance."""
     null_label: int = -1
     """What stands for a label that was dropped, or that a sample does not have."""
+    text_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The probability with which a text, such as a caption, is dropped: likewise, and independently of the label."""

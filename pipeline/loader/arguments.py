@@ -26,6 +26,17 @@ def transform_of(transform: Any) -> Callable[..., Any] | None:
     raise TypeError(f"transform must be a function of a batch, not {transform!r}")
 
 
+def probability(name: str, value: Any) -> float:
+    """A number in 0 .. 1. Raises ValueError naming the argument for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a probability in 0 .. 1, not {value!r}") from None
+    if isinstance(value, bool) or not 0 <= number <= 1:
+        raise ValueError(f"{name} must be a probability in 0 .. 1, not {value if isinstance(value, bool) else number}")
+    return number
+
+
 def place_of(rank: int, world_size: int) -> tuple[int, int]:
     """Rank and number of ranks. Warns where several processes are as if each were alone.
 

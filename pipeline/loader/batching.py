@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from pipeline.loader.dropout import LabelDropout, TextDropout
 from pipeline.loader.epoch_rows import OrderedRows, in_batches
 from pipeline.loader.epochs import cut, lanes
-from pipeline.loader.labels import LabelDropout
 from pipeline.loader.position import Position, Steps
 from pipeline.store.arrays.row_array import Located
 from pipeline.store.batch import TokenBatch
@@ -27,11 +27,13 @@ class Batching:
     steps: Steps
     rank: int
     label_dropout: LabelDropout
+    text_dropout: TextDropout
 
     def batches(self, position: Position) -> Iterator[TokenBatch]:
         """All batches from a position to the end of its epoch."""
         several = max(_GATHERED_ROWS // self.steps.batch_size, 1)
-        stay = self.steps.remainder != "pad" and self.label_dropout.at(position.epoch) is None
+        drops = self.label_dropout.at(position.epoch) is not None or self.text_dropout.probability > 0
+        stay = self.steps.remainder != "pad" and not drops
         for rows in self.located(position, several * self.steps.batch_size):
             batches = self.store.batches_of(rows, self.steps.batch_size, self.ordered.views.whole)
             yield from batches if stay else (self._completed(position, batch) for batch in batches)
@@ -56,10 +58,13 @@ class Batching:
             yield self.ordered.locate(np.empty(0, np.int64))
 
     def _completed(self, position: Position, batch: TokenBatch) -> TokenBatch:
-        """A batch with the labels of the epoch; with `pad` always of the full size."""
+        """A batch without the labels and texts that the epoch drops; with `pad` always of the full size."""
+        whole = self._filled(position, batch) if self.steps.remainder == "pad" else batch
         relabel = self.label_dropout.at(position.epoch)
-        if self.steps.remainder != "pad":
-            return replace(batch, relabel=relabel) if relabel else batch
+        return replace(whole, relabel=relabel, dropped_texts=self.text_dropout.at(position.epoch, whole.row))
+
+    def _filled(self, position: Position, batch: TokenBatch) -> TokenBatch:
+        """A batch of the full size, with rows that have come already, and its mask."""
         count, size = len(batch), self.steps.batch_size
         rows = batch.row if count else self.ordered.locate(np.zeros(1, np.int64)).rows
         places = np.arange(size)
@@ -67,4 +72,4 @@ class Batching:
         if count < size:
             filling = self.store.locate(rows[places.clip(max=len(rows) - 1)])
             full = self.store.batch(self.ordered.at_views(position.epoch, filling), self.ordered.views.whole)
-        return replace(full, mask=torch.from_numpy(places < count), relabel=relabel)
+        return replace(full, mask=torch.from_numpy(places < count))

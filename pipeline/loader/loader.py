@@ -8,13 +8,13 @@ from typing import Any, cast
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pipeline.errors import StoreError
-from pipeline.loader.arguments import open_store, place_of, transform_of
+from pipeline.loader.arguments import open_store, place_of, probability, transform_of
 from pipeline.loader.batching import Batching
 from pipeline.loader.collating import refuse_collating
 from pipeline.loader.configured import options_of, store_of
+from pipeline.loader.dropout import LabelDropout, TextDropout
 from pipeline.loader.epoch_rows import OrderedRows, worker_of
 from pipeline.loader.epochs import Rows
-from pipeline.loader.labels import LabelDropout
 from pipeline.loader.position import Position, Remainder, Steps
 from pipeline.loader.prepared import refuse_sharing
 from pipeline.loader.shared import Shared, warn_of_a_second_time
@@ -61,6 +61,8 @@ class TokenLoader(IterableDataset[TokenBatch]):
         label_dropout: the probability with which a label is dropped, for classifier-free guidance: anew every epoch,
             which depends on seed, epoch and row alone.
         null_label: what `batch.label` is for a label that was dropped, and for a row without one.
+        text_dropout: the probability with which a text is dropped, likewise and independently: `batch.text` and
+            TextImageSequences then have an empty one.
         transform: applied to every batch; what it returns is what comes, such as `TokenBatch.as_dict`. In workers of a
             `DataLoader` it runs in the worker.
         resume: whether an iteration goes on where the last ended. Without it each one begins with the first row of the
@@ -85,6 +87,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         views: Views = 0,
         label_dropout: float = 0.0,
         null_label: int = NO_LABEL,
+        text_dropout: float = 0.0,
         transform: Transform | None = None,
         resume: bool = True,
     ) -> None:
@@ -98,8 +101,11 @@ class TokenLoader(IterableDataset[TokenBatch]):
             raise ValueError(f"remainder must be 'uneven', 'drop' or 'pad', not {remainder!r}")
         self.ordered = OrderedRows(store, rows, shuffle, seed, parts_at_a_time, views)
         self._steps = Steps(len(self.ordered), self.batch_size, remainder)
-        self.label_dropout = LabelDropout(float(label_dropout), whole_number("null_label", null_label), int(seed))
-        self._batching = Batching(store, self.ordered, self._steps, self.rank, self.label_dropout)
+        self.label_dropout = LabelDropout(
+            probability("label_dropout", label_dropout), whole_number("null_label", null_label), int(seed)
+        )
+        self.text_dropout = TextDropout(probability("text_dropout", text_dropout), int(seed))
+        self._batching = Batching(store, self.ordered, self._steps, self.rank, self.label_dropout, self.text_dropout)
         self.transform = transform_of(transform)
         """What is applied to every batch."""
         self._resume = resume
@@ -113,7 +119,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         if remainder == "drop" and len(self.ordered) and not len(self):
             warnings.warn(
                 f"{len(self.ordered):,} rows fill no batch of {batch_size} on each of {world_size} ranks, and "
-                "remainder='drop' leaves out what fills none: there are no batches",
+                "remainder='drop' leaves out what fills none: there are no batches; choose a smaller batch_size",
                 stacklevel=2,
             )
 
@@ -149,14 +155,15 @@ class TokenLoader(IterableDataset[TokenBatch]):
     def evaluation(self, **changes: Any) -> "TokenLoader":
         """A loader of the same rows for evaluation: in the order of the store, from the first row at every `iter()`.
 
-        It keeps no position and drops no label. Of several views that are drawn at random it gives the first, and with
-        several ranks it pads.
+        It keeps no position and drops no label or text. Of several views that are drawn at random it gives the first,
+        and with several ranks it pads.
 
         Args:
             changes: arguments of TokenLoader that shall be others, such as `rows=held_out`.
         """
         views = 0 if self.ordered.views.which == "random" else self.ordered.views.which
-        fixed = {"shuffle": False, "label_dropout": 0.0, "views": views, "remainder": None, "resume": False}
+        fixed: dict[str, Any] = {"shuffle": False, "views": views, "remainder": None, "resume": False}
+        fixed |= {"label_dropout": 0.0, "text_dropout": 0.0}
         return type(self)(self.store, **{**self._options, **fixed, **changes})
 
     def __repr__(self) -> str:

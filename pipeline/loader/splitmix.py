@@ -3,6 +3,7 @@
 Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figures 16 and 17.
 """
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ def splitmix64(key: int, places: "np.ndarray[Any, np.dtype[Any]]") -> Words:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
+
+
+def words(purpose: str, seed: int, epoch: int, rows: "np.ndarray[Any, np.dtype[Any]]") -> Words:
+    """A random number for each row (integers [n], from 0) of an epoch, others for each purpose.
+
+    That of the generator that is seeded with the first 8 bytes, little-endian, of sha256("{purpose}/{seed}/{epoch}").
+    """
+    key = hashlib.sha256(f"{purpose}/{seed}/{epoch}".encode()).digest()[:8]
+    return splitmix64(int.from_bytes(key, "little"), rows)
 
 
 def chosen(words: Words, fraction: float) -> "np.ndarray[Any, np.dtype[np.bool_]]":

@@ -1,13 +1,12 @@
 """Which view of each image a loader gives."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from pipeline.loader.epochs import Rows
-from pipeline.loader.splitmix import splitmix64
+from pipeline.loader.splitmix import words
 from pipeline.store.reader import TokenStore
 
 Views = int | Literal["random", "all"]
@@ -43,13 +42,12 @@ class ChosenViews:
     def at(self, epoch: int, rows: Rows) -> int | Rows:
         """The view of int64 [n] row numbers: one for all, or int64 [n].
 
-        A random one is the same on every machine: number `row` of the SplitMix64 generator that is seeded with the
-        first 8 bytes, little-endian, of sha256("views/{seed}/{epoch}"), its upper 32 bits times V // 2**32.
+        A random one is the same on every machine: number `row` of the SplitMix64 generator for "views", the seed and
+        the epoch (`splitmix.words`), its upper 32 bits times V // 2**32.
         """
         if isinstance(self.which, int):
             return self.which
         if self.whole or self.count == 1:
             return 0
-        key = hashlib.sha256(f"views/{self.seed}/{epoch}".encode()).digest()[:8]
-        words = splitmix64(int.from_bytes(key, "little"), rows) >> np.uint64(32)
-        return (words * np.uint64(self.count) >> np.uint64(32)).astype(np.int64)
+        halves = words("views", self.seed, epoch, rows) >> np.uint64(32)
+        return (halves * np.uint64(self.count) >> np.uint64(32)).astype(np.int64)

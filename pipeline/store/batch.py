@@ -64,6 +64,8 @@ class TokenBatch:
     relabel: Callable[[Array, Array], Array] | None = None
     """Makes `label` of row numbers and their labels, int64 [B] each: labels that are dropped. None for labels as they
     are."""
+    dropped_texts: Array | None = None
+    """bool [B], True for rows of which `text` is empty (`text_dropout`); None where none is dropped."""
 
     def __repr__(self) -> str:
         shape, dtype = list(self.stored.shape), str(self.stored.dtype).removeprefix("torch.")
@@ -80,7 +82,8 @@ class TokenBatch:
                 "image i. In a DataLoader, a TokenDataset needs collate_fn=TokenDataset.collate"
             )
         mask = None if self.mask is None else self.mask[rows]
-        part = replace(self, stored=self.stored[rows], row=self.row[rows], mask=mask)
+        dropped = None if self.dropped_texts is None else self.dropped_texts[rows]
+        part = replace(self, stored=self.stored[rows], row=self.row[rows], mask=mask, dropped_texts=dropped)
         return part.with_label(self.__dict__["label"][rows]) if "label" in self.__dict__ else part
 
     @cached_property
@@ -136,11 +139,20 @@ class TokenBatch:
     def text(self, name: str = "txt") -> list[str | None]:
         """A kept member of every row as text, such as its caption; None where the sample had none.
 
+        Of a row whose text was dropped (`text_dropout`) it is empty, whatever the member; `field` has it all the same.
+
         Raises StoreError for a field that the store does not have, or that is not UTF-8, naming the sample.
         """
+        kept = zip(self.field(name), self.text_dropped.tolist(), strict=True)
         return [
-            None if data is None else self._decoded(name, place, data) for place, data in enumerate(self.field(name))
+            None if data is None else "" if empty else self._decoded(name, place, data)
+            for place, (data, empty) in enumerate(kept)
         ]
+
+    @property
+    def text_dropped(self) -> Array:
+        """bool [B], True for rows whose text was dropped."""
+        return np.zeros(len(self), bool) if self.dropped_texts is None else self.dropped_texts
 
     def _decoded(self, name: str, place: int, data: bytes) -> str:
         try:
@@ -177,6 +189,7 @@ class TokenBatch:
             mask=None
             if any(mask is None for mask in masks)
             else torch.cat([mask for mask in masks if mask is not None]),
+            dropped_texts=np.concatenate([batch.text_dropped for batch in batches]),
         ).with_label(torch.cat([batch.label for batch in batches]))
 
     def to(self, device: str | torch.device, non_blocking: bool = False) -> "TokenBatch":
@@ -200,18 +213,20 @@ class TokenBatch:
         # As bytes: to hand a tensor to another process by shared memory takes longer than to copy it.
         mask = None if self.mask is None else self.mask.cpu().numpy()
         tensors = self.stored.cpu().numpy(), mask, self.label.cpu().numpy()
-        return _rebuilt, (type(self), self.row, self.store.reopening(), *tensors)
+        return _rebuilt, (type(self), self.row, self.store.reopening(), self.dropped_texts, *tensors)
 
 
 def _rebuilt(
     kind: type[TokenBatch],
     row: Array,
     reopening: tuple[Callable[..., Rows], tuple[Any, ...]],
+    dropped_texts: Array | None,
     stored: Array,
     mask: Array | None,
     label: Array,
 ) -> TokenBatch:
     reopen, arguments = reopening
     store = reopen(*arguments)
-    whole = kind(torch.from_numpy(stored), row, store, None if mask is None else torch.from_numpy(mask))
+    mask_B = None if mask is None else torch.from_numpy(mask)
+    whole = kind(torch.from_numpy(stored), row, store, mask_B, dropped_texts=dropped_texts)
     return whole.with_label(torch.from_numpy(label))

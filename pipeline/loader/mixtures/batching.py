@@ -9,17 +9,17 @@ store 2 ──▶ this rank's share of a pass ───────────�
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
 import torch
 
+from pipeline.loader.dropout import LabelDropout, TextDropout
 from pipeline.loader.epoch_rows import in_batches
-from pipeline.loader.labels import LabelDropout
 from pipeline.loader.loader import TokenLoader
 from pipeline.loader.mixtures.dealt import Dealt
-from pipeline.loader.mixtures.labels import change_labels, labels_of
+from pipeline.loader.mixtures.dropout import change_labels, dropped_texts, labels_of
 from pipeline.loader.mixtures.merging import mixed_blocks
 from pipeline.loader.mixtures.passes import Progress, share, whole_share
 from pipeline.loader.mixtures.position import Position
@@ -51,10 +51,12 @@ class MixedBatching:
             yield from cast("Iterator[Dealt]", in_batches(ahead, self.batch_size))
 
     def batch(self, dealt: Dealt) -> MixedBatch:
-        """Some rows as one batch, its labels as the loaders of the stores drop them."""
+        """Some rows as one batch, without the labels and texts that the loaders of the stores drop."""
         batch = self.stores.batch(dealt, self.whole)
+        if (texts := dropped_texts(dealt, self.stores, self._text_dropouts)) is not None:
+            batch = replace(batch, dropped_texts=texts)
         if self._relabels:
-            batch.with_label(torch.from_numpy(labels_of(dealt, self.stores, self._dropouts)))
+            batch.with_label(torch.from_numpy(labels_of(dealt, self.stores, self._label_dropouts)))
         return batch
 
     def _windows(self, number: int, progress: Progress) -> Iterator[Dealt]:
@@ -67,9 +69,13 @@ class MixedBatching:
             own, first = whole_share(own.number + 1, self.world_size, self.rank, first, len(ordered))
 
     @cached_property
-    def _dropouts(self) -> list[LabelDropout]:
+    def _label_dropouts(self) -> list[LabelDropout]:
         return [loader.label_dropout for loader in self.loaders]
 
     @cached_property
+    def _text_dropouts(self) -> list[TextDropout]:
+        return [loader.text_dropout for loader in self.loaders]
+
+    @cached_property
     def _relabels(self) -> bool:
-        return change_labels(self._dropouts)
+        return change_labels(self._label_dropouts)

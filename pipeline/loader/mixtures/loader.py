@@ -32,7 +32,7 @@ from pipeline.store.requested import whole_number
 _COUNTED_STEPS = 64
 """The passes are brought up to date once in so many steps."""
 
-_OF_LOADERS = ("views", "label_dropout", "null_label")
+_OF_LOADERS = ("views", "label_dropout", "null_label", "text_dropout")
 """Arguments that loaders have for themselves."""
 
 
@@ -51,7 +51,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
     before its end, and after `load_state_dict`, they raise StoreError, and it takes a new DataLoader.
 
     Args:
-        sources: open stores, or loaders of them, of which rows, order, seed, views and dropped labels count, and rank
+        sources: open stores, or loaders of them, of which rows, order, seed, views and what they drop count, and rank
             and world_size must be those of the mixture. A store is read as `TokenLoader(store, seed=seed + its number)`
             reads it.
         weights: for each store, a proportion of rows. 0 for a store that is not read; by default the number of rows,
@@ -71,6 +71,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
             store. Of loaders their own count.
         null_label: what `batch.label` is for a label that was dropped, and for a row without one. Of loaders their own
             count.
+        text_dropout: the probability with which a text is dropped, as for a TokenLoader, anew in every pass of a
+            store. Of loaders their own count.
         transform: applied to every batch; what it returns is what comes.
         resume: whether an iteration goes on where the last ended. Without it each one begins with the first row of the
             epoch (that of `set_epoch`, 0 by default), and the mixture keeps no position: for evaluation.
@@ -94,6 +96,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         transform: Transform | None = None,
         label_dropout: float = 0.0,
         null_label: int = NO_LABEL,
+        text_dropout: float = 0.0,
         resume: bool = True,
     ) -> None:
         self._options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -103,7 +106,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         if rows_per_epoch is not None and whole_number("rows_per_epoch", rows_per_epoch) < batch_size * world_size:
             raise ValueError(f"rows_per_epoch is {rows_per_epoch}, less than a batch of {batch_size} on every rank")
         of_stores: dict[str, Any] = {"rank": rank, "world_size": world_size, "views": views}
-        of_stores |= {"label_dropout": label_dropout, "null_label": null_label}
+        of_stores |= {"label_dropout": label_dropout, "null_label": null_label, "text_dropout": text_dropout}
         check_sources(sources)
         self._loaders = [
             source
@@ -139,7 +142,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         """A mixture of the same rows for evaluation: the same batches at every `iter()`, from the first row on.
 
         They have the stores in the same proportions, each in its own order, and as many rows as an epoch. It keeps no
-        position and drops no label. Of several views that are drawn at random it gives the first.
+        position and drops no label or text. Of several views that are drawn at random it gives the first.
 
         Args:
             changes: arguments of MixtureLoader that shall be others, such as `rows_per_epoch=10_000`; with other
@@ -150,8 +153,8 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         if changes.get("rows_per_epoch", self._rows_per_epoch) is None:
             raise ValueError("an evaluation needs an end: evaluation(rows_per_epoch=...)")
         own = {name: changes[name] for name in (*_OF_LOADERS, "rank", "world_size") if name in changes}
-        fixed = {"sources": [loader.evaluation(**own) for loader in self._loaders], "label_dropout": 0.0}
-        return type(self)(**{**self._options, **fixed, "resume": False, **changes})
+        fixed = {"sources": [loader.evaluation(**own) for loader in self._loaders], "resume": False}
+        return type(self)(**{**self._options, **fixed, "label_dropout": 0.0, "text_dropout": 0.0, **changes})
 
     @property
     def vocab_size(self) -> int:

@@ -77,7 +77,7 @@ class TextImageSequences:
             batch.ids, batch.mask
 
     A text that is too long for its sequence loses its end, `batch.cut` says which, and the longest one is warned of
-    here. An image is never cut.
+    here. An image is never cut. Of a loader with `text_dropout` the texts that are dropped have no ids.
 
     Args:
         store: an open store, or the `stores` of a mixture.
@@ -172,24 +172,28 @@ class TextImageSequences:
     def _texts_of(self, batch: TokenBatch) -> tuple[Rows, Rows, Rows, Any]:
         """Ids of the texts of a batch, one text behind the other, and the place of each in its text, int64 [n] each;
         int64 [B] how many each text has, bool [B] whether it had more."""
+        most = np.where(batch.text_dropped, 0, self.text_length)
         if isinstance(batch.store, MixedStores):
-            return self._texts_of_several(batch.row, batch.store)
-        ids, lengths = self._texts[0].take(batch.row, self.text_length)
-        return ids, _places(lengths), lengths, self._texts[0].lengths(batch.row) > lengths
+            ids, lengths, there = self._texts_of_several(batch.row, batch.store, most)
+        else:
+            ids, lengths = self._texts[0].take(batch.row, most)
+            there = self._texts[0].lengths(batch.row)
+        return ids, _places(lengths), lengths, (there > lengths) & ~batch.text_dropped
 
-    def _texts_of_several(self, rows: Rows, stores: MixedStores) -> tuple[Rows, Rows, Rows, Any]:
+    def _texts_of_several(self, rows: Rows, stores: MixedStores, most: Rows) -> tuple[Rows, Rows, Rows]:
+        """Ids of the texts of rows of several stores, int64 [n]; how many are taken of each, and how many it has."""
         source = stores.source_of(rows)
         found: list[Rows] = [np.empty(0, np.int64)] * len(rows)
-        cut = np.zeros(len(rows), bool)
+        there = np.zeros(len(rows), np.int64)
         for number in np.unique(source).tolist():
             of_store = np.flatnonzero(source == number)
             own = rows[of_store] - stores.starts[number]
-            ids, lengths = self._texts[number].take(own, self.text_length)
-            cut[of_store] = self._texts[number].lengths(own) > lengths
+            ids, lengths = self._texts[number].take(own, most[of_store])
+            there[of_store] = self._texts[number].lengths(own)
             for place, text in zip(of_store.tolist(), np.split(ids, np.cumsum(lengths)[:-1]), strict=True):
                 found[place] = text
         lengths = np.array([len(text) for text in found], np.int64)
-        return np.concatenate([np.empty(0, np.int64), *found]), _places(lengths), lengths, cut
+        return np.concatenate([np.empty(0, np.int64), *found]), lengths, there
 
     def _check_ids(self, tokens: range) -> None:
         """Raises ValueError for ids that the tokens of images have, too."""

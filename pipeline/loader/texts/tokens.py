@@ -81,11 +81,11 @@ class TextTokens:
             )
         return self.take(np.array([range(len(self))[row]]))[0]
 
-    def take(self, rows: Rows, most: int | None = None) -> tuple[Rows, Rows]:
+    def take(self, rows: Rows, most: int | Rows | None = None) -> tuple[Rows, Rows]:
         """The ids of int64 [n] row numbers, one text behind the other, and how many each has: int64 [total], int64 [n].
 
         Args:
-            most: of each text no more than its first so many.
+            most: of each text no more than its first so many; one number, or int64 [n].
         """
         starts, lengths = self._extents(rows)
         if most is not None:

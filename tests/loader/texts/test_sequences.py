@@ -1,6 +1,7 @@
 """`TextImageSequences`: texts and images in one sequence, compared with sequences put together id by id."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,20 @@ def test_a_loader_gives_sequences(store: TokenStore, texts: TextTokens, workers:
     given = last.to("cpu").as_dict()
     assert (given["labels"][filled] == -100).all()  # rows that only fill the batch up
     assert given["attention_mask"][filled].any(dim=1).all()  # but no row that attends to nothing
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_texts_that_are_dropped_have_no_ids(store: TokenStore, texts: TextTokens, mixed: bool) -> None:
+    loader = TokenLoader(store, 40, text_dropout=0.5)
+    mixture = MixtureLoader([loader], batch_size=40)
+    batch = next(iter(mixture if mixed else loader))
+    sequences = TextImageSequences(mixture.stores if mixed else store, texts, 12, offset=TEXTS, bos=1)
+    made, dropped = sequences(batch), torch.from_numpy(batch.text_dropped)
+    kept = sequences(replace(batch, dropped_texts=None))
+    assert 5 < dropped.sum() < 35
+    assert torch.equal(made.ids[~dropped], kept.ids[~dropped])
+    assert torch.equal(made.cut, kept.cut & ~dropped)
+    assert (made.mask[dropped].sum(dim=1) == 1 + len(sequences.image)).all()
 
 
 def test_a_mixture_has_the_texts_of_each_store(store: TokenStore, texts: TextTokens, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""Labels of a mixture are dropped as loaders of its stores alone would drop them, pass by pass."""
+"""Labels and texts of a mixture are dropped as loaders of its stores alone would drop them, pass by pass."""
 
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fixtures_mixtures import WEIGHTS
+from fixtures_store import store_of_fields
 from torch.utils.data import DataLoader
 
 from pipeline.loader import MixedBatch, MixtureLoader, TokenBatch, TokenLoader
@@ -69,6 +71,26 @@ def test_loaders_drop_what_they_were_told_to(stores: list[TokenStore]) -> None:
         joined = TokenBatch.concatenate([batch, batch])
         assert batch.label.tolist() == batch.to("cpu").label.tolist() == joined[20:].label.tolist() == expected
         assert batch[3:8].label.tolist() == expected[3:8]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_each_pass_of_each_store_drops_its_own_texts(tmp_path: Path, workers: int) -> None:
+    """Some 60 rows of each of two stores: three passes of one, up to a row, and one of the other."""
+    captioned = [
+        TokenStore(store_of_fields(tmp_path / name, [{"txt": [f"{name}{row}".encode() for row in range(rows)]}]))
+        for name, rows in (("a", 20), ("b", 60))
+    ]
+    drops, keeps = TokenLoader(captioned[0], seed=3, text_dropout=0.5), TokenLoader(captioned[1])
+    mixture = MixtureLoader([drops, keeps], [1, 1], 24, rows_per_epoch=120)
+    found: list[Counter[str | None]] = [Counter(), Counter()]
+    batches: Any = DataLoader(mixture, batch_size=None, num_workers=workers) if workers else mixture
+    for batch in batches:
+        for source, text in zip(batch.source.tolist(), batch.text(), strict=True):
+            found[source][text] += 1
+    passes = [Counter(text for batch in drops for text in batch.text()) for _ in range(4)]
+    assert passes[0] + passes[1] <= found[0] <= passes[0] + passes[1] + passes[2] + passes[3]
+    assert found[0][""] > 5
+    assert "" not in found[1]
 
 
 def test_a_batch_as_a_dict_says_its_stores(stores: list[TokenStore]) -> None:
