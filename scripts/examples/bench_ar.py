@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from train_ar import make_model, next_token_nats
+from train_ar import NextToken
+from training.transformer import Size
 
 from pipeline.config import Config, load_config
 from pipeline.loader import TokenBatch, TokenLoader
@@ -35,13 +36,12 @@ from pipeline.store import TokenStore
 from pipeline.threads import one_thread
 from pipeline.world import available_cores
 
-Size = tuple[int, int, int] | None
-"""dim, depth and heads of the transformer; None for none."""
-SIZES: dict[str, Size] = {
+SIZES: dict[str, Size | None] = {
     "none, the batches alone": None,
-    "dim 64, depth 2": (64, 2, 2),
-    "dim 128, depth 4": (128, 4, 4),
+    "dim 64, depth 2": Size(dim=64, depth=2, heads=2),
+    "dim 128, depth 4": Size(dim=128, depth=4, heads=4),
 }
+"""Of the transformer; None for none."""
 
 
 @click.command()
@@ -54,7 +54,9 @@ def main(config: str, batches: int, rounds: int, cpu_time: bool) -> None:
     compare(load_config(config), SIZES, batches, rounds, time.process_time if cpu_time else time.monotonic)
 
 
-def compare(job: Config, sizes: Mapping[str, Size], batches: int, rounds: int, clock: Callable[[], float]) -> None:
+def compare(
+    job: Config, sizes: Mapping[str, Size | None], batches: int, rounds: int, clock: Callable[[], float]
+) -> None:
     """Print the table, a row for each size. Raises ClickException where both sides do not do the same work.
 
     Args:
@@ -108,16 +110,17 @@ def require_equal(stored: list[TokenBatch], encoded: list[TokenBatch]) -> None:
         raise click.ClickException(f"the images are not those of the store: {agreement:.1%} of their tokens agree")
 
 
-def make_step(store: TokenStore, size: Size, device: torch.device) -> Callable[[TokenBatch], Tensor]:
+def make_step(store: TokenStore, size: Size | None, device: torch.device) -> Callable[[TokenBatch], Tensor]:
     """What is done with a batch: an optimizer step; nothing but the embeddings without a transformer."""
     if size is None:
         return lambda batch: store.idxBl_to_var_input(batch.to(device).idx_Bl)
-    model = make_model(store, 0, *size).to(device)
+    task = NextToken()
+    model = task.model(store, 0, size).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step(batch: TokenBatch) -> Tensor:
         no_class_B = torch.zeros(len(batch), dtype=torch.int64, device=device)
-        loss = next_token_nats(model, store, batch.to(device), no_class_B).mean()
+        loss = task.nats(model, store, batch.to(device), no_class_B, seed=()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

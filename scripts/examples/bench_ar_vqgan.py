@@ -12,17 +12,18 @@ import time
 from pathlib import Path
 
 import click
-from bench_ar import Size, compare
+from bench_ar import compare
 from pages import machine
 from tokenizing.job import Job, write_config
 from tokenizing.photos import read_photographs, sample_patterns, write_photos
 from tokenizing.vqgan import random_vqgan, save_vqgan
+from training.transformer import Size
 
-SIZES: dict[str, Size] = {
+SIZES: dict[str, Size | None] = {
     "none, the batches alone": None,
-    "dim 128, depth 4": (128, 4, 4),
-    "dim 384, depth 6": (384, 6, 6),
-    "dim 768, depth 12 (GPT-B)": (768, 12, 12),
+    "dim 128, depth 4": Size(dim=128, depth=4, heads=4),
+    "dim 384, depth 6": Size(dim=384, depth=6, heads=6),
+    "dim 768, depth 12 (GPT-B)": Size(dim=768, depth=12, heads=12),
 }
 
 

@@ -28,72 +28,54 @@ from pipeline.openmp import let_waiting_threads_sleep
 let_waiting_threads_sleep()  # before torch is imported
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from training.command import run, training_command
-from training.drawing import draw
-from training.task import Settings, Task
-from training.transformer import Transformer, attend_to_earlier
+from training.drawing import Drawing
+from training.task import Task
+from training.transformer import Size, Transformer, attend_to_earlier
 
 from pipeline.loader import TokenBatch
 from pipeline.store import TokenStore
 
 
-def make_model(store: TokenStore, num_classes: int, dim: int, depth: int, heads: int) -> Transformer:
-    """`model(x_BlC, class_B)` turns the embeddings of l tokens and a class into logits for l + 1 tokens."""
-    return Transformer(store, num_classes, dim, depth, heads, store.geometry.num_tokens, attend_to_earlier)
-
-
-def next_token_nats(model: nn.Module, store: TokenStore, batch: TokenBatch, class_B: Tensor) -> Tensor:
-    """[B, L] with teacher forcing: token l is predicted from the embeddings of those before it."""
-    x_BLC = store.idxBl_to_var_input(batch.idx_Bl)
-    idx_BL = torch.cat(batch.idx_Bl, dim=1)
-    logits_BLK = model(x_BLC[:, :-1], class_B)
-    return F.cross_entropy(logits_BLK.float().transpose(1, 2), idx_BL, reduction="none")
-
-
-@torch.no_grad()
-def sample(
-    model: nn.Module, store: TokenStore, class_B: Tensor, temperature: float, top_k: int, seed: int
-) -> list[Tensor]:
-    """New block index lists, int64 [B, L_i], one for each class: token by token."""
-    generator = torch.Generator(class_B.device).manual_seed(seed)
-    idx_BL = class_B.new_empty(len(class_B), 0)
-    for _ in range(store.geometry.num_tokens):
-        logits_BlK = model(store.idxBl_to_var_input([idx_BL]), class_B)
-        drawn_B1, _ = draw(logits_BlK[:, -1:], temperature, top_k, generator)
-        idx_BL = torch.cat([idx_BL, drawn_B1], dim=1)
-    return list(idx_BL.split(list(store.block_lengths), dim=1))
-
-
-@dataclass(frozen=True)
 class NextToken(Task):
     """Tokens one after the other, in the order of the store's blocks."""
 
-    temperature: float
-    top_k: int
     name = "ar"
 
-    def model(self, store: TokenStore, num_classes: int, settings: Settings) -> nn.Module:
-        return make_model(store, num_classes, settings.dim, settings.depth, settings.heads)
+    def model(self, store: TokenStore, num_classes: int, size: Size) -> nn.Module:
+        """`model(x_BlC, class_B)` turns the embeddings of l tokens and a class into logits for l + 1 tokens."""
+        return Transformer(store, num_classes, size, store.geometry.num_tokens, attend_to_earlier)
 
     def nats(
         self, model: nn.Module, store: TokenStore, batch: TokenBatch, class_B: Tensor, seed: Sequence[int]
     ) -> Tensor:
-        return next_token_nats(model, store, batch, class_B)
+        """[B, L] with teacher forcing: token l is predicted from the embeddings of those before it."""
+        x_BLC = store.idxBl_to_var_input(batch.idx_Bl)
+        idx_BL = torch.cat(batch.idx_Bl, dim=1)
+        logits_BLK = model(x_BLC[:, :-1], class_B)
+        return F.cross_entropy(logits_BLK.float().transpose(1, 2), idx_BL, reduction="none")
 
-    def sample(self, model: nn.Module, store: TokenStore, class_B: Tensor, seed: int) -> list[Tensor]:
-        return sample(model, store, class_B, self.temperature, self.top_k, seed)
+    @torch.no_grad()
+    def sample(self, model: nn.Module, store: TokenStore, class_B: Tensor, drawing: Drawing) -> list[Tensor]:
+        """Token by token."""
+        generator = drawing.generator(class_B.device)
+        idx_BL = class_B.new_empty(len(class_B), 0)
+        for _ in range(store.geometry.num_tokens):
+            logits_BlK = model(store.idxBl_to_var_input([idx_BL]), class_B)
+            drawn_B1, _ = drawing.tokens(logits_BlK[:, -1:], generator)
+            idx_BL = torch.cat([idx_BL, drawn_B1], dim=1)
+        return list(idx_BL.split(list(store.block_lengths), dim=1))
 
 
 @training_command
-def main(temperature: float, top_k: int, **options: Any) -> None:
+def main(**options: Any) -> None:
     """Train a small autoregressive transformer on a token store, or go on where it was interrupted."""
-    run(NextToken(temperature, top_k), **options)
+    run(NextToken(), **options)
 
 
 if __name__ == "__main__":

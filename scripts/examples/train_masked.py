@@ -34,9 +34,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from training.command import run, training_command
-from training.drawing import draw
-from training.task import Settings, Task
-from training.transformer import Transformer, attend_to_all
+from training.drawing import Drawing
+from training.task import Task
+from training.transformer import Size, Transformer, attend_to_all
 
 from pipeline.loader import TokenBatch
 from pipeline.store import TokenStore
@@ -45,11 +45,11 @@ from pipeline.store import TokenStore
 class MaskedTransformer(nn.Module):
     """`model(x_BLC, class_B, hidden_BL)` turns embeddings, of which some are hidden, into logits for all tokens."""
 
-    def __init__(self, store: TokenStore, num_classes: int, dim: int, depth: int, heads: int) -> None:
+    def __init__(self, store: TokenStore, num_classes: int, size: Size) -> None:
         super().__init__()
         positions = 1 + store.geometry.num_tokens  # the class stands before the tokens
-        self.transformer = Transformer(store, num_classes, dim, depth, heads, positions, attend_to_all)
-        self.hidden_D = nn.Parameter(torch.randn(dim) * 0.02)
+        self.transformer = Transformer(store, num_classes, size, positions, attend_to_all)
+        self.hidden_D = nn.Parameter(torch.randn(size.dim) * 0.02)
 
     def forward(self, x_BLC: Tensor, class_B: Tensor, hidden_BL: Tensor) -> Tensor:
         x_BLD = torch.where(hidden_BL[..., None], self.hidden_D, self.transformer.embed(x_BLC))
@@ -83,47 +83,18 @@ def hidden_token_nats(
     return F.cross_entropy(logits_BLK.float().transpose(1, 2), idx_BL, reduction="none") * hidden_BL
 
 
-@torch.no_grad()
-def sample(
-    model: nn.Module,
-    store: TokenStore,
-    class_B: Tensor,
-    temperature: float,
-    top_k: int,
-    rounds: int,
-    noise: float,
-    seed: int,
-) -> list[Tensor]:
-    """New block index lists, int64 [B, L_i], one for each class: in a few rounds, the surest tokens first."""
-    generator = torch.Generator(class_B.device).manual_seed(seed)
-    B, L = len(class_B), store.geometry.num_tokens
-    idx_BL = class_B.new_zeros(B, L)
-    hidden_BL = torch.ones_like(idx_BL, dtype=torch.bool)
-    for done in range(1, rounds + 1):
-        logits_BLK = model(store.idxBl_to_var_input([idx_BL]), class_B, hidden_BL)
-        drawn_BL, p_BL = draw(logits_BLK, temperature, top_k, generator)
-        idx_BL = torch.where(hidden_BL, drawn_BL, idx_BL)
-        # Noise keeps the first rounds from choosing alike tokens everywhere; it ends with the rounds.
-        uniform_BL = torch.rand(B, L, device=class_B.device, generator=generator).clamp(1e-9, 1 - 1e-7)
-        gumbel_BL = -torch.log(-torch.log(uniform_BL))
-        sure_BL = p_BL.log() + noise * (1 - done / rounds) * gumbel_BL
-        order_BL = sure_BL.masked_fill(~hidden_BL, math.inf).argsort(dim=1).argsort(dim=1)
-        hidden_BL = order_BL < int(cosine_share(done / rounds) * L)
-    return list(idx_BL.split(list(store.block_lengths), dim=1))
-
-
 @dataclass(frozen=True)
 class HiddenTokens(Task):
     """Tokens from any others, wherever they are."""
 
-    temperature: float
-    top_k: int
     rounds: int
+    """In which a new image is drawn."""
     noise: float
+    """In the choice of the tokens that stay after the first rounds."""
     name = "masked"
 
-    def model(self, store: TokenStore, num_classes: int, settings: Settings) -> nn.Module:
-        return MaskedTransformer(store, num_classes, settings.dim, settings.depth, settings.heads)
+    def model(self, store: TokenStore, num_classes: int, size: Size) -> nn.Module:
+        return MaskedTransformer(store, num_classes, size)
 
     def nats(
         self, model: nn.Module, store: TokenStore, batch: TokenBatch, class_B: Tensor, seed: Sequence[int]
@@ -143,16 +114,32 @@ class HiddenTokens(Task):
         share_B1 = hidden_BL.float().mean(dim=1, keepdim=True)
         return hidden_token_nats(model, store, batch, class_B, hidden_BL) / share_B1
 
-    def sample(self, model: nn.Module, store: TokenStore, class_B: Tensor, seed: int) -> list[Tensor]:
-        return sample(model, store, class_B, self.temperature, self.top_k, self.rounds, self.noise, seed)
+    @torch.no_grad()
+    def sample(self, model: nn.Module, store: TokenStore, class_B: Tensor, drawing: Drawing) -> list[Tensor]:
+        """In a few rounds, the surest tokens first."""
+        generator = drawing.generator(class_B.device)
+        B, L = len(class_B), store.geometry.num_tokens
+        idx_BL = class_B.new_zeros(B, L)
+        hidden_BL = torch.ones_like(idx_BL, dtype=torch.bool)
+        for done in range(1, self.rounds + 1):
+            logits_BLK = model(store.idxBl_to_var_input([idx_BL]), class_B, hidden_BL)
+            drawn_BL, p_BL = drawing.tokens(logits_BLK, generator)
+            idx_BL = torch.where(hidden_BL, drawn_BL, idx_BL)
+            # Noise keeps the first rounds from choosing alike tokens everywhere; it ends with the rounds.
+            uniform_BL = torch.rand(B, L, device=class_B.device, generator=generator).clamp(1e-9, 1 - 1e-7)
+            gumbel_BL = -torch.log(-torch.log(uniform_BL))
+            sure_BL = p_BL.log() + self.noise * (1 - done / self.rounds) * gumbel_BL
+            order_BL = sure_BL.masked_fill(~hidden_BL, math.inf).argsort(dim=1).argsort(dim=1)
+            hidden_BL = order_BL < int(cosine_share(done / self.rounds) * L)
+        return list(idx_BL.split(list(store.block_lengths), dim=1))
 
 
 @training_command
 @click.option("--rounds", type=click.IntRange(1), default=12, help="In which a new image is drawn.")
 @click.option("--noise", type=click.FloatRange(0), default=4.5, help="In the choice of the tokens that stay.")
-def main(temperature: float, top_k: int, rounds: int, noise: float, **options: Any) -> None:
+def main(rounds: int, noise: float, **options: Any) -> None:
     """Train a small transformer to fill in tokens of a store, or go on where it was interrupted."""
-    run(HiddenTokens(temperature, top_k, rounds, noise), **options)
+    run(HiddenTokens(rounds, noise), **options)
 
 
 if __name__ == "__main__":

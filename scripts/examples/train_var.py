@@ -26,16 +26,15 @@ from pipeline.openmp import let_waiting_threads_sleep
 let_waiting_threads_sleep()  # before torch is imported
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from training.command import run, training_command
-from training.drawing import draw
-from training.task import Settings, Task
-from training.transformer import AttendToEarlierBlocks, Transformer
+from training.drawing import Drawing
+from training.task import Task
+from training.transformer import AttendToEarlierBlocks, Size, Transformer
 
 from pipeline.errors import ConfigError
 from pipeline.loader import TokenBatch
@@ -44,49 +43,9 @@ from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.store import TokenStore
 
 
-def make_model(store: TokenStore, num_classes: int, dim: int, depth: int, heads: int) -> Transformer:
-    """`model(x_BLC, class_B)` turns what is given for the second scale and later ones into logits for all of them.
-
-    The class stands in the places of the first scale, of which nothing is known before. Given less, for the second to
-    the i-th scale, it gives the logits of the first i.
-    """
-    lengths = store.block_lengths
-    return Transformer(
-        store, num_classes, dim, depth, heads, sum(lengths), AttendToEarlierBlocks(lengths), starts=lengths[0]
-    )
-
-
-def next_scale_nats(model: nn.Module, store: TokenStore, batch: TokenBatch, class_B: Tensor) -> Tensor:
-    """[B, L] with teacher forcing: each scale is predicted from the true tokens of the coarser ones."""
-    x_BLC = store.idxBl_to_var_input(batch.idx_Bl)
-    idx_BL = torch.cat(batch.idx_Bl, dim=1)
-    logits_BLK = model(x_BLC, class_B)
-    return F.cross_entropy(logits_BLK.float().transpose(1, 2), idx_BL, reduction="none")
-
-
-@torch.no_grad()
-def sample(
-    model: nn.Module, store: TokenStore, class_B: Tensor, temperature: float, top_k: int, seed: int
-) -> list[Tensor]:
-    """New block index lists, int64 [B, L_i], one for each class: scale by scale, all tokens of a scale at once."""
-    generator = torch.Generator(class_B.device).manual_seed(seed)
-    # The rule takes all scales. Those to come are zeros, and what is given for a scale does not depend on them.
-    idx_Bl = [class_B.new_zeros(len(class_B), length) for length in store.block_lengths]
-    given = 0
-    for scale, length in enumerate(store.block_lengths):
-        x_BLC = store.idxBl_to_var_input(idx_Bl)[:, :given]
-        logits_BLK = model(x_BLC, class_B)[:, -length:]
-        idx_Bl[scale], _ = draw(logits_BLK, temperature, top_k, generator)
-        given = sum(store.block_lengths[1 : scale + 2])
-    return idx_Bl
-
-
-@dataclass(frozen=True)
 class NextScale(Task):
     """All tokens of a scale at once, from those of the coarser ones."""
 
-    temperature: float
-    top_k: int
     name = "var"
     samples = 8
     by_block = True
@@ -99,16 +58,37 @@ class NextScale(Task):
                 "makes one"
             )
 
-    def model(self, store: TokenStore, num_classes: int, settings: Settings) -> nn.Module:
-        return make_model(store, num_classes, settings.dim, settings.depth, settings.heads)
+    def model(self, store: TokenStore, num_classes: int, size: Size) -> nn.Module:
+        """`model(x_BLC, class_B)` turns what is given for the second scale and later ones into logits for all of them.
+
+        The class stands in the places of the first scale, of which nothing is known before. Given less, for the second
+        to the i-th scale, it gives the logits of the first i.
+        """
+        lengths = store.block_lengths
+        return Transformer(store, num_classes, size, sum(lengths), AttendToEarlierBlocks(lengths), starts=lengths[0])
 
     def nats(
         self, model: nn.Module, store: TokenStore, batch: TokenBatch, class_B: Tensor, seed: Sequence[int]
     ) -> Tensor:
-        return next_scale_nats(model, store, batch, class_B)
+        """[B, L] with teacher forcing: each scale is predicted from the true tokens of the coarser ones."""
+        x_BLC = store.idxBl_to_var_input(batch.idx_Bl)
+        idx_BL = torch.cat(batch.idx_Bl, dim=1)
+        logits_BLK = model(x_BLC, class_B)
+        return F.cross_entropy(logits_BLK.float().transpose(1, 2), idx_BL, reduction="none")
 
-    def sample(self, model: nn.Module, store: TokenStore, class_B: Tensor, seed: int) -> list[Tensor]:
-        return sample(model, store, class_B, self.temperature, self.top_k, seed)
+    @torch.no_grad()
+    def sample(self, model: nn.Module, store: TokenStore, class_B: Tensor, drawing: Drawing) -> list[Tensor]:
+        """Scale by scale, all tokens of a scale at once."""
+        generator = drawing.generator(class_B.device)
+        # The rule takes all scales. Those to come are zeros, and what is given for a scale does not depend on them.
+        idx_Bl = [class_B.new_zeros(len(class_B), length) for length in store.block_lengths]
+        given = 0
+        for scale, length in enumerate(store.block_lengths):
+            x_BLC = store.idxBl_to_var_input(idx_Bl)[:, :given]
+            logits_BLK = model(x_BLC, class_B)[:, -length:]
+            idx_Bl[scale], _ = drawing.tokens(logits_BLK, generator)
+            given = sum(store.block_lengths[1 : scale + 2])
+        return idx_Bl
 
     def images(self, tokenizer: Tokenizer, idx_Bl: list[Tensor], grid: tuple[int, int]) -> Tensor:
         """The images as the first scale has them, then as the first two have them, and so on."""
@@ -116,9 +96,9 @@ class NextScale(Task):
 
 
 @training_command
-def main(temperature: float, top_k: int, **options: Any) -> None:
+def main(**options: Any) -> None:
     """Train a small transformer on the scales of a token store, or go on where it was interrupted."""
-    run(NextScale(temperature, top_k), **options)
+    run(NextScale(), **options)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from PIL import Image
 from support import ROOT, free_port
 from torch.nn import functional as F
 from training.data import open_loaders
+from training.drawing import Drawing
+from training.transformer import Size
 
 from pipeline.store import TokenStore
 
@@ -27,12 +29,13 @@ pytest_plugins = ["fixtures_store", "fixtures_examples"]
 
 BITS = ("train", "held_out", "class_hidden")
 AR = Script("train_ar")
+TASK = train_ar.NextToken()
 
 
 def test_no_token_is_predicted_from_itself_or_from_later_ones(random_store: Path) -> None:
     store = TokenStore(random_store)
     torch.manual_seed(0)
-    model = train_ar.make_model(store, num_classes=3, dim=16, depth=2, heads=2)
+    model = TASK.model(store, num_classes=3, size=Size(dim=16, depth=2, heads=2))
     torch.nn.init.normal_(model.head.weight)
     batch, class_B = store.read([0, 1]), torch.tensor([0, 2])
     before_last_BlC = store.idxBl_to_var_input(batch.idx_Bl)[:, :-1]
@@ -43,7 +46,7 @@ def test_no_token_is_predicted_from_itself_or_from_later_ones(random_store: Path
         same_BL = model(changed_BlC, class_B).isclose(logits_BLK, atol=1e-5).all(dim=2)
         assert same_BL[:, : position + 1].all()
         assert not same_BL[:, position + 1 :].any()
-    loss = train_ar.next_token_nats(model, store, batch, class_B).mean()
+    loss = TASK.nats(model, store, batch, class_B, seed=()).mean()
     expected = F.cross_entropy(logits_BLK.transpose(1, 2), torch.cat(batch.idx_Bl, dim=1))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -56,7 +59,7 @@ def test_samples_are_of_the_likeliest_codes_and_repeat(random_store: Path, monke
     store, class_B = TokenStore(random_store), torch.zeros(50, dtype=torch.int64)
     model = torch.nn.Module()
     monkeypatch.setattr(model, "forward", likes_codes_near_seven)
-    idx_Bl, again_Bl, other_Bl = (train_ar.sample(model, store, class_B, 1.0, 3, seed) for seed in (0, 0, 1))
+    idx_Bl, again_Bl, other_Bl = (TASK.sample(model, store, class_B, Drawing(1.0, 3, seed)) for seed in (0, 0, 1))
     assert [tuple(idx_BL.shape) for idx_BL in idx_Bl] == [(50, 3), (50, 5)]
     assert set(torch.cat(idx_Bl, dim=1).flatten().tolist()) == {6, 7, 8}
     assert all(map(torch.equal, idx_Bl, again_Bl))
@@ -110,18 +113,18 @@ def note_rows(notes: str, arguments: list[str], dies_at: int = 0) -> None:
     sys.argv = ["train_ar.py", *arguments]
     import train_ar
 
-    loss = train_ar.next_token_nats
+    nats = train_ar.NextToken.nats
 
-    def noting(model: Any, store: Any, batch: Any, class_B: Any) -> Any:
+    def noting(task: Any, model: Any, store: Any, batch: Any, class_B: Any, seed: Any) -> Any:
         kind, world = "train" if torch.is_grad_enabled() else "held-out", PartialState()
         noted = Path(notes, f"{kind}-{world.process_index}")
         with noted.open("a") as file:
             file.write(f"{' '.join(batch.key)}\n")
         if kind == "train" and world.is_last_process and len(noted.read_text().splitlines()) == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return loss(model, store, batch, class_B)
+        return nats(task, model, store, batch, class_B, seed)
 
-    train_ar.next_token_nats = noting
+    train_ar.NextToken.nats = noting  # type: ignore[method-assign]
     train_ar.main()
 
 

@@ -10,13 +10,15 @@ from fixtures_examples import Script, metrics
 from fixtures_store import Job
 from PIL import Image
 from torch import Tensor, nn
+from training.drawing import Drawing
+from training.transformer import Size
 
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store", "fixtures_examples"]
 
 MASKED = Script("train_masked")
-TASK = train_masked.HiddenTokens(temperature=1.0, top_k=16, rounds=4, noise=1.0)
+TASK = train_masked.HiddenTokens(rounds=4, noise=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def store(random_store: Path) -> TokenStore:
 def model(store: TokenStore) -> nn.Module:
     """A model that is sure of something."""
     torch.manual_seed(0)
-    model = train_masked.MaskedTransformer(store, num_classes=3, dim=16, depth=2, heads=2).eval()
+    model = train_masked.MaskedTransformer(store, num_classes=3, size=Size(dim=16, depth=2, heads=2)).eval()
     nn.init.normal_(model.transformer.head.weight)
     return model
 
@@ -59,7 +61,7 @@ def test_what_is_hidden_depends_on_seed_and_row_alone(store: TokenStore) -> None
 def test_of_a_model_that_knows_nothing_every_token_costs_the_same(store: TokenStore) -> None:
     """Whatever is hidden: the weights of the tokens are right in training and for held-out images."""
     torch.manual_seed(0)
-    model = train_masked.MaskedTransformer(store, num_classes=3, dim=16, depth=1, heads=2)
+    model = train_masked.MaskedTransformer(store, num_classes=3, size=Size(dim=16, depth=1, heads=2))
     nn.init.zeros_(model.transformer.head.bias)
     batch, class_B = store.read(range(6)), torch.zeros(6, dtype=torch.int64)
     assert TASK.nats(model, store, batch, class_B, (0, 1)).mean().item() == pytest.approx(math.log(16), rel=1e-5)
@@ -84,14 +86,15 @@ class Watched(nn.Module):
 def test_samples_grow_and_what_stays_is_not_drawn_again(store: TokenStore, model: nn.Module, rounds: int) -> None:
     """Also in more rounds than there are tokens."""
     watched, class_B = Watched(model), torch.tensor([0, 1, 3])
-    idx_Bl = train_masked.sample(watched, store, class_B, 1.0, 16, rounds, noise=1.0, seed=0)
+    task, drawing = train_masked.HiddenTokens(rounds, noise=1.0), Drawing(1.0, 16, seed=0)
+    idx_Bl = task.sample(watched, store, class_B, drawing)
     assert [tuple(idx_BL.shape) for idx_BL in idx_Bl] == [(3, 3), (3, 5)]
     x_BLC = store.idxBl_to_var_input(idx_Bl)
     hidden = [hidden_BL.sum(dim=1).tolist() for _, hidden_BL in watched.given]
     assert hidden == [[int(math.cos(math.pi / 2 * done / rounds) * 8)] * 3 for done in range(rounds)]
     for given_BLC, hidden_BL in watched.given:
         assert torch.equal(given_BLC[~hidden_BL], x_BLC[~hidden_BL])
-    again = train_masked.sample(model, store, class_B, 1.0, 16, rounds, noise=1.0, seed=0)
+    again = task.sample(model, store, class_B, drawing)
     assert all(map(torch.equal, idx_Bl, again))
 
 

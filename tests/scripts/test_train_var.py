@@ -10,12 +10,15 @@ from fixtures_examples import SIDES, Script, metrics
 from fixtures_store import Job, store_of_rows
 from PIL import Image
 from torch.nn import functional as F
+from training.drawing import Drawing
+from training.transformer import Size
 
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store", "fixtures_examples"]
 
 VAR = Script("train_var")
+TASK = train_var.NextScale()
 LENGTHS = tuple(side * side for side in SIDES)
 
 
@@ -28,7 +31,7 @@ def store(scales: Job) -> TokenStore:
 def model(store: TokenStore) -> torch.nn.Module:
     """A model that is sure of something."""
     torch.manual_seed(0)
-    model = train_var.make_model(store, num_classes=3, dim=16, depth=2, heads=2).eval()
+    model = TASK.model(store, num_classes=3, size=Size(dim=16, depth=2, heads=2)).eval()
     torch.nn.init.normal_(model.head.weight)
     return model
 
@@ -44,7 +47,7 @@ def test_a_scale_depends_on_the_coarser_ones_alone(store: TokenStore, model: tor
         other = model(store.idxBl_to_var_input(other_Bl), class_B).split(LENGTHS, dim=1)
         same = [a.isclose(b, atol=1e-5).all().item() for a, b in zip(logits_Bl, other, strict=True)]
         assert same == [scale <= changed for scale in range(len(SIDES))]
-    nats_BL = train_var.next_scale_nats(model, store, batch, class_B)
+    nats_BL = TASK.nats(model, store, batch, class_B, seed=())
     expected = F.cross_entropy(torch.cat(logits_Bl, dim=1).flatten(0, 1), batch.tokens.flatten())
     assert nats_BL.mean().item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -52,11 +55,11 @@ def test_a_scale_depends_on_the_coarser_ones_alone(store: TokenStore, model: tor
 def test_samples_are_what_the_model_says_of_their_coarser_scales(store: TokenStore, model: torch.nn.Module) -> None:
     """With the likeliest code alone to draw from, teacher forcing on a sample gives the sample back."""
     class_B = torch.tensor([0, 1, 2, 3])
-    idx_Bl = train_var.sample(model, store, class_B, temperature=1.0, top_k=1, seed=0)
+    idx_Bl = TASK.sample(model, store, class_B, Drawing(temperature=1.0, top_k=1, seed=0))
     likeliest_BL = model(store.idxBl_to_var_input(idx_Bl), class_B).argmax(dim=2)
     assert torch.equal(likeliest_BL, torch.cat(idx_Bl, dim=1))
     assert len(set(torch.cat(idx_Bl, dim=1).flatten().tolist())) > 2
-    drawn, again, other = (train_var.sample(model, store, class_B, 2.0, 16, seed) for seed in (0, 0, 1))
+    drawn, again, other = (TASK.sample(model, store, class_B, Drawing(2.0, 16, seed)) for seed in (0, 0, 1))
     assert all(map(torch.equal, drawn, again))
     assert not all(map(torch.equal, drawn, other))
 

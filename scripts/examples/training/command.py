@@ -20,6 +20,7 @@ from pipeline.store import TokenStore
 from pipeline.world import end_process
 from training.checkpoint import begin_folder, check_settings
 from training.data import count_classes
+from training.drawing import Drawing
 from training.loop import train
 from training.pictures import open_tokenizer, png_of
 from training.task import Settings, Task
@@ -83,6 +84,8 @@ def run(
     tokenizer_path: str | None,
     output: str | None,
     draw: bool,
+    temperature: float,
+    top_k: int,
     **settings: Any,
 ) -> None:
     """Train, or go on where it was interrupted, and draw new images. Ends the process where that cannot be."""
@@ -98,7 +101,8 @@ def run(
             raise click.UsageError("name a token store with --store, or a configuration with --config")
         folder = Path(output or _beside(store.path, task.name))
         opened = TokenStore(store.path, storage=store.storage)
-        _train_and_draw(task, opened, tokenizer, folder, draw, Settings(**settings))
+        drawing = Drawing(temperature, top_k, settings["seed"]) if draw else None
+        _train_and_draw(task, opened, tokenizer, folder, drawing, Settings(**settings))
     except (VqtokError, OSError) as error:
         click.echo(f"train_{task.name}: {error}", err=True)
         sys.exit(getattr(error, "exit_status", 1))
@@ -109,13 +113,13 @@ def _beside(store_path: str, name: str) -> str:
 
 
 def _train_and_draw(
-    task: Task, store: TokenStore, tokenizer_place: Place, folder: Path, draw: bool, settings: Settings
+    task: Task, store: TokenStore, tokenizer_place: Place, folder: Path, drawing: Drawing | None, settings: Settings
 ) -> None:
     task.check(store)
     # Said outright, for several processes without it would not find each other on CPUs.
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    decodes = draw and accelerator.is_main_process
-    tokenizer = open_tokenizer(store, tokenizer_place.path, tokenizer_place.storage) if decodes else None
+    draws = drawing is not None and accelerator.is_main_process
+    tokenizer = open_tokenizer(store, tokenizer_place.path, tokenizer_place.storage) if draws else None
     num_classes = count_classes(store) if settings.classes else 0
     ours = {
         "task": task.name,
@@ -128,9 +132,9 @@ def _train_and_draw(
         if accelerator.is_main_process:
             begin_folder(folder, ours)
         net = train(task, store, num_classes, settings, folder, accelerator)
-        if tokenizer is not None:
+        if drawing is not None and tokenizer is not None:
             class_B = torch.arange(task.samples, device=accelerator.device) % max(1, num_classes)
-            idx_Bl = task.sample(net.eval(), store, class_B, settings.seed)
+            idx_Bl = task.sample(net.eval(), store, class_B, drawing)
             LocalFiles(folder).put(PICTURE, png_of(task.images(tokenizer, idx_Bl, store.geometry.grid), tokenizer))
             click.echo(f"{folder / PICTURE}: {len(class_B)} new images")
     accelerator.end_training()

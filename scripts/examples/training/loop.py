@@ -38,7 +38,7 @@ def train(
     schedule = WarmupThenCosine(settings.warmup, steps)
 
     set_seed(settings.seed)
-    net = task.model(store, num_classes, settings)
+    net = task.model(store, num_classes, settings.size)
     optimizer: Any = torch.optim.AdamW(net.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.05)
     model, optimizer = accelerator.prepare(net, optimizer)
     done = load_checkpoint(folder, net, optimizer, loader, accelerator)

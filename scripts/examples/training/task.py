@@ -14,6 +14,8 @@ from pipeline.errors import ConfigError
 from pipeline.loader import TokenBatch
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.store import TokenStore
+from training.drawing import Drawing
+from training.transformer import Size
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Settings:
     every: int
     classes: bool
     seed: int
+
+    @property
+    def size(self) -> Size:
+        """Of the transformer."""
+        return Size(self.dim, self.depth, self.heads)
 
 
 class Task(ABC):
@@ -53,7 +60,7 @@ class Task(ABC):
         _ = store.codebook
 
     @abstractmethod
-    def model(self, store: TokenStore, num_classes: int, settings: Settings) -> nn.Module:
+    def model(self, store: TokenStore, num_classes: int, size: Size) -> nn.Module:
         """An untrained one."""
 
     @abstractmethod
@@ -72,7 +79,7 @@ class Task(ABC):
         return self.nats(model, store, batch, class_B, seed=())
 
     @abstractmethod
-    def sample(self, model: nn.Module, store: TokenStore, class_B: Tensor, seed: int) -> list[Tensor]:
+    def sample(self, model: nn.Module, store: TokenStore, class_B: Tensor, drawing: Drawing) -> list[Tensor]:
         """New block index lists, int64 [B, L_i], one for each class."""
 
     def images(self, tokenizer: Tokenizer, idx_Bl: list[Tensor], grid: tuple[int, int]) -> Tensor:

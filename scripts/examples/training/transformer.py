@@ -5,12 +5,25 @@ model, K codes, H heads, d width of a head.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.store import TokenStore
+
+
+class Size(NamedTuple):
+    """Of a transformer."""
+
+    dim: int
+    """D."""
+    depth: int
+    """Blocks."""
+    heads: int
+    """H, a divisor of D."""
+
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values, [B, H, L, d] each, to [B, H, L, d]."""
@@ -83,14 +96,13 @@ class Transformer(nn.Module):
         self,
         store: TokenStore,
         num_classes: int,
-        dim: int,
-        depth: int,
-        heads: int,
+        size: Size,
         positions: int,
         attention: Attention,
         starts: int = 1,
     ) -> None:
         super().__init__()
+        dim, depth, heads = size
         self.starts = starts
         self.start = nn.Embedding(num_classes + 1, dim)
         self.embed = nn.Sequential(nn.Linear(store.embedding_dim, dim), nn.LayerNorm(dim))
