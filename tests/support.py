@@ -116,10 +116,14 @@ def free_port() -> str:
 
 
 @contextlib.contextmanager
-def file_system(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A new file system of this size at `folder`; the test is skipped where mounting is not allowed."""
+def file_system(folder: Path, megabytes: int, kind: str = "tmpfs") -> Iterator[Path]:
+    """A new file system of this size at `folder`; the test is skipped where mounting is not allowed.
+
+    Args:
+        kind: `tmpfs`, or `ramfs`, which cannot reserve the blocks of a file and has any size.
+    """
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    command = ["mount", "-t", kind, "-o", f"size={megabytes}m", kind, str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True).returncode == 0
     except FileNotFoundError:

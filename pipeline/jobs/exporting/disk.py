@@ -17,6 +17,7 @@ from pipeline.errors import ExportError
 from pipeline.store.types import Array
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -87,15 +88,15 @@ class RowFile:
     def reserve(self) -> None:
         """Make the file in its full size and write the header; rows that are there already stay.
 
-        Raises OSError where the disk has no room for it.
+        Raises OSError where the disk has no room for it, as far as its file system can tell.
         """
         size = len(self.header) + self.row_bytes * self.count
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # Also for reading: where the file system cannot reserve, as NFS before 4.2, glibc looks at each block.
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             with named(self.path):
                 os.ftruncate(descriptor, size)
-                if hasattr(os, "posix_fallocate") and size:
-                    os.posix_fallocate(descriptor, 0, size)
+                _reserve(descriptor, size)
                 _write_at(descriptor, self.header, 0)
                 os.fsync(descriptor)
         finally:
@@ -125,6 +126,15 @@ class RowWriter:
         assert rows.shape[1:] == self.file.row_shape, (rows.shape, self.file.row_shape)
         data = np.ascontiguousarray(rows, np.dtype(self.file.dtype).newbyteorder("<")).reshape(-1).view(np.uint8)
         _write_at(self.descriptor, data.data, len(self.file.header) + first * self.file.row_bytes)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if size and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
 
 
 def _write_at(descriptor: int, data: bytes | memoryview, position: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import file_system
 
 from pipeline.errors import ExportError
 from pipeline.jobs.exporting.disk import RowFile, full_disk_explained, npy_header, whole_file
@@ -21,6 +22,25 @@ def test_rows_come_in_any_order_and_stay(tmp_path: Path) -> None:
             writer.write(start, rows[start : start + 3])
         file.reserve()  # as an export does that goes on
     assert np.array_equal(np.load(file.path), rows)
+
+
+@pytest.mark.parametrize("refusing", [False, True])
+def test_a_file_system_that_cannot_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusing: bool) -> None:
+    """glibc writes into each block there, other C libraries refuse."""
+    rows = np.arange(30_000, dtype=np.uint16).reshape(10, 3000)
+    with file_system(tmp_path / "mounted", megabytes=1, kind="ramfs") as folder:
+        if refusing:
+
+            def refuse(descriptor: int, start: int, size: int) -> None:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+            monkeypatch.setattr(os, "posix_fallocate", refuse)
+        file = RowFile(folder / "rows", b"header", "uint16", (3000,), 10)
+        for start in (5, 0):
+            file.reserve()
+            with file.rows() as writer:
+                writer.write(start, rows[start : start + 5])
+        assert file.path.read_bytes() == b"header" + rows.tobytes()
 
 
 def test_a_file_whose_writer_fails_is_not_there(tmp_path: Path) -> None:
