@@ -194,7 +194,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
     def __iter__(self) -> Iterator[TokenBatch]:
         refuse_collating()
-        refuse_sharing(self.world_size)
+        refuse_sharing(self.world_size, self.transform)
         info = get_worker_info()
         batches = self._of_worker(info.id, info.num_workers) if info else self._own()
         # The type is that of loaders without a transform.
@@ -264,7 +264,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
 
         Raises ValueError for what is no epoch, StoreError as an iteration does.
         """
-        refuse_sharing(self.world_size)
+        refuse_sharing(self.world_size, self.transform)
         epoch = whole_number("epoch", epoch, 0)
         if not (self._is_resumed and epoch == self.epoch and not self._shared.in_workers):
             self._move(Position.beginning(epoch, self.world_size))

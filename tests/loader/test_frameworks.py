@@ -16,7 +16,7 @@ from support import sampled
 from torch.utils.data import DataLoader
 
 from pipeline.errors import StoreError
-from pipeline.loader import TokenBatch, TokenDataset, TokenLoader
+from pipeline.loader import MixtureLoader, TokenBatch, TokenDataset, TokenLoader
 from pipeline.store import TokenStore
 
 ROWS = 331
@@ -189,6 +189,17 @@ def test_a_prepared_dataloader_of_a_loader_with_a_rank_is_refused(
         dispatch_batches=dispatch_batches,
     )
     with pytest.raises(StoreError, match=r"has a rank of its own \(world_size=2\).*iterate the loader itself"):
+        next(iter(prepared))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_prepared_dataloader_of_token_batches_is_refused(store: TokenStore, mixed: bool) -> None:
+    """Accelerate says no more than that it can find the size of tensors alone."""
+    loader: Any = MixtureLoader([store], batch_size=20, rows_per_epoch=100) if mixed else TokenLoader(store, 20)
+    prepared = prepare_data_loader(
+        DataLoader(loader, batch_size=None), put_on_device=True, device=torch.device("cpu"), dispatch_batches=True
+    )
+    with pytest.raises(StoreError, match=r"make it with transform=TokenBatch\.as_dict"):
         next(iter(prepared))
 
 

@@ -217,7 +217,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
     def __iter__(self) -> Iterator[MixedBatch]:
         refuse_collating()
-        refuse_sharing(self.world_size)
+        refuse_sharing(self.world_size, self.transform)
         batches = self._batches()
         # The type is that of mixtures without a transform.
         return batches if self.transform is None else cast("Iterator[MixedBatch]", map(self.transform, batches))
@@ -296,7 +296,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
 
         Raises ValueError for what is no epoch, or any but the first of a mixture without rows_per_epoch.
         """
-        refuse_sharing(self.world_size)
+        refuse_sharing(self.world_size, self.transform)
         epoch = whole_number("epoch", epoch, 0)
         if self._rows_per_epoch is None:
             if epoch:
