@@ -66,7 +66,7 @@ def _check_blosc(encoded: Array, size: int, item_bytes: int) -> None:
     """
     if encoded.size < _BLOSC_HEADER.size:
         raise ValueError("it is shorter than a Blosc header")
-    version, _, flags, items, decoded, block, whole = _BLOSC_HEADER.unpack_from(encoded)
+    version, _, flags, items, decoded, block, whole = _BLOSC_HEADER.unpack_from(encoded.data)
     if (version, flags & ~(_MEMCPYED | _NOT_SPLIT), items) != (_BLOSC_VERSION, _LZ4 | _BITSHUFFLED, item_bytes):
         raise ValueError(f"its header says version {version}, flags {flags:#x} and items of {items} bytes")
     if (decoded, whole) != (size, encoded.size) or not 0 < block <= max(size, 1):
@@ -82,7 +82,7 @@ def _check_blosc(encoded: Array, size: int, item_bytes: int) -> None:
     first = _BLOSC_HEADER.size + 4 * blocks
     if first > whole:
         raise ValueError("it ends among the offsets of its blocks")
-    starts = struct.unpack_from(f"<{blocks}I", encoded, _BLOSC_HEADER.size)
+    starts = struct.unpack_from(f"<{blocks}I", encoded.data, _BLOSC_HEADER.size)
     if blocks and not first <= min(starts) <= max(starts) <= whole - _BLOCK_HEADER_BYTES:
         raise ValueError("a block lies outside it")
 
