@@ -82,6 +82,7 @@ def test_training_goes_on_after_an_epoch(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # two cold starts of two processes each, of which each has 280 s
 @pytest.mark.parametrize(
     ("handed", "remainder", "steps", "delivered"),
     [("itself", "drop", 8, 320), ("itself", "pad", 9, 331), ("module", "drop", 8, 320), ("module", "pad", 9, 331)],
