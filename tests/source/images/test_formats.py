@@ -1,17 +1,18 @@
 """Kinds of image files told by their contents."""
 
-import os
-import subprocess
-import sys
+import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures_store import Child, Done
 from image_files import GREY, RGB, decoded, distance, oriented, refused
 from PIL import Image
 from support import encoded
 
-from pipeline.errors import VqtokError
+from pipeline.errors import BadImage, VqtokError
 from pipeline.source.images import formats
+from pipeline.source.images.decoding import decode_rgb
 
 COLOUR = Image.fromarray(RGB)
 
@@ -80,29 +81,23 @@ def test_a_missing_codec_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) 
     assert distance(decoded(encoded(COLOUR, "PNG")), RGB) == 0
 
 
-QUIET = """
-import sys
-from pipeline.errors import BadImage
-from pipeline.source.images.decoding import decode_rgb
-try:
-    decode_rgb(sys.stdin.buffer.read(), 10**8)
-except BadImage:
-    print("refused")
-"""
-LOUD = "import io, sys; from PIL import Image; Image.open(io.BytesIO(sys.stdin.buffer.read())).load()"
+def decode(data: bytes) -> None:
+    try:
+        decode_rgb(data, 10**8)
+    except BadImage:
+        print("refused")
 
 
-def test_libtiff_writes_nothing_to_the_terminal() -> None:
+def decode_with_pillow(data: bytes) -> None:
+    Image.open(io.BytesIO(data)).load()
+
+
+def test_libtiff_writes_nothing_to_the_terminal(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     data = encoded(Image.fromarray(noise), "TIFF", compression="tiff_adobe_deflate")
     broken = data[:3000] + bytes(200) + data[3200:]
-
-    def run(code: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([sys.executable, "-c", code], input=broken, capture_output=True, env={**os.environ})
-
-    assert b"Decod" in run(LOUD).stderr  # what it would say
-    done = run(QUIET)
-    assert (done.stdout, done.stderr) == (b"refused\n", b"")
+    assert "Decod" in Child(decode_with_pillow, broken, folder=tmp_path).wait().err  # what it would say
+    assert Child(decode, broken, folder=tmp_path).wait() == Done(0, "refused\n", "")
 
 
 def test_opening_decodes_nothing() -> None:

@@ -9,7 +9,7 @@ from pipeline.source.shards.patterns import expand
 
 pytest_plugins = ["fixtures_s3"]
 
-STRANGERS = 1200
+STRANGERS = 1010
 """More than an answer has."""
 
 

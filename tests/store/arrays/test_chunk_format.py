@@ -103,9 +103,19 @@ def test_what_is_no_metadata_is_damage(text: str) -> None:
         ChunkFormat.of(text.encode(), STORED)
 
 
-@pytest.mark.parametrize("features", [pytest.param((), marks=pytest.mark.slow), ("digests",)], ids=str)
-@pytest.mark.parametrize("codec", sampled("lz4", "raw"))
-def test_no_flipped_bit_of_metadata_changes_what_is_read(tmp_path: Path, codec: str, features: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("codec", "features", "step"),
+    sampled(
+        ("lz4", ("digests",), 12),
+        ("lz4", ("digests",), 3),
+        ("lz4", (), 3),
+        ("raw", ("digests",), 3),
+        ("raw", (), 3),
+    ),
+)
+def test_no_flipped_bit_of_metadata_changes_what_is_read(
+    tmp_path: Path, codec: str, features: tuple[str, ...], step: int
+) -> None:
     """In stores with and without digests: each bit is refused, or says nothing of the rows."""
     birth = make_birth(block_lengths=[64], vocab_size=300, codec=codec, features=features)
     files, shard = begin_store(tmp_path, birth), make_shard(birth, "p", ROWS)
@@ -115,7 +125,7 @@ def test_no_flipped_bit_of_metadata_changes_what_is_read(tmp_path: Path, codec: 
     for path in ("tokens", "label", "key/data", "key/offsets"):
         file = Path(files.root) / f"tokens.zarr/parts/p.{commit.attempt}/{path}/zarr.json"
         data = file.read_bytes()
-        for position in range(0, len(data), 3):
+        for position in range(0, len(data), step):
             damaged = bytearray(data)
             damaged[position] ^= 1 << position % 7
             file.write_bytes(damaged)
@@ -134,4 +144,4 @@ def test_no_flipped_bit_of_metadata_changes_what_is_read(tmp_path: Path, codec: 
             assert np.array_equal(read[0], shard.tokens)
             assert (read[1].tolist(), keys) == (shard.labels, shard.keys)
         file.write_bytes(data)
-    assert refused > 500
+    assert refused > 1500 / step
