@@ -5,6 +5,7 @@ import re
 import resource
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,21 +19,25 @@ HEAVY = ("torch", "torchvision", "accelerate", "zarr", "webdataset", "diffusers"
 RUN = """
 import json, sys
 from pipeline.cli import main
-try:
-    main(sys.argv[2:])
-except SystemExit as exit:
-    status = exit.code
+answers, heavy = [], json.loads(sys.argv[3])
+for words in json.loads(sys.argv[2]):
+    status = 0
+    try:
+        main(words)
+    except SystemExit as exit:
+        status = exit.code or 0
+    answers.append([status, [name for name in heavy if name in sys.modules]])
 with open(sys.argv[1], "w") as file:
-    json.dump([status, sorted(sys.modules)], file)
+    json.dump(answers, file)
 """
 
 
-def heavy_imports(folder: Path, *arguments: str | Path, before: str = "") -> list[str]:
-    """Which of HEAVY a successful command has imported, together with the code `before` it."""
-    done = cold_python(before + RUN, folder / "answer.json", *arguments)
-    status, modules = json.loads((folder / "answer.json").read_text())
-    assert status in (0, None), done.err
-    return [name for name in HEAVY if name in modules]
+def heavy_imports(folder: Path, commands: Sequence[Sequence[str]], before: str = "") -> list[list[str]]:
+    """Which of HEAVY are there after each of successful commands of one process, and after the code `before` them."""
+    done = cold_python(before + RUN, folder / "answers.json", json.dumps(commands), json.dumps(HEAVY))
+    answers = json.loads((folder / "answers.json").read_text())
+    assert [status for status, _ in answers] == [0] * len(commands), done.err
+    return [names for _, names in answers]
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +64,19 @@ LIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_light_commands_import_neither_torch_nor_zarr(reported: Job, tmp_path: Path, name: str) -> None:
-    words = LIGHT[name]
-    assert heavy_imports(tmp_path, *words, *([reported.file] if words[-1] == "--config" else [])) == []
+def test_light_commands_import_neither_torch_nor_zarr(reported: Job, tmp_path: Path) -> None:
+    """In one process, for none of them leaves any behind."""
+    commands = [[*words, *([str(reported.file)] if words[-1] == "--config" else [])] for words in LIGHT.values()]
+    assert dict(zip(LIGHT, heavy_imports(tmp_path, commands), strict=True)) == {name: [] for name in LIGHT}
 
 
-@pytest.mark.parametrize("module", ["pipeline.jobs.plan", "pipeline.jobs.status.job"])
-def test_what_looks_at_records_alone_imports_no_numpy(module: str) -> None:
-    assert cold_python(f"import sys, {module}; print('numpy' in sys.modules)").out == "False\n"
+def test_what_looks_at_records_alone_imports_no_numpy() -> None:
+    code = "import sys, pipeline.jobs.plan, pipeline.jobs.status.job; print('numpy' in sys.modules)"
+    assert cold_python(code).out == "False\n"
 
 
 def test_the_proof_can_fail(tmp_path: Path) -> None:
-    assert heavy_imports(tmp_path, "--help", before="import pipeline.store.writing.hierarchy") == ["zarr"]
+    assert heavy_imports(tmp_path, [["--help"]], before="import pipeline.store.writing.hierarchy") == [["zarr"]]
 
 
 @pytest.mark.parametrize("name", sampled("status", "help", "quick verification"))
@@ -96,20 +101,25 @@ def cpu_seconds(*command: str | Path) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "pipeline",
-        "pipeline.store",
-        "pipeline.models",
-        "pipeline.jobs.work.launch",
-        "pipeline.jobs.reporting.job",
-        "pipeline.jobs.ray.job",  # and with it what Ray's workers import
-    ],
+LIGHT_MODULES = (
+    "pipeline",
+    "pipeline.store",
+    "pipeline.models",
+    "pipeline.jobs.work.launch",
+    "pipeline.jobs.reporting.job",
+    "pipeline.jobs.ray.job",  # and with it what Ray's workers import
 )
-def test_light_modules_import_no_torch(module: str) -> None:
-    done = cold_python(f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])")
-    assert (done.out, done.err) == ("[]\n", "")
+
+
+def test_light_modules_import_no_torch() -> None:
+    code = (
+        "import importlib, sys\n"
+        f"for module in {LIGHT_MODULES}:\n"
+        "    importlib.import_module(module)\n"
+        f"    print(module, [name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = cold_python(code)
+    assert (done.out.splitlines(), done.err) == ([f"{module} []" for module in LIGHT_MODULES], "")
 
 
 def test_only_the_command_line_knows_click() -> None:
@@ -153,9 +163,10 @@ def lint_imports(*arguments: str | Path) -> tuple[int, str]:
     return done.status, done.out
 
 
+@pytest.mark.slow
 def test_imports_point_down_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    status, out = lint_imports()
+    status, out = lint_imports()  # as `make lint` does
     assert status == 0, out
     assert " kept, 0 broken." in out
 
