@@ -14,7 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from fixtures_store import COLLECTION, Done, Job, cold, good_samples, save_tiny_tokenizer, vqtok, write_shard
-from support import ROOT
+from support import ROOT, sampled
 
 import pipeline
 from pipeline import __version__
@@ -79,7 +79,7 @@ def test_commands_are_listed_in_the_order_of_use(tmp_path: Path) -> None:
     assert " ".join(listed) == order
 
 
-@pytest.mark.parametrize("module", ["pipeline", "pipeline.cli"])
+@pytest.mark.parametrize("module", sampled("pipeline", "pipeline.cli"))
 def test_python_m_is_the_same_command(module: str) -> None:
     script = Path(sys.executable).with_name("vqtok")
     assert cold(script, "--version") == cold(sys.executable, "-m", module, "--version")

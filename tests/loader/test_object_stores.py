@@ -30,7 +30,7 @@ pytest_plugins = ["fixtures_s3"]
 COUNTS = [40, 0, 7, 100, 33, 60, 21, 5]
 
 
-@pytest.fixture(scope="module", params=["raw", "lz4"])
+@pytest.fixture(scope="module", params=sampled("raw", "lz4"))
 def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A store in chunks of at most 16 rows."""
     with pytest.MonkeyPatch.context() as patch:

@@ -11,6 +11,7 @@ import pytest
 from fixtures_store import begin_store, finish_store, make_birth, make_shard
 from hypothesis import given
 from hypothesis import strategies as st
+from support import sampled
 
 from pipeline.errors import CorruptStore
 from pipeline.store import TokenStore
@@ -47,7 +48,7 @@ def store_of_keys(folder: Path, parts: dict[str, list[str]], partial: bool = Fal
     return TokenStore(folder, partial=partial)
 
 
-@pytest.fixture(scope="module", params=["lz4", "raw"])
+@pytest.fixture(scope="module", params=sampled("lz4", "raw"))
 def keys(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """Those of a store of PARTS."""
     return store_of_keys(tmp_path_factory.mktemp("keys"), PARTS, codec=request.param).keys

@@ -8,6 +8,7 @@ import pytest
 import torch
 import zarr
 from fixtures_store import make_birth, make_shard, store_of_rows
+from support import sampled
 
 from pipeline.errors import StoreError
 from pipeline.loader import TokenLoader
@@ -19,7 +20,7 @@ VIEWS = 3
 OPTIONS = {"views": VIEWS, "features": ("views", "digests")}
 
 
-@pytest.fixture(scope="module", params=["lz4", "raw"])
+@pytest.fixture(scope="module", params=sampled("raw", "lz4"))
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store_of_rows(tmp_path_factory.mktemp("views") / "store", COUNTS, codec=request.param, **OPTIONS)
 

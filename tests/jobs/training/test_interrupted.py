@@ -69,7 +69,7 @@ def processes_of(group: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", sampled(signal.SIGTERM, signal.SIGINT))
 def test_worker_processes_go_quietly_with_their_parent(
     number: int, untrained: TrainingJob, trained: TrainingJob
 ) -> None:

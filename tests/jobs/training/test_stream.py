@@ -1,6 +1,7 @@
 """The stream of training images, on real tars and in real worker processes."""
 
 import gzip
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,9 @@ from pipeline.jobs.training.stream import Place, training_batches
 
 pytest_plugins = ["fixtures_stream"]
 
+IN_SHORT = {("mixed", 1, 3), ("small", 1, 0), ("mixed", 2, 0)}
+"""Kinds of collections, ranks and workers that the short run tries."""
+
 
 def assert_every_image_comes_once_an_epoch(found: list[tuple[int, bool]], count: int) -> None:
     images = [number for number, _ in found]
@@ -25,8 +29,14 @@ def assert_every_image_comes_once_an_epoch(found: list[tuple[int, bool]], count:
     assert len(images) > 2 * count
 
 
-@pytest.mark.parametrize("kind", ["large", "small", "pipe", "mixed"])
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 0), (1, 3)])
+@pytest.mark.parametrize(
+    ("kind", "ranks", "workers"),
+    [
+        pytest.param(*drawing, marks=[] if drawing in IN_SHORT else pytest.mark.slow)
+        for drawing in product(("large", "small", "pipe", "mixed"), (1, 2), (0, 3))
+        if drawing[1:] != (2, 3)
+    ],
+)
 def test_every_image_is_drawn_once_before_any_is_drawn_twice(
     collections: dict[str, Images], kind: str, ranks: int, workers: int
 ) -> None:

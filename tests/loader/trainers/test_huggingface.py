@@ -3,6 +3,9 @@
 import json
 import sys
 from collections import Counter
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,12 @@ from pipeline.loader import TokenLoader
 from pipeline.store import TokenStore
 from pipeline.store.batch import TokenBatch
 
-transformers = pytest.importorskip("transformers")
+# Imported when a test runs: every process of a test run collects all tests, and these take seconds.
+transformers = partial(import_module, "transformers")
+loops_transformers = partial(import_module, "loops_transformers")
+trainers = partial(import_module, "pipeline.loader.trainers.huggingface")
 
-import loops_transformers  # noqa: E402
-from loops_transformers import Model  # noqa: E402
-
-from pipeline.loader.trainers.huggingface import TokenTrainer, _Batches  # noqa: E402
+pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="no transformers here")
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -32,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 def trained(store: TokenStore, out: Path, checkpoint: Path | None = None, **options: Any) -> list[list[int]]:
     """The rows of each step, of two epochs of 11 batches."""
-    args = transformers.TrainingArguments(
+    args = transformers().TrainingArguments(
         output_dir=str(out),
         num_train_epochs=2,
         per_device_train_batch_size=10,
@@ -44,9 +47,9 @@ def trained(store: TokenStore, out: Path, checkpoint: Path | None = None, **opti
         logging_steps=1000,
         **{"gradient_accumulation_steps": 2, **options},
     )
-    model = Model()
+    model = loops_transformers().Model()
     loader = TokenLoader(store, batch_size=10, seed=1, transform=TokenBatch.as_dict)
-    TokenTrainer(model, args, train_dataset=loader).train(
+    trainers().TokenTrainer(model, args, train_dataset=loader).train(
         resume_from_checkpoint=str(checkpoint) if checkpoint else None
     )
     return model.rows
@@ -74,21 +77,21 @@ def test_training_goes_on_with_exactly_the_rest(
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_loader_that_does_not_fit_the_arguments_is_refused(store: TokenStore, tmp_path: Path) -> None:
-    args = transformers.TrainingArguments(
+    args = transformers().TrainingArguments(
         output_dir=str(tmp_path), per_device_train_batch_size=8, use_cpu=True, report_to=[]
     )
     with pytest.raises(ValueError, match=r"the loader has \{'batch_size': 10, .*, the training arguments say"):
-        TokenTrainer(Model(), args, train_dataset=TokenLoader(store, batch_size=10))
+        trainers().TokenTrainer(loops_transformers().Model(), args, train_dataset=TokenLoader(store, batch_size=10))
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_loader_is_evaluated_in_its_own_batches(store: TokenStore, tmp_path: Path) -> None:
-    args = transformers.TrainingArguments(
+    args = transformers().TrainingArguments(
         output_dir=str(tmp_path), use_cpu=True, report_to=[], remove_unused_columns=False, disable_tqdm=True
     )
-    model = Model()
+    model = loops_transformers().Model()
     held_out = TokenLoader(store, 10, transform=TokenBatch.as_dict).evaluation(rows=range(25))
-    trainer = TokenTrainer(model, args, eval_dataset=held_out)
+    trainer = trainers().TokenTrainer(model, args, eval_dataset=held_out)
     for _ in range(2):
         trainer.evaluate()
     assert model.evaluated == [list(range(10)), list(range(10, 20)), list(range(20, 25))] * 2
@@ -118,7 +121,7 @@ def test_what_accelerate_skips_is_what_has_been_seen_on_every_rank(store: TokenS
         whole, loader = (TokenLoader(store, 10, seed=1, rank=rank, world_size=2) for _ in range(2))
         expected = [batch.row.tolist() for batch in whole]
         loader.load_state_dict(loader.state_after(skipped))
-        batches = _Batches(loader)
+        batches = trainers()._Batches(loader)
         rest = skip_first_batches(batches, skipped) if skipped else batches
         if hasattr(rest, "set_epoch"):
             rest.set_epoch(0)
@@ -129,16 +132,16 @@ def test_what_accelerate_skips_is_what_has_been_seen_on_every_rank(store: TokenS
 @pytest.mark.slow
 def test_two_processes(store: TokenStore, tmp_path: Path) -> None:
     """Every row once an epoch over both, and exactly the rest from each checkpoint."""
-    done = cold(*TORCHRUN, str(loops_transformers.__file__), store.root, str(tmp_path), timeout_s=280)
+    done = cold(*TORCHRUN, str(loops_transformers().__file__), store.root, str(tmp_path), timeout_s=280)
     assert done.status == 0, done.err
     ranks = [json.loads((tmp_path / f"rows-{rank}.json").read_text()) for rank in range(2)]
     steps = 6
-    for epoch in range(loops_transformers.EPOCHS):
+    for epoch in range(loops_transformers().EPOCHS):
         of_epoch = slice(epoch * steps, (epoch + 1) * steps)
         seen = Counter(row for told in ranks for rows in told["whole"][of_epoch] for row in rows)
         assert seen == Counter(range(len(store)))
     for told in ranks:
-        for step in loops_transformers.RESUMED:
-            assert told[str(step)] == told["whole"][step * loops_transformers.ACCUMULATED :]
+        for step in loops_transformers().RESUMED:
+            assert told[str(step)] == told["whole"][step * loops_transformers().ACCUMULATED :]
     evaluated = Counter(row for told in ranks for rows in told["evaluated"] for row in rows)
-    assert evaluated == Counter(dict.fromkeys(range(0, len(store), 3), loops_transformers.EPOCHS))
+    assert evaluated == Counter(dict.fromkeys(range(0, len(store), 3), loops_transformers().EPOCHS))

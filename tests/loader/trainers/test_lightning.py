@@ -3,6 +3,9 @@
 import json
 import sys
 from collections import Counter
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,18 @@ from support import sampled
 
 from pipeline.store import TokenStore
 
-pytest.importorskip("lightning")
-
-import loops_lightning
-
-from pipeline.loader.trainers.lightning import TokenDataModule
+# Imported when a test runs: every process of a test run collects all tests, and these take seconds.
+loops_lightning = partial(import_module, "loops_lightning")
+trainers = partial(import_module, "pipeline.loader.trainers.lightning")
 
 ROWS, STEPS = 331, 17
 ALL = list(range(ROWS))
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(find_spec("lightning") is None, reason="no Lightning here"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +37,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fit(ranks: int, *arguments: object) -> None:
     if ranks == 1:
-        loops_lightning.main(*map(str, arguments))
+        loops_lightning().main(*map(str, arguments))
         return
-    done = cold(*TORCHRUN, str(loops_lightning.__file__), *map(str, arguments), timeout_s=280)
+    done = cold(*TORCHRUN, str(loops_lightning().__file__), *map(str, arguments), timeout_s=280)
     assert done.status == 0, done.err
 
 
@@ -64,7 +68,7 @@ def test_training_goes_on_in_the_middle_of_an_epoch(
     assert [sorted(rows) for rows in whole.values()] == [ALL] * 3
     assert len({tuple(rows) for rows in whole.values()}) == 3
     if handed == "module":  # the sanity check before the first epoch has taken nothing
-        assert told(tmp_path, "rows-validated") == {str(epoch): list(loops_lightning.VALIDATED) for epoch in range(3)}
+        assert told(tmp_path, "rows-validated") == {str(epoch): list(loops_lightning().VALIDATED) for epoch in range(3)}
     for step in checkpoints:
         fit(1, path, tmp_path, handed, "uneven", tmp_path / f"step={step}.ckpt")
         begun, steps = divmod(step, STEPS)
@@ -93,7 +97,7 @@ def test_two_processes(path: Path, tmp_path: Path, handed: str, remainder: str, 
         rows = counted(tmp_path, "rows", epoch)
         assert (len(rows), set(rows.values())) == (delivered, {1})
         if handed == "module":
-            assert counted(tmp_path, "rows-validated", epoch) == Counter(loops_lightning.VALIDATED)
+            assert counted(tmp_path, "rows-validated", epoch) == Counter(loops_lightning().VALIDATED)
     fit(2, path, tmp_path, handed, remainder, tmp_path / f"step={steps + 3}.ckpt")
     for rank in range(2):
         whole, rest = told(tmp_path, "rows", rank), told(tmp_path, "resumed", rank)
@@ -104,7 +108,7 @@ def test_what_a_data_module_is_made_of(path: Path) -> None:
     store = TokenStore(path)
     for option in ("rank", "world_size"):
         with pytest.raises(ValueError, match=f"{option}: the trainer's are taken; leave them out"):
-            TokenDataModule(store, **{option: 1})
+            trainers().TokenDataModule(store, **{option: 1})
 
     class Trainer:
         """As far as a data module asks."""
@@ -113,7 +117,7 @@ def test_what_a_data_module_is_made_of(path: Path) -> None:
             self.global_rank, self.world_size = rank, world_size
             self.callbacks: list[Any] = []
 
-    data = TokenDataModule(store, 20, val_rows=[3, 5], label_dropout=0.5)
+    data = trainers().TokenDataModule(store, 20, val_rows=[3, 5], label_dropout=0.5)
     lengths = []
     for world_size in (1, 2):
         data.trainer = Trainer(0, world_size)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from published import VAR
+from support import sampled
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
@@ -56,7 +57,7 @@ def numbers_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("modules_that_move")
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer")
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("precision", sampled("bf16", "tf32", "fp32"))
 @pytest.mark.parametrize(("make", "scales"), MODELS.values(), ids=MODELS)
 def test_a_tokenizer_on_a_gpu(make: Callable[[], nn.Module], scales: bool, precision: Precision) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -11,6 +11,7 @@ import pytest
 from fixtures_store import begin_store, make_birth, make_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import sampled
 
 from pipeline.errors import CorruptStore, StoreError
 from pipeline.files import LocalFiles
@@ -94,15 +95,18 @@ def test_located_rows_outlive_everything_else(parts: list[Part]) -> None:
     assert len(junk) == 5000
 
 
+@pytest.mark.parametrize("rounds", sampled(15, 150))
 @pytest.mark.parametrize("option", [{}, {"keep_open": False}, {"check_always": True}, {"cache_bytes": 200}], ids=str)
-def test_threads_share_it(parts: list[Part], option: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_share_it(
+    parts: list[Part], option: dict[str, object], rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(row_array, "_MOST_MAPPED", 2)
     rows, expected = row_array_of(parts, **option), tokens_of(parts)
     wrong: list[int] = []
 
     def read(seed: int) -> None:
         random = np.random.default_rng(seed)
-        for _ in range(100):
+        for _ in range(rounds):
             wanted = random.integers(0, ROWS, 30)
             if not np.array_equal(rows.gather(rows.locate(wanted)), expected[wanted]):
                 wrong.append(seed)
