@@ -10,6 +10,7 @@ import pytest
 import torch
 from checkpoints import SIDES, llamagen_state, save, taming_state, var_state
 from published import LLAMAGEN, TAMING, VAR, Family, Scales, State, nearest
+from support import sampled
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,7 +55,7 @@ def test_one_grid(tmp_path: Path, kind: str, family: Family, state: State) -> No
     assert torch.equal(x_BLC, torch.from_numpy(tokenizer.codebook.table)[idx_BL])
 
 
-@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("cosine", sampled(True, False))
 @pytest.mark.parametrize(
     "phis", [tuple(f"qresi_ls.{n}" for n in range(4)), ("qresi",), ("0", "1", "2")], ids=["some", "one", "each"]
 )
