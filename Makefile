@@ -6,6 +6,9 @@ ENGINE ?= processes
 ARGS   ?=
 PYTHON ?= python3
 
+# What Python has compiled it keeps in .venv: where it may not, each process compiles all of PyTorch anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN  := .venv/bin
 LOCK := scripts/requirements.lock
 RUN  := $(BIN)/vqtok

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from support import POLL_SECONDS
 
 REPOSITORY = "me/photos"
 TOKEN = "hf_secretsecretsecretsecret"
@@ -178,7 +179,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         kind = type("Handler", (handler,), {"hub": hub, "cache_port": cache_port})
         server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         servers.append(server)
         cache_port = server.server_address[1]
     hub.port = cache_port

@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
 import pytest
+from support import POLL_SECONDS
 
 BUCKET = "collections"
 
@@ -239,7 +240,7 @@ class Proxy:
         self.asked: list[Asked] = []
         self._written: dict[str, float] = {}
         self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_SECONDS,), daemon=True)
         self._thread.start()
         self.s3 = S3(self._server.server_address[1])
 

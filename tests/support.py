@@ -34,6 +34,9 @@ def values(parameter: object) -> tuple[Any, ...]:
     return parameter if isinstance(parameter, tuple) else (parameter,)
 
 
+POLL_SECONDS = 0.02
+"""How long a server of a test may take to see that it is to end: half a second by default, for each test."""
+
 Members = Sequence[tuple[str, bytes]] | Mapping[str, bytes]
 
 

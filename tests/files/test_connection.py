@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from itertools import islice, pairwise
+from itertools import cycle, islice, pairwise
 
 import pytest
 from fixtures_s3 import S3, SLOW_DOWN, Faults, Proxy
@@ -41,8 +41,13 @@ REQUESTS: dict[str, Callable[[ObjectFiles], object]] = {
 }
 
 
-@pytest.mark.parametrize("fault", ["refuse", "reset"])
-@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize(
+    ("request_", "fault"),
+    [
+        *zip(REQUESTS, cycle(["refuse", "reset"])),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in zip(REQUESTS, cycle(["reset", "refuse"]))),
+    ],
+)
 def test_an_outage_is_waited_for(
     patient: Callable[[float], ObjectFiles], proxy: Proxy, request_: str, fault: str
 ) -> None:
