@@ -70,6 +70,14 @@ def at_work(job: Job, commits: int) -> tuple[int, int]:
     return found[0]
 
 
+def assert_whole(driver: Driver, job: Job, digest: str) -> None:
+    """The driver ends well: nothing of its job is lost, and no process of it left."""
+    done = driver.wait(400)
+    assert done.status == 0, done.err
+    assert job.digest == digest
+    assert_all_ended(job)
+
+
 def kill_child(cluster: Nodes, child: int, worker: int) -> None:
     os.kill(child, signal.SIGKILL)
 
@@ -103,10 +111,7 @@ def test_whatever_happens_in_the_middle_nothing_is_lost(
     driver = ray_cluster.start(long_job, "--workers", "3")
     child, worker = at_work(long_job, commits=3)
     happens(ray_cluster, child, worker)
-    done = driver.wait(400)
-    assert done.status == 0, done.err
-    assert long_job.digest == long_digest
-    assert_all_ended(long_job)
+    assert_whole(driver, long_job, long_digest)
 
 
 @pytest.mark.slow
@@ -124,10 +129,7 @@ def test_a_driver_that_ends_leaves_no_process_and_the_same_command_goes_on(
     if name != "SIGKILL":
         assert long_job.listing("claims") == []
         assert list(long_job.store.glob("probe-*")) == []
-    done = ray_cluster.start(long_job).wait(400)
-    assert done.status == 0, done.err
-    assert long_job.digest == long_digest
-    assert_all_ended(long_job)
+    assert_whole(ray_cluster.start(long_job), long_job, long_digest)
 
 
 @pytest.mark.slow
@@ -143,10 +145,7 @@ def test_a_head_that_is_killed_leaves_no_process_and_another_cluster_goes_on(lon
         wait_for(lambda: not children_of(long_job), 120)
     with new_cluster() as another:
         another.just(1)
-        done = another.start(long_job).wait(400)
-    assert done.status == 0, done.err
-    assert long_job.digest == long_digest
-    assert_all_ended(long_job)
+        assert_whole(another.start(long_job), long_job, long_digest)
 
 
 @pytest.mark.slow
@@ -154,10 +153,8 @@ def test_a_driver_outside_the_cluster(job: Job, finished: Job) -> None:
     port = int(free_port())
     with new_cluster(ray_client_server_port=port) as cluster:
         cluster.just(1)
-        done = Driver(job, "--address", f"ray://127.0.0.1:{port}", "--workers", "2").wait(400)
-        assert done.status == 0, done.err
-        assert job.digest == finished.digest
-        assert_all_ended(job)
+        driver = Driver(job, "--address", f"ray://127.0.0.1:{port}", "--workers", "2")
+        assert_whole(driver, job, finished.digest)
 
 
 @pytest.mark.slow
