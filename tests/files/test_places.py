@@ -148,7 +148,7 @@ print(*(int(files.put_if_absent(f"race/{n}", mine)) for n in range(20)))
 
 
 def test_of_racing_processes_exactly_one_creates_each_file(place: str) -> None:
-    racers = [start_python(RACE, place, name) for name in "abcd"]
+    racers = [start_python(RACE, place, name) for name in "abcdef"]
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"

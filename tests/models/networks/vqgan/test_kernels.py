@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pipeline.models.networks.vqgan import blocks, norms
 
 CASES = [
-    (torch.float32, (1, 96, 1, 1), 2e-5),  # one position
+    (torch.float32, (1, 160, 1, 1), 2e-5),  # one position
     (torch.float32, (1, 96, 33, 32), 2e-5),  # two stretches of positions, of the second only a part
     (torch.bfloat16, (2, 64, 5, 7), 0.04),  # the interpreter rounds towards zero
 ]
