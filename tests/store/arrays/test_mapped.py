@@ -162,7 +162,7 @@ def test_every_flipped_bit_is_met(tmp_path: Path, codec: str) -> None:
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         file.write_bytes(damaged)
-        for open_array in (map_array, read_whole):
+        for open_array in (map_array, range_array, read_whole):
             with pytest.raises(Damage):
                 open_array(path, chunk_format=chunk_format).read(0, 6)
 

@@ -265,7 +265,6 @@ ENDS = """
 import sys, time
 from pathlib import Path
 from pipeline.files import files_at
-from pipeline.store.cache.folder import BLOCK
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.schema.commits import FileRecord
 import json
@@ -295,7 +294,6 @@ READER = """
 import json, random, sys, time
 from pathlib import Path
 from pipeline.files import LocalFiles
-from pipeline.store.cache.folder import BLOCK
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.schema.commits import FileRecord
 
@@ -619,7 +617,6 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from pipeline.files import LocalFiles
-from pipeline.store.cache.folder import BLOCK
 from pipeline.store.cache.parts import PartCache
 from pipeline.store.schema.commits import FileRecord
 record = FileRecord(path="big", bytes=int(sys.argv[3]), crc32c=int(sys.argv[4]))
