@@ -59,16 +59,30 @@ class S3:
             connection.close()
 
 
+_SERVER = """
+import threading, time
+from moto.s3.responses import S3Response
+from moto.server import ThreadedMotoServer
+
+lock, put_object = threading.Lock(), S3Response.put_object
+
+def atomic(response):
+    with lock:  # moto looks whether an object is there, and then writes it: two threads may both find nothing
+        return put_object(response)
+
+S3Response.put_object = atomic
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+time.sleep(10**6)
+"""
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3]:
     """The server process, with one bucket."""
-    code = (
-        "from moto.server import ThreadedMotoServer as Server; import time\n"
-        "server = Server(ip_address='127.0.0.1', port=0, verbose=False); server.start()\n"
-        "print(server.get_host_and_port()[1], flush=True); time.sleep(10**6)"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         try:
             assert process.stdout is not None
