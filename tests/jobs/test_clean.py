@@ -10,7 +10,7 @@ import pytest
 import yaml
 from damage import rewrite
 from fixtures_s3 import S3
-from fixtures_store import COLLECTION, ROWS, Halt, Job, all_files, make_job, vqtok, wait_for
+from fixtures_store import COLLECTION, ROWS, Halt, Job, all_files, make_job, vqtok
 from support import sampled
 
 from pipeline.errors import StoreError
@@ -118,12 +118,15 @@ def committed_parts(job: Job) -> set[str]:
 
 
 def test_sweeping_again_and_again_disturbs_no_running_job(job: Job, finished: Job) -> None:
-    children = [job.start() for _ in range(2)]
-    wait_for((job.store / "store.json").exists)
+    slow = job.start(halt=Halt("os.link", "/commits/", 1, signal.SIGSTOP))
+    slow.wait_until_stopped()
+    children = [slow, job.start()]  # the second one ends after the first
     sweeps = 0
     while any(child.running for child in children):
         clean.run(job.config())
         sweeps += 1
+        if sweeps == 2:
+            slow.signal(signal.SIGCONT)
     assert [child.wait().status for child in children] == [0, 0]
     assert sweeps > 1
     assert job.digest == finished.digest
