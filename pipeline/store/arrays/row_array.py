@@ -211,12 +211,27 @@ class RowArray:
 
     def _load(self, chunks: set[int]) -> dict[int, "_Chunk"]:
         """Chunks by their number, several read at a time."""
-        if len(chunks) > 1:
-            return {chunk: wait() for chunk, wait in self._start(chunks, keep=True).items()}
-        return {chunk: self._kept_or_loaded(chunk, keep=True) for chunk in chunks}
+        kept = self._kept_of(chunks)
+        missing = chunks - kept.keys()
+        if len(missing) == 1:
+            return kept | {chunk: self._load_one(chunk, keep=True) for chunk in missing}
+        return kept | {chunk: wait() for chunk, wait in self._read_in_threads(missing, keep=True).items()}
 
     def _start(self, chunks: set[int], keep: bool) -> "_Coming":
-        """Begin to read chunks."""
+        """Begin to read chunks, those that are not kept."""
+        kept = self._kept_of(chunks)
+        coming: _Coming = {chunk: partial(_itself, loaded) for chunk, loaded in kept.items()}
+        return coming | self._read_in_threads(chunks - kept.keys(), keep)
+
+    def _kept_of(self, chunks: set[int]) -> dict[int, "_Chunk"]:
+        """Those that are decoded and kept."""
+        if not self._decoded:
+            return {}
+        with self._lock:
+            found = {chunk: self._decoded.get(chunk) for chunk in chunks}
+        return {chunk: loaded for chunk, loaded in found.items() if loaded is not None}
+
+    def _read_in_threads(self, chunks: set[int], keep: bool) -> "_Coming":
         if not chunks:
             return {}
         with self._lock:
@@ -242,11 +257,8 @@ class RowArray:
 
     def _load_run(self, run: Sequence[int], keep: bool) -> "dict[int, _Chunk]":
         """Consecutive chunks of one part."""
-        with self._lock:
-            kept = {chunk: self._decoded.get(chunk) for chunk in run}
-        found = {chunk: loaded for chunk, loaded in kept.items() if loaded is not None}
-        if len(run) == 1 or found:
-            return found | {chunk: self._load_one(chunk, keep) for chunk in run if chunk not in found}
+        if len(run) == 1:
+            return {run[0]: self._load_one(run[0], keep)}
         rows, first = in_space(self._read(run)[1]), int(self.chunk_starts[run[0]])
         loaded = {}
         for chunk in run:
@@ -267,11 +279,6 @@ class RowArray:
             with self._lock:
                 self._decoded[number] = chunk
         return chunk
-
-    def _kept_or_loaded(self, chunk: int, keep: bool) -> "_Chunk":
-        with self._lock:
-            kept: _Chunk | None = self._decoded.get(chunk)
-        return kept or self._load_one(chunk, keep)
 
     def _load_one(self, chunk: int, keep: bool) -> "_Chunk":
         array, rows = self._read([chunk])
@@ -323,6 +330,10 @@ class _Chunk:
 
 _Coming = dict[int, Callable[[], _Chunk]]
 """What waits for each of some chunks, by number."""
+
+
+def _itself(loaded: _Chunk) -> _Chunk:
+    return loaded
 
 
 def _of(loaded: "Future[dict[int, _Chunk]]", chunk: int) -> _Chunk:
