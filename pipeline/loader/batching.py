@@ -10,7 +10,7 @@ from pipeline.loader.dropout import LabelDropout, TextDropout
 from pipeline.loader.epoch_rows import OrderedRows, in_batches
 from pipeline.loader.epochs import cut, lanes
 from pipeline.loader.position import Position, Steps
-from pipeline.store.arrays.row_array import Located
+from pipeline.store.arrays.located import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
 

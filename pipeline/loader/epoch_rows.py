@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 from pipeline.errors import StoreError
 from pipeline.loader.epochs import EpochOrder, Rows, Segment, Window
 from pipeline.loader.views import ChosenViews, Views
-from pipeline.store.arrays.row_array import Located
+from pipeline.store.arrays.located import Located
 from pipeline.store.reader import TokenStore
 from pipeline.store.requested import whole_number
 

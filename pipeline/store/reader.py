@@ -21,9 +21,10 @@ from pipeline.records import Geometry, digest_of
 from pipeline.storage import Storage, storage_of
 from pipeline.store.arrays.claims import refuse_impossible
 from pipeline.store.arrays.codebook import check_codebook
+from pipeline.store.arrays.located import Located
 from pipeline.store.arrays.opening import Opening
 from pipeline.store.arrays.parts import Part
-from pipeline.store.arrays.row_array import Located, RowArray
+from pipeline.store.arrays.row_array import RowArray
 from pipeline.store.arrays.row_texts import RowTexts
 from pipeline.store.arrays.storage import Views
 from pipeline.store.batch import TokenBatch, TokenSample

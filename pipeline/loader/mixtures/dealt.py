@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.store.arrays.row_array import Located
+from pipeline.store.arrays.located import Located
 from pipeline.store.types import Array
 
 

@@ -14,7 +14,7 @@ from pipeline.errors import StoreError
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.lookup import LOOKUP
 from pipeline.records import Geometry
-from pipeline.store.arrays.row_array import Located
+from pipeline.store.arrays.located import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
 from pipeline.store.schema.birth import smallest_token_dtype

@@ -30,8 +30,8 @@ _THREADS_AFAR, _THREADS_CACHED = 48, 8
 _MERGED_BYTES = 4 << 20
 
 
-class Reading(TypedDict):
-    """Arguments of RowArray that depend on where a store is."""
+class Reading(TypedDict, total=False):
+    """Arguments of `Chunks` that depend on where a store is."""
 
     keep_open: bool
     threads: int

@@ -28,7 +28,7 @@ from pipeline.loader.mixtures import batching as batching_module
 from pipeline.loader.mixtures import loader as mixture_module
 from pipeline.loader.mixtures import merging as blocks_module
 from pipeline.store import TokenStore
-from pipeline.store.arrays.row_array import Located
+from pipeline.store.arrays.located import Located
 
 pytest_plugins = ["fixtures_mixtures"]
 

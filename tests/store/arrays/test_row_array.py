@@ -15,7 +15,7 @@ from support import sampled
 
 from pipeline.errors import CorruptStore, StoreError
 from pipeline.files import LocalFiles
-from pipeline.store.arrays import row_array
+from pipeline.store.arrays import chunks
 from pipeline.store.arrays import storage as arrays
 from pipeline.store.arrays.parts import Part
 from pipeline.store.arrays.row_array import RowArray
@@ -69,7 +69,7 @@ def test_runs_are_the_rows_they_name(parts: list[Part]) -> None:
     wanted = np.array([46, *range(5), 5, 6, 7, *range(152, 159)])
     for _ in range(2):
         begun = [rows.begin_runs(starts, lengths) for _ in range(3)]
-        rows._begin()  # whatever is forgotten meanwhile
+        rows._chunks._begin()  # whatever is forgotten meanwhile
         for located in begun:
             assert located().rows.tolist() == wanted.tolist()
             assert np.array_equal(rows.gather(located()), expected[wanted])
@@ -88,7 +88,7 @@ def test_located_rows_outlive_everything_else(parts: list[Part]) -> None:
     rows = row_array_of(parts, cache_bytes=0)
     located = rows.locate(np.arange(ROWS))
     expected = tokens_of(parts)
-    rows._begin()
+    rows._chunks._begin()
     gc.collect()
     junk = [np.full(80, 255, np.uint8) for _ in range(5000)]  # would take the place of what is freed
     assert np.array_equal(rows.gather(located), expected)
@@ -100,7 +100,7 @@ def test_located_rows_outlive_everything_else(parts: list[Part]) -> None:
 def test_threads_share_it(
     parts: list[Part], option: dict[str, object], rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_array, "_MOST_MAPPED", 2)
+    monkeypatch.setattr(chunks, "_MOST_MAPPED", 2)
     rows, expected = row_array_of(parts, **option), tokens_of(parts)
     wrong: list[int] = []
 
@@ -129,7 +129,7 @@ def test_a_fork_reads_on_while_its_parent_s_lock_is_held(parts: list[Part]) -> N
     def read() -> None:
         sender.send(rows.gather(rows.locate(wanted[::-1])))
 
-    with rows._lock:
+    with rows._chunks._lock:
         child = context.Process(target=read)
         child.start()
     assert receiver.poll(30), "it hangs"
@@ -138,11 +138,11 @@ def test_a_fork_reads_on_while_its_parent_s_lock_is_held(parts: list[Part]) -> N
 
 
 def test_no_more_parts_are_mapped_than_may_be(parts: list[Part], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_array, "_MOST_MAPPED", 2)
+    monkeypatch.setattr(chunks, "_MOST_MAPPED", 2)
     rows, expected = row_array_of(parts), tokens_of(parts)
     for row in range(0, ROWS, 7):
         assert np.array_equal(rows.gather(rows.locate(np.array([row]))), expected[[row]])
-        assert len(rows._open.arrays) <= 2
+        assert len(rows._chunks._open.arrays) <= 2
 
 
 def test_decoded_chunks_are_kept_within_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +150,8 @@ def test_decoded_chunks_are_kept_within_their_bytes(tmp_path: Path, monkeypatch:
     rows = row_array_of(make_parts(tmp_path, "lz4", [200]), cache_bytes=400)
     for first in range(0, 200, 10):
         rows.locate(np.arange(first, first + 10))
-        assert rows._decoded.currsize <= 400
-    assert rows._decoded.currsize == 400
+        assert rows._chunks._decoded.currsize <= 400
+    assert rows._chunks._decoded.currsize == 400
 
 
 @pytest.mark.parametrize("codec", ["raw", "lz4"])

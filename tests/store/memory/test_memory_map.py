@@ -78,7 +78,7 @@ def test_mapped_chunks_that_were_dropped_are_read_ahead(tmp_path: Path) -> None:
     rows = RowArray(parts, "tokens", "uint8", (8,))
     rows.read_ahead(np.arange(30))  # nothing is mapped yet
     expected = rows.gather(rows.locate(np.arange(30)))
-    mapped = list(rows._open.rows.values())
+    mapped = list(rows._chunks._open.rows.values())
     assert len(mapped) == 3
     for data, chunk_file in zip(mapped, sorted(tmp_path.glob("store/tokens.zarr/parts/*/tokens/c/0/0")), strict=True):
         drop(chunk_file, data)

@@ -18,7 +18,7 @@ from support import in_a_fork, sampled
 from pipeline.loader import MixtureLoader, TokenLoader
 from pipeline.store import TokenStore
 from pipeline.store.arrays import storage as arrays
-from pipeline.store.arrays.row_array import Located
+from pipeline.store.arrays.located import Located
 from pipeline.store.memory import libc
 from pipeline.store.memory.elsewhere import FIRST
 from pipeline.store.memory.space import _SIZES, Space, space
@@ -81,7 +81,7 @@ def test_a_file_that_is_not_mapped_is_read(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(libc, "map_file", refuse)
     store = TokenStore(folder / "raw")
     assert np.array_equal(store.read(slice(None)).tokens, usual)
-    assert not store._tokens._open.rows
+    assert not store._tokens._chunks._open.rows
 
 
 def test_rows_outlive_the_room_that_others_need(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
