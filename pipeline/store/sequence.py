@@ -1,6 +1,4 @@
-"""The tokens of an image as a sequence of ids, as language models have them, and back.
-
-    bos  label  t t t t eol  t t t t eol  t t t t eol  eos      a grid of three rows; only the tokens are always there
+"""The tokens of an image as a sequence of ids, as language models have them, and back: see `sequence_slots`.
 
 Shape letters: B images, L tokens of an image, S ids of a sequence.
 """
@@ -19,12 +17,10 @@ from pipeline.errors import TokenizerError
 from pipeline.models.layouts.raster import raster_places
 from pipeline.records import Geometry
 from pipeline.store.requested import whole_number
+from pipeline.store.sequence_slots import BOS, EOL, EOS, LABEL, OTHERS, sequence_slots
 from pipeline.store.types import Array
 
 Order = Literal["raster", "blocks"]
-
-# Columns behind the tokens of the table that sequences are picked from.
-_LABEL, _BOS, _EOL, _EOS = range(4)
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class SequenceFormat:
         if self.label_offset is None:
             raise TokenizerError("sequences without label_offset= have no label")
         checked = self._checked(ids)
-        place = int(np.flatnonzero(self._slots == self.geometry.num_tokens + _LABEL)[0])
+        place = int(np.flatnonzero(self._slots == self.geometry.num_tokens + LABEL)[0])
         label = checked[..., place] - self.label_offset
         return label.masked_fill(label.eq(self.num_labels or 0), -1)
 
@@ -137,13 +133,9 @@ class SequenceFormat:
     @cached_property
     def _slots(self) -> Array:
         """int64 [S]: which column of the table each id is."""
-        L, (h, w) = self.geometry.num_tokens, self.geometry.grid
-        tokens = raster_places(self.geometry) if self._is_raster else np.arange(L)
-        if self.eol is not None:
-            tokens = np.pad(tokens.reshape(h, w), ((0, 0), (0, 1)), constant_values=L + _EOL).reshape(-1)
-        before = [L + column for column, given in ((_BOS, self.bos), (_LABEL, self.label_offset)) if given is not None]
-        after = [L + _EOS] if self.eos is not None else []
-        return np.concatenate([before, tokens, after]).astype(np.int64)
+        order = raster_places(self.geometry) if self._is_raster else np.arange(self.geometry.num_tokens)
+        given = {name: getattr(self, name) is not None for name in ("bos", "eol", "eos")}
+        return sequence_slots(order, self.geometry.grid[1], label=self.label_offset is not None, **given)
 
     @cached_property
     def _cells(self) -> Tensor:
@@ -155,9 +147,9 @@ class SequenceFormat:
     def _bounds(self) -> tuple[Tensor, Tensor]:
         """int64 [S] each: the least id at each place of a sequence, and the first that is too large."""
         L = self.geometry.num_tokens
-        spans = {L + _LABEL: (self.label_offset, (self.num_labels or 0) + 1)}
-        spans |= {L + column: (value, 1) for column, value in ((_BOS, self.bos), (_EOL, self.eol), (_EOS, self.eos))}
-        low, count = np.full(L + 4, self.offset), np.full(L + 4, self.codes)
+        spans = {L + LABEL: (self.label_offset, (self.num_labels or 0) + 1)}
+        spans |= {L + column: (value, 1) for column, value in ((BOS, self.bos), (EOL, self.eol), (EOS, self.eos))}
+        low, count = np.full(L + OTHERS, self.offset), np.full(L + OTHERS, self.codes)
         for column, (start, length) in spans.items():
             low[column], count[column] = start or 0, length
         return torch.from_numpy(low[self._slots]), torch.from_numpy((low + count)[self._slots])

@@ -1,11 +1,10 @@
 """Tokens of an image as a sequence of a language model: an offset, and ids before, between and behind them.
 
-    [bos] [label] token token … [eol] token token … [eol] [eos]
-
-Shape letters: n images, L tokens of each, S ids of each, h and w grid sides.
+Shape letters: n images, L tokens of each, S ids of each.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -14,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.jobs.exporting.contents import Contents
 from pipeline.jobs.exporting.request import Request, flag
 from pipeline.records import JSON, NO_LABEL
+from pipeline.store.sequence_slots import BOS, EOL, EOS, LABEL, OTHERS, sequence_slots
 from pipeline.store.types import Array
 
 Ids = tuple[int, int]
@@ -25,16 +25,17 @@ class Sequences:
     """How the sequence of an image is made, and which ids are in it."""
 
     request: Request
-    lines: tuple[int, int]
-    """h and w where each row of the grid ends in an id, else 1 and L."""
+    tokens: int
+    """L."""
+    line: int
+    """Tokens in a row of the grid."""
     ids: dict[str, Ids]
     """By what they stand for: `tokens`, and the options in use."""
 
     @property
     def length(self) -> int:
         """S."""
-        h, w = self.lines
-        return self._before + h * (w + (self.request.eol is not None)) + (self.request.eos is not None)
+        return len(self._slots)
 
     @property
     def vocab_size(self) -> int:
@@ -43,22 +44,13 @@ class Sequences:
 
     def of(self, tokens: Array, label: Array, dtype: str) -> Array:
         """Sequences [n, S] of `dtype`, which holds all ids, of tokens [n, L] and labels int64 [n]."""
-        request, (h, w), n = self.request, self.lines, len(tokens)
-        found = np.empty((n, self.length), dtype)
-        if request.bos is not None:
-            found[:, 0] = request.bos
-        if request.label_offset is not None:
-            found[:, self._before - 1] = label + request.label_offset
-        stop = self.length - (request.eos is not None)
-        body = found[:, self._before : stop].reshape(n, h, w + (request.eol is not None))  # a view: one axis is split
-        body[:, :, :w] = tokens.reshape(n, h, w)
-        if request.offset:
-            body[:, :, :w] += body.dtype.type(request.offset)
-        if request.eol is not None:
-            body[:, :, w] = request.eol
-        if request.eos is not None:
-            found[:, -1] = request.eos
-        return found
+        request, L = self.request, self.tokens
+        table = np.zeros((len(tokens), L + OTHERS), dtype)
+        np.add(tokens, request.offset, out=table[:, :L], dtype=dtype, casting="unsafe")
+        table[:, L + LABEL] = label + (request.label_offset or 0)
+        for column, token in ((BOS, request.bos), (EOL, request.eol), (EOS, request.eos)):
+            table[:, L + column] = token or 0
+        return table.take(self._slots, axis=1, mode="clip")  # faster than to look for bad indices
 
     def describe(self, dtype: str) -> JSON:
         """For `export.json`: which ids stand for what, each range with its first and its last one."""
@@ -68,9 +60,12 @@ class Sequences:
             "ids": {name: list(ids) for name, ids in self.ids.items()},
         }
 
-    @property
-    def _before(self) -> int:
-        return (self.request.bos is not None) + (self.request.label_offset is not None)
+    @cached_property
+    def _slots(self) -> Array:
+        """int64 [S]: which column of the table each id is. The tokens stand in their order already."""
+        given = {name: getattr(self.request, name) is not None for name in ("bos", "eol", "eos")}
+        label = self.request.label_offset is not None
+        return sequence_slots(np.arange(self.tokens), self.line, label=label, **given)
 
 
 def sequences_of(contents: Contents, request: Request) -> Sequences:
@@ -80,7 +75,6 @@ def sequences_of(contents: Contents, request: Request) -> Sequences:
     """
     if request.eol is not None and contents.grid is None:
         raise ConfigError("--eol: tokens in block order have no lines; leave it out, or take --order raster")
-    lines = contents.grid if request.eol is not None and contents.grid else (1, contents.geometry.num_tokens)
     ids = {"tokens": (request.offset, request.offset + contents.vocab_size - 1)}
     for name in ("bos", "eos", "eol"):
         if (token := getattr(request, name)) is not None:
@@ -91,7 +85,7 @@ def sequences_of(contents: Contents, request: Request) -> Sequences:
             raise ConfigError("--label-offset: there are rows without a label; leave it out")
         ids["label_offset"] = (first + request.label_offset, last + request.label_offset)
     _refuse_twice(ids)
-    return Sequences(request, lines, ids)
+    return Sequences(request, contents.geometry.num_tokens, contents.geometry.grid[1], ids)
 
 
 def refuse_large(sequences: Sequences, largest: int, format: str) -> None:
