@@ -18,7 +18,7 @@ from pipeline.errors import VqtokError
 from pipeline.export_command import export
 from pipeline.import_commands import ImportCommands
 from pipeline.looking_commands import check, estimate, init, inspect
-from pipeline.malloc import keep_freed_memory
+from pipeline.malloc import keep_freed_memory, use_huge_pages
 from pipeline.openmp import let_waiting_threads_sleep
 from pipeline.options import Finite, allow_slow_option, allowances, as_json_option, config_arguments, with_config
 from pipeline.printing import one_line, say, say_json, say_tracebacks
@@ -67,6 +67,7 @@ def main() -> None:
         raise VqtokError("vqtok runs on Linux and macOS; on Windows, use it in WSL")
     say_tracebacks()
     keep_freed_memory()
+    use_huge_pages()
     let_waiting_threads_sleep()
     set_repeatable_workspaces()
 

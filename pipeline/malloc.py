@@ -1,4 +1,4 @@
-"""What malloc does with freed memory, which is a setting of the whole process."""
+"""How memory is had from the system and given back, which is a setting of the whole process."""
 
 import contextlib
 import ctypes
@@ -27,3 +27,16 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+
+
+def use_huge_pages() -> None:
+    """Have torch ask Linux for pages of 2 MiB for the tensors that are as large.
+
+    The kernel clears every page that is touched for the first time, one fault each: for the activations of a VQ-GAN at
+    256 px, whose blocks of 32 MiB are never used again, a sixth of the time of its encoder. Call this before the first
+    tensor is made; processes started later inherit it. Does nothing where the environment says so itself, and where
+    Linux has no such pages for those who ask (`never` in /sys/kernel/mm/transparent_hugepage/enabled).
+
+    https://github.com/pytorch/pytorch/pull/107697
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -3,11 +3,14 @@
     make bench-vqgan                                              runs this with ARGS (some ten minutes)
     python scripts/benchmarks/bench_vqgan.py --markdown docs/benchmarks.md    puts the table into the page
 
-By hand is how published scripts extract tokens: photographs opened by PIL, batches of eight, the module as it is built.
+By hand is how published scripts extract tokens: photographs opened by PIL, batches of eight, the module as it is built,
+in a process with the settings that Python and torch have by themselves. The others have those of the vqtok command.
 """
 
+import multiprocessing
 import sys
 import tempfile
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import click
@@ -18,9 +21,10 @@ from tokenizing.parts import Decode, Encode
 from tokenizing.peers import WebDatasetLoop
 from tokenizing.photos import Photos, read_photographs, sample_patterns, write_photos
 from tokenizing.turns import Contestant, best_of
-from tokenizing.vqgan import random_vqgan, save_vqgan
+from tokenizing.vqgan import as_published, random_vqgan, save_vqgan
 
 from pipeline.errors import VqtokError
+from pipeline.malloc import keep_freed_memory, use_huge_pages
 from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.world import available_cores
@@ -28,14 +32,42 @@ from pipeline.world import available_cores
 JOB, BY_HAND, ENCODE = "vqtok", "the module in batches of eight", "vqtok's encoding alone"
 
 
-class ByHand(WebDatasetLoop):
-    """See the module. It is given all cores for each operation: trying what suits it would take as long again."""
+class ByHand:
+    """See the module."""
+
+    def __init__(self, photos: Photos, channels: int, side: int, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        context.Process(target=_by_hand, args=(theirs, photos, channels, side, folder), daemon=True).start()
+        theirs.close()
+
+    def __call__(self) -> float:
+        self._connection.send(None)
+        try:
+            rate: float = self._connection.recv()
+        except EOFError:
+            raise Incomplete("the process of the module called by hand has ended") from None
+        return rate
+
+
+class _Loop(WebDatasetLoop):
+    """It is given all cores for each operation: trying what suits it would take as long again."""
 
     batch_size = 8
 
     def __init__(self, photos: Photos, model: Vqgan, side: int, folder: Path) -> None:
         super().__init__(photos, model, side, folder)
         self._threads = torch.get_num_threads()
+
+
+def _by_hand(connection: Connection, photos: Photos, channels: int, side: int, folder: Path) -> None:
+    loop = _Loop(photos, as_published(random_vqgan(channels=channels)), side, folder)
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        connection.send(loop())
 
 
 @click.command()
@@ -65,9 +97,11 @@ def main(images: int, side: int, channels: int, rounds: int, markdown: Path | No
 
 
 def _measure(folder: Path, images: int, side: int, channels: int, rounds: int) -> dict[str, float]:
-    model = random_vqgan(channels=channels)
-    save_vqgan(folder / "tokenizer", model)
+    save_vqgan(folder / "tokenizer", random_vqgan(channels=channels))
     photos = write_photos(folder / "photos", read_photographs(sample_patterns(folder / "sample")), images)
+    by_hand = ByHand(photos, channels, side, folder / "by-hand")  # before this process has settings that it inherits
+    keep_freed_memory()
+    use_huge_pages()
     config = write_config(folder / "job.yaml", photos.pattern, folder / "tokenizer", side, batch_size=8)
     job = Job(config, photos)
     batches = [batch.img_B3HW for batch in Decode(job.config, photos, available_cores()).batches()]
@@ -75,7 +109,7 @@ def _measure(folder: Path, images: int, side: int, channels: int, rounds: int) -
     tokenizer = load_tokenizer(folder / "tokenizer", "raster", device)
     contestants: dict[str, Contestant] = {
         JOB: job,
-        BY_HAND: ByHand(photos, model, side, folder / "by-hand"),
+        BY_HAND: by_hand,
         ENCODE: Encode(tokenizer, device, available_cores(), batches, images),
     }
     return best_of(contestants, rounds, lambda what: click.echo(what, err=True))

@@ -31,7 +31,7 @@ class GroupNorm(nn.GroupNorm):
         if fuses(x_BDHW):
             return self._fused(x_BDHW, silu=True, added_D=added_D)
         assert added_D is None
-        return F.silu(super().forward(x_BDHW))
+        return F.silu(super().forward(x_BDHW), inplace=not torch.is_grad_enabled())
 
     def _fused(self, x_BDHW: Tensor, silu: bool, added_D: Tensor | None = None) -> Tensor:
         from pipeline.models.networks.vqgan import kernels
