@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ import numpy as np
 from pipeline.malloc import keep_freed_memory
 
 def round():
-    blocks = [np.ones(20 << 20, np.uint8) for _ in range(4)]
+    blocks = [np.ones(40 << 20, np.uint8) for _ in range(4)]
 
 if sys.argv[1:]:
     keep_freed_memory()
@@ -43,3 +44,24 @@ def test_freed_blocks_are_used_again_unless_the_environment_says_otherwise() -> 
     given_back = page_faults()
     assert page_faults("keep") < given_back / 10
     assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > given_back / 2
+
+
+@pytest.mark.skipif(
+    "[never]" in (Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text() if sys.platform == "linux" else ""),
+    reason="this system has no huge pages",
+)
+def test_large_tensors_lie_in_huge_pages() -> None:
+    code = """
+import resource
+from pipeline.malloc import use_huge_pages
+use_huge_pages()
+import torch
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(64 << 20, dtype=torch.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = [
+        int(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+        for environment in (dict(os.environ), {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"})
+    ]
+    assert faults[0] < faults[1] / 4

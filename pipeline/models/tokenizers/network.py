@@ -19,6 +19,7 @@ from pipeline.models.networks.search import nearest_codes
 from pipeline.models.networks.search_fused import FusedSearch
 from pipeline.models.networks.search_trial import Searcher, use_if_equal
 from pipeline.models.networks.vqgan.norms import GroupNorm, kernels_work
+from pipeline.models.networks.vqgan.winograd import Conv3x3
 from pipeline.models.rules.embedder import Embedder
 from pipeline.models.rules.lookup import LOOKUP
 from pipeline.models.rules.rule import Rule
@@ -184,9 +185,12 @@ class NetworkTokenizer:
         self._compiled = torch.compile(graph, fullgraph=True, dynamic=False)
 
     def execution(self) -> JSON:
-        """Whether the encoder is compiled, and which group norm it has where that is not torch's."""
+        """Whether the encoder is compiled; which group norm and convolutions it has where they are not torch's."""
         if self._compiled is not None:
             return {"compile": True}
+        is_wide = any(isinstance(module, Conv3x3) and module.is_wide for module in self.model.encoder.modules())
+        if is_wide and self.device.type == "cpu" and self._precision == "fp32":
+            return {"convolution": "winograd"}
         return {"group_norm": "triton"} if self._fuses else {}
 
     def _vectors(self, encode: Callable[[Tensor], Tensor], pixels_B3HW: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.models.networks.vqgan.norms import GroupNorm, fuses
+from pipeline.models.networks.vqgan.winograd import Conv3x3
 
 
 class Residual(nn.Module):
@@ -16,9 +17,9 @@ class Residual(nn.Module):
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
         self.norm1 = GroupNorm(inner)
-        self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
+        self.conv1 = Conv3x3(inner, outer)
         self.norm2 = GroupNorm(outer)
-        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
+        self.conv2 = Conv3x3(outer, outer)
         self.shortcut = nn.Identity() if inner == outer else nn.Conv2d(inner, outer, 1)
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
