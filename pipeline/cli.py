@@ -236,18 +236,18 @@ main.add_command(ray)
 @as_json_option
 def status(config: Config, every_s: float | None, as_json: bool) -> None:
     """Say how far a job is, from any terminal or host."""
-    from pipeline.jobs.status import job
-    from pipeline.jobs.status import table as status_table
+    from pipeline.jobs.status import job, watching
+    from pipeline.jobs.status.table import status_table
     from pipeline.jobs.terminal import fitted
 
     if every_s is not None:
-        status_table.watch(config, every_s, as_json)
+        watching.watch(config, every_s, as_json)
         return
     result = job.run(config)
     if as_json:
         say_json(result.to_json())
     else:
-        say(fitted(status_table.status_table(result), sys.stdout))
+        say(fitted(status_table(result), sys.stdout))
     sys.exit(1 if result.damaged else 0)
 
 

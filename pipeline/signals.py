@@ -1,10 +1,12 @@
 """Signals that ask a process to end: what it does then is a setting of the whole process."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,9 @@ TERMINATING = tuple(
 _ECHO_SECONDS = 5.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.5
 # What torchrun and Slurm leave a process between asking it to end and ending it.
 _GRACE_SECONDS = 30
+_PARENT = "VQTOK_PARENT"
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): a signal for this process when the one that started it is gone."""
 
 
 def exit_status(signum: int) -> int:
@@ -59,6 +64,28 @@ def terminable() -> Iterator[None]:
 
     with handling([signal.SIGTERM], stop):
         yield
+
+
+def told_when_this_ends() -> dict[str, str]:
+    """What asks a child of this process, by its environment, to call `end_with_parent`."""
+    return {_PARENT: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Where it was asked to: be told to end (SIGTERM) when whoever started this process is gone.
+
+    It would go on otherwise, for who is killed cannot tell anybody. Only Linux knows this.
+    """
+    parent = os.environ.pop(_PARENT, None)
+    if parent is None:
+        return
+    # Whatever the parent does with signals, this process is to end by this one.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if str(os.getppid()) != parent:  # it was killed meanwhile
+        sys.exit(exit_status(signal.SIGTERM))
 
 
 class StopRequest:

@@ -1,7 +1,7 @@
 """`vqtok ray`: the processes of a job as tasks of a Ray cluster.
 
-job ─▶ cluster, tasks     the driver: what there is room for, what it starts, what it shows of the store meanwhile
-task ─▶ shared, child     on a node: whether it sees what the driver sees; one `vqtok tokenize`, and its end
+job ─▶ cluster      the driver: what there is room for, what it starts, what it shows of the store meanwhile
+work.errand         what each task does on its node: one `vqtok tokenize`, to its end
 
 Ray places tasks, starts them again, and asks for machines. Nothing else of it is used: which source shards are done is
 told by the commits in the store, so a driver, a head or an object store of Ray that is lost takes nothing along. Ray

@@ -2,28 +2,17 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.jobs.work.processes import Share, room_on
+from pipeline.signals import StopRequest
 
 # Nothing of ours goes through it; Ray takes a third of the machine's memory by default.
 _OBJECT_STORE_BYTES = 100 << 20
-# Shares such as 0.1 add up to a little less than 1.
-_ROUNDING = 1e-6
-
-
-@dataclass(frozen=True)
-class Share:
-    """What each task has of its node."""
-
-    cpus: float
-    gpus: float
-
-    def __str__(self) -> str:
-        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return f"{self.cpus:g} CPU core{'' if self.cpus == 1 else 's'}{gpus}"
 
 
 @dataclass(frozen=True)
@@ -38,22 +27,18 @@ class Request:
     """Seconds to wait for the first node that has room for a task."""
 
 
-def load_ray() -> Any:
-    """The package. Raises ConfigError where it is not installed."""
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Ray's package, connected to the cluster at `address`; `local` starts one on this machine, which ends with it.
+
+    Raises ConfigError where Ray is not installed, and naming the address where there is no cluster, or one of another
+    version of Ray or Python.
+    """
     try:
         import ray
         import ray.exceptions
     except ImportError as error:
         raise ConfigError(f"vqtok ray needs the package ray: pip install 'vqtok[ray]' ({error})") from None
-    return ray
-
-
-@contextlib.contextmanager
-def connected(ray: Any, address: str) -> Iterator[None]:
-    """A connection to the cluster at `address`; `local` starts one on this machine, which ends with it.
-
-    Raises ConfigError naming the address where there is no cluster, or one of another version of Ray or Python.
-    """
     options: dict[str, Any] = {}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody has asked Ray to report to anybody
@@ -65,31 +50,27 @@ def connected(ray: Any, address: str) -> Iterator[None]:
         hint = "" if address == "local" else "; --address local starts a cluster on this machine"
         raise ConfigError(f"--address {address}: {reason}{hint}") from error
     try:
-        yield
+        yield ray
     finally:
         ray.shutdown()
 
 
-def share_of(nodes: Sequence[Mapping[str, float]], request: Request) -> Share:
-    """What each task has of its node: a GPU where any node has one, with four CPU cores, else one core. Pure.
+def find_room(ray: Any, request: Request, stop: StopRequest) -> tuple[Share, int]:
+    """What each task has of its node, and how many tasks have room at once, as soon as any has.
 
-    Args:
-        nodes: resources of each living node, as Ray names them.
+    Raises ConfigError where none has in the time that is asked for.
     """
-    gpus = request.gpus
-    if gpus is None:
-        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-    return Share(request.cpus if request.cpus is not None else 4.0 if gpus else 1.0, gpus)
-
-
-def slots(nodes: Sequence[Mapping[str, float]], share: Share) -> int:
-    """How many tasks have room at once. Pure."""
-    wanted = {"CPU": share.cpus, "GPU": share.gpus}
-    return sum(
-        min(int(node.get(name, 0) / each + _ROUNDING) for name, each in wanted.items() if each) for node in nodes
-    )
-
-
-def nodes_of(ray: Any) -> list[dict[str, float]]:
-    """Resources of each living node."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    deadline = time.monotonic() + request.wait_for_nodes_s
+    while True:
+        found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [Share(each.get("CPU", 0), each.get("GPU", 0)) for each in found]
+        share, room = room_on(nodes, request.cpus, request.gpus)
+        if room or stop.signum:
+            return share, room
+        if time.monotonic() >= deadline:
+            there = Share(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+            raise ConfigError(
+                f"no node of the Ray cluster has {share} for a task (--cpus, --gpus): its {len(nodes)} nodes have "
+                f"{there} in all. Where an autoscaler brings nodes, give --workers and --wait-for-nodes SECONDS"
+            )
+        time.sleep(1)

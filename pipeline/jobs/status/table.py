@@ -1,18 +1,13 @@
-"""The state of a job as a table for people, once or live."""
+"""The state of a job as a table for people."""
 
-import contextlib
-import sys
-import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from pipeline.config import Config
-from pipeline.errors import VqtokError
 from pipeline.jobs.missing import without
 from pipeline.jobs.rejects import RejectReason
-from pipeline.jobs.status.job import Observer, Running, Status
-from pipeline.jobs.terminal import InPlace, aligned
-from pipeline.printing import one_line, say, say_json
+from pipeline.jobs.status.job import Running, Status
+from pipeline.jobs.terminal import aligned
+from pipeline.printing import one_line
 
 _BAR_CELLS = 30
 # Rows of one section; --json has them all.
@@ -41,32 +36,6 @@ def status_table(status: Status) -> str:
 def status_line(status: Status) -> str:
     """The most of it on one line, for a log."""
     return ", ".join(_header(status)[1:])
-
-
-def watch(config: Config, every_s: float, as_json: bool) -> None:
-    """Print the state of a job until it is complete or Ctrl-C: in place on a terminal, as JSON in lines of its own.
-
-    Raises ConfigError, and OSError at the first look; what goes wrong later may be over at the next one.
-    """
-    screen = InPlace(sys.stdout)
-    with contextlib.suppress(KeyboardInterrupt):
-        observer = Observer(config)
-        status = observer.look()
-        note = ""
-        while True:
-            if as_json:
-                say_json(status.to_json(), indent=None)
-            else:
-                screen.show(status_table(status) + note)
-            if status.complete and not note:
-                return
-            time.sleep(every_s)
-            try:
-                status, note = observer.look(), ""
-            except (OSError, VqtokError) as error:
-                note = f"\n\nas of the last look; this one failed: {one_line(error)}"
-                if as_json:
-                    say(note.strip(), error=True)
 
 
 def _header(status: Status) -> list[str]:

@@ -16,7 +16,7 @@ from pipeline.jobs.work.result import NO_ROWS, TokenizeResult
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.jobs.work.starting import announced, say_what_is_loaded
 from pipeline.printing import say
-from pipeline.signals import terminable
+from pipeline.signals import end_with_parent, terminable
 from pipeline.world import launched_rank
 
 
@@ -37,6 +37,7 @@ def tokenize_as_asked(
 
     Raises VqtokError as `tokenize.run` does.
     """
+    end_with_parent()
     if siblings := current_siblings():
         result = _tokenize_here(config, options, None)
         if not siblings.leave_result(result) and not result.succeeded:
@@ -77,6 +78,11 @@ def find_work(config: Config, options: Mapping[str, bool], plan: Plan | None = N
     return plan, int(plan.has_no_rows)
 
 
+def flags_of(options: Mapping[str, bool]) -> list[str]:
+    """What gives the options of `tokenize_as_asked` to another process."""
+    return [f"--{name.replace('_', '-')}" for name, given in options.items() if given]
+
+
 def _as_many_as_are_best(plan: Plan, config: Config, options: Mapping[str, bool]) -> int:
     if not options["no_progress"]:
         say_what_is_loaded()
@@ -90,8 +96,7 @@ def _tokenize(
     """The exit status, and what the processes came to, as far as one of them came to its end."""
     timeout_s = config.tokenize.claim_timeout
     if processes > 1:
-        flags = [f"--{name.replace('_', '-')}" for name, given in options.items() if given]
-        return tokenize_in_processes(plan, [*config_arguments, *flags], processes, timeout_s)
+        return tokenize_in_processes(plan, [*config_arguments, *flags_of(options)], processes, timeout_s)
     with terminable(), announced(plan.store, 1, timeout_s):
         import pipeline.jobs.tokenizing.job  # noqa: F401
     result = _tokenize_here(config, options, plan)

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pipeline
 from pipeline.errors import VqtokError
-from pipeline.jobs.plan import Plan, with_late_commits
-from pipeline.jobs.work.result import TokenizeResult, together
+from pipeline.jobs.plan import Plan
+from pipeline.jobs.work.result import TokenizeResult, found_result, together
 from pipeline.jobs.work.siblings import new_siblings
 from pipeline.jobs.work.starting import announced
 from pipeline.signals import handling, terminable
-from pipeline.store.schema.manifest import is_current
 from pipeline.world import cores_of_each, environment_among
 
 _POLL_SECONDS = 1.0
@@ -30,7 +29,7 @@ def tokenize_in_processes(
 ) -> tuple[int, TokenizeResult | None]:
     """Run `vqtok tokenize arguments` in `processes` processes; the largest exit status, and what they came to.
 
-    There is no result where none of them came to its end.
+    There is no result where none of them came to its end. Raises VqtokError where all succeeded and nothing is done.
 
     Args:
         timeout_s: `tokenize.claim_timeout`.
@@ -43,23 +42,15 @@ def tokenize_in_processes(
 
         status = launch(["tokenize", *arguments], processes, siblings.environment, look)
         results = siblings.results()
-    if status == 0 and len(results) < processes:
-        return status, _found_finished(plan, processes - len(results), processes)
+    if status == 0 and len(results) < processes:  # as when their folder is gone
+        found = found_result(plan)
+        if not found.complete:
+            raise VqtokError(
+                f"{processes - len(results)} of {processes} processes ended without having tokenized; is another "
+                "package called pipeline where Python looks first?"
+            )
+        return status, found
     return status, together(results) if results else None
-
-
-def _found_finished(plan: Plan, silent: int, processes: int) -> TokenizeResult:
-    """What the store tells after a success of which some processes left no result, as when their folder is gone.
-
-    Raises VqtokError where the store is not finished.
-    """
-    plan = with_late_commits(plan)
-    if plan.pending or not is_current(plan.manifest, plan.committed, plan.planned):
-        raise VqtokError(
-            f"{silent} of {processes} processes ended without having tokenized; is another package "
-            "called pipeline where Python looks first?"
-        )
-    return TokenizeResult(store=plan.store.root, planned=len(plan.shards), committed=len(plan.shards))
 
 
 def launch(

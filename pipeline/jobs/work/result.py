@@ -4,10 +4,14 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from pipeline.errors import VqtokError
 from pipeline.jobs.bounds import Bounds, Load, find_bounds
 from pipeline.jobs.missing import summed, without
+from pipeline.jobs.plan import Plan, with_late_commits
 from pipeline.printing import one_line
 from pipeline.records import Record
+from pipeline.store.schema.failures import read_failures
+from pipeline.store.schema.manifest import is_current
 
 NO_ROWS = "no row is in the store: all samples were rejected, or there were none; vqtok status has the reasons"
 
@@ -97,4 +101,22 @@ def together(results: Sequence[TokenizeResult]) -> TokenizeResult:
         loads=tuple(load for result in results for load in result.loads),
         idle=min(idle, default=None),
         processes=len(results),
+    )
+
+
+def found_result(plan: Plan) -> TokenizeResult:
+    """What the store tells when all processes have ended.
+
+    Raises VqtokError where all is committed and the manifest does not say so.
+    """
+    plan = with_late_commits(plan)
+    pending = {shard.part for shard in plan.pending}
+    if not pending and not is_current(plan.manifest, plan.committed, plan.planned):
+        raise VqtokError(f"{plan.store.root}: all is committed, but the manifest is not up to date: run it again")
+    return TokenizeResult(
+        store=plan.store.root,
+        planned=len(plan.shards),
+        committed=len(plan.shards) - len(pending),
+        failures={failure.source: failure.reason for failure in read_failures(plan.store, pending)},
+        is_empty=not pending and plan.has_no_rows,
     )

@@ -1,4 +1,4 @@
-"""How many processes `--processes auto` starts."""
+"""How many processes `--processes auto` starts, and how many have room on several nodes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from fixtures_store import Job
 from pipeline.cli import main
 from pipeline.jobs.tokenizing import command
 from pipeline.jobs.work import processes
-from pipeline.jobs.work.processes import automatic, processes_for
+from pipeline.jobs.work.processes import Share, automatic, processes_for, room_on
 
 pytest_plugins = ["fixtures_store"]
 
@@ -77,3 +77,37 @@ def test_without_a_gpu_the_command_works_by_itself(job: Job, monkeypatch: pytest
     done = tokenize(job, "auto")
     assert done.exit_code == 0, done.output
     assert "in this process" in done.output
+
+
+CPU = Share(8, 0)
+GPU = Share(32, 4)
+HEAD = Share(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "share", "room"),
+    [
+        ([HEAD, CPU, CPU], {}, Share(1, 0), 16),
+        ([HEAD, CPU, GPU], {}, Share(4, 1), 4),  # a node without a GPU has no room
+        ([GPU], {"cpus": 16}, Share(16, 1), 2),
+        ([GPU], {"gpus": 0.5}, Share(4, 0.5), 8),
+        ([GPU], {"gpus": 0.1, "cpus": 0.1}, Share(0.1, 0.1), 40),
+        ([GPU], {"gpus": 0}, Share(1, 0), 32),
+        ([CPU], {"gpus": 1}, Share(4, 1), 0),
+        ([CPU], {"cpus": 9}, Share(9, 0), 0),
+        ([HEAD], {}, Share(1, 0), 0),
+        ([], {}, Share(1, 0), 0),
+    ],
+)
+def test_processes_have_room_where_a_node_has_all_that_each_of_them_wants(
+    nodes: list[Share], asked: dict[str, float], share: Share, room: int
+) -> None:
+    assert room_on(nodes, **asked) == (share, room)
+
+
+def test_a_share_in_words() -> None:
+    assert [str(share) for share in (Share(1, 0), Share(0.5, 0.5), GPU)] == [
+        "1 CPU core",
+        "0.5 CPU cores and 0.5 GPU",
+        "32 CPU cores and 4 GPUs",
+    ]

@@ -1,6 +1,13 @@
 """What processes know at the end of a job."""
 
-from pipeline.jobs.work.result import TokenizeResult, together
+import pytest
+from fixtures_store import COLLECTION, Job
+
+from pipeline.errors import VqtokError
+from pipeline.jobs.plan import make_plan
+from pipeline.jobs.work.result import TokenizeResult, found_result, together
+
+pytest_plugins = ["fixtures_store"]
 
 
 def test_a_failure_that_another_process_made_good_is_not_told() -> None:
@@ -17,3 +24,13 @@ def test_processes_side_by_side_are_summed_up() -> None:
     assert (found.committed, found.images, found.seconds, found.idle, found.processes) == (3, 12, 4, 0.25, 3)
     assert (found.failures, found.pending_failures) == ({"a": "why", "b": "why"}, [])
     assert "12 images in 3 processes, 3 images/s" in str(found)
+
+
+def test_the_store_tells_what_nobody_else_does(job: Job) -> None:
+    plan = make_plan(job.config())  # as before all work
+    assert str(found_result(plan)) == f"{job.store}: 0 of {len(COLLECTION)} source shards are committed"
+    job.run()
+    assert found_result(plan).succeeded
+    (job.store / "manifest.json").unlink()
+    with pytest.raises(VqtokError, match="the manifest is not up to date: run it again"):
+        found_result(plan)
