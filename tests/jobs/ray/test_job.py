@@ -87,6 +87,11 @@ def kill_worker(cluster: Nodes, child: int, worker: int) -> None:
     wait_for(lambda: not Path(f"/proc/{child}").exists(), 30)
 
 
+def stop_worker(cluster: Nodes, child: int, worker: int) -> None:
+    os.kill(worker, signal.SIGTERM)
+    wait_for(lambda: not Path(f"/proc/{child}").exists(), 30)
+
+
 def kill_node(cluster: Nodes, child: int, worker: int) -> None:
     raylet = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
     [node] = [node for node in cluster.nodes if raylet in pids_of(node)]
@@ -103,7 +108,7 @@ def pids_of(node: Any) -> set[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("happens", [kill_child, kill_worker, kill_node, add_node])
+@pytest.mark.parametrize("happens", [kill_child, kill_worker, stop_worker, kill_node, add_node])
 def test_whatever_happens_in_the_middle_nothing_is_lost(
     ray_cluster: Nodes, long_job: Job, long_digest: str, happens: Callable[[Nodes, int, int], None]
 ) -> None:
