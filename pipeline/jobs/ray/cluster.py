@@ -68,9 +68,9 @@ def find_room(ray: Any, request: Request, stop: StopRequest) -> tuple[Share, int
         if room or stop.signum:
             return share, room
         if time.monotonic() >= deadline:
-            there = Share(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+            there = " or ".join(sorted({str(node) for node in nodes}))
             raise ConfigError(
                 f"no node of the Ray cluster has {share} for a task (--cpus, --gpus): its {len(nodes)} nodes have "
-                f"{there} in all. Where an autoscaler brings nodes, give --workers and --wait-for-nodes SECONDS"
+                f"{there}. Where an autoscaler brings nodes, give --workers and --wait-for-nodes SECONDS"
             )
         time.sleep(1)
