@@ -8,7 +8,15 @@ import time
 import pytest
 from support import start_python
 
-from pipeline.signals import TERMINATING, StopRequest, handling, stop_request, terminable
+from pipeline.signals import (
+    TERMINATING,
+    StopRequest,
+    end_with_parent,
+    handling,
+    stop_request,
+    terminable,
+    told_when_this_ends,
+)
 
 WORK = """
 import os, signal, sys, time
@@ -106,3 +114,19 @@ def test_terminable_raises_what_exits_as_a_signal_does() -> None:
         time.sleep(5)
     assert caught.value.code == 143
     assert StopRequest("").signum is None
+
+
+def test_a_process_whose_parent_is_gone_already_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in told_when_this_ends().items():  # said by this process, which is not its own parent
+        monkeypatch.setenv(name, value)
+    code = "from pipeline.signals import end_with_parent; end_with_parent(); print('goes on')"
+    with start_python(code) as child:
+        assert (child.wait(30), child.stdout and child.stdout.read()) == (0, "goes on\n")
+    with start_python(f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {code!r}]))") as parent:
+        assert parent.wait(30) == 143
+
+
+def test_a_process_that_nobody_asked_stays_as_it_is() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    end_with_parent()
+    assert signal.getsignal(signal.SIGTERM) == before

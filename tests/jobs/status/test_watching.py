@@ -1,7 +1,6 @@
 """A job looked at again and again."""
 
 import itertools
-import itertools
 import time
 
 import pytest

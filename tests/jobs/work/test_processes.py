@@ -92,6 +92,7 @@ HEAD = Share(0, 0)
         ([GPU], {"cpus": 16}, Share(16, 1), 2),
         ([GPU], {"gpus": 0.5}, Share(4, 0.5), 8),
         ([GPU], {"gpus": 0.1, "cpus": 0.1}, Share(0.1, 0.1), 40),
+        ([Share(7, 0)], {"cpus": 0.07}, Share(0.07, 0), 100),  # 7 / 0.07 is a little less
         ([GPU], {"gpus": 0}, Share(1, 0), 32),
         ([CPU], {"gpus": 1}, Share(4, 1), 0),
         ([CPU], {"cpus": 9}, Share(9, 0), 0),
