@@ -71,7 +71,7 @@ def _by_hand(connection: Connection, photos: Photos, channels: int, side: int, f
 
 
 @click.command()
-@click.option("--images", default=16, show_default=True, help="Photographs in a turn.")
+@click.option("--images", default=32, show_default=True, help="Photographs in a turn.")
 @click.option("--side", default=256, show_default=True, help="Pixels a side, a multiple of 16.")
 @click.option("--channels", default=128, show_default=True, help="Of the network; a multiple of 32.")
 @click.option("--rounds", default=1, show_default=True, help="Turns of each that count, after one that does not.")

@@ -100,16 +100,26 @@ def _transforms(m: int) -> tuple[Tensor, Tensor]:
 def _convolved(x_BDHW: Tensor, weights_PDE: Tensor, bias_E: Tensor | None, m: int) -> Tensor:
     """Strip by strip of each image, so that an image has the same results in whatever batch it comes."""
     x_BHWD = x_BDHW.permute(0, 2, 3, 1)
-    B, H, W, D = x_BHWD.shape
+    B, H, W, _ = x_BHWD.shape
     out_BHWE = x_BHWD.new_empty(B, H, W, weights_PDE.shape[2])
     height = m * min(max(_STRIP_TILES * m // W, 1), H // m)
     for x_HWD, out_HWE in zip(x_BHWD, out_BHWE, strict=True):
         for top in range(0, H, height):
-            strip = x_HWD.new_zeros(min(height, H - top) + 2, W + 2, D)
-            above, below = max(top - 1, 0), min(top + height + 1, H)
-            strip[above - top + 1 : below - top + 1, 1:-1] = x_HWD[above:below]
+            strip = _with_surroundings(x_HWD, top, min(top + height, H))
             _strip(strip, weights_PDE, bias_E, m, out_HWE[top : top + height])
     return out_BHWE.permute(0, 3, 1, 2)
+
+
+def _with_surroundings(x_HWD: Tensor, top: int, end: int) -> Tensor:
+    """Rows top to end, and a value more at each side, zero outside of the image: [end - top + 2, W + 2, D]."""
+    H, W, D = x_HWD.shape
+    strip = x_HWD.new_empty(end - top + 2, W + 2, D)
+    strip[:, :: W + 1] = 0
+    first, last = max(top - 1, 0), min(end + 1, H)
+    strip[: first - top + 1] = 0
+    strip[last - top + 1 :] = 0
+    strip[first - top + 1 : last - top + 1, 1:-1] = x_HWD[first:last]
+    return strip
 
 
 def _strip(x_HWD: Tensor, weights_PDE: Tensor, bias_E: Tensor | None, m: int, out: Tensor) -> None:

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.models.layouts.cuts import cut_named
+from pipeline.models.networks.vqgan.architecture import Architecture, Coder
+from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.networks.vqgan.winograd import Conv3x3
+from pipeline.models.tokenizers.network import NetworkTokenizer
+from pipeline.records import Normalization
 
 WIDE = 64
 
@@ -79,3 +84,21 @@ def test_elsewhere_it_is_torchs_own_to_the_last_bit(case: str) -> None:
         module, x = module.bfloat16(), x.bfloat16()
     with torch.set_grad_enabled(case == "gradients"):
         assert torch.equal(module(x), F.conv2d(x, module.weight, module.bias, padding=1))
+
+
+@pytest.mark.parametrize("width", [32, WIDE])
+def test_a_tokenizer_says_so_and_has_the_same_tokens(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    coder = Coder(widths=(width, width), depth=1, attention=(False, False), middle_attention=True)
+    architecture = Architecture(
+        encoder=coder, decoder=coder, stem=width, latent=8, quant_kernel=1, vocab_size=64, embedding_dim=4
+    )
+    torch.manual_seed(0)
+    model = Vqgan(architecture, cosine=True).eval()
+    tokenizer = NetworkTokenizer(model, cut_named("raster"), Normalization(), {}).to("cpu")
+    assert tokenizer.execution() == ({"convolution": "winograd"} if width == WIDE else {})
+    img_B3HW = images(4, 3, 64, 64)
+    (found,) = tokenizer.encode(img_B3HW)
+    monkeypatch.setattr(Conv3x3, "_pays", lambda conv, x: False)
+    (expected,) = tokenizer.encode(img_B3HW)
+    assert found.unique().numel() > 8
+    assert (found != expected).float().mean() < 1e-3
