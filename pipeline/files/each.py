@@ -1,4 +1,4 @@
-"""Reading many small files, several at a time."""
+"""Reading and writing many small files, several at a time."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +8,9 @@ from pipeline.errors import CorruptStore
 
 T = TypeVar("T")
 
-# Object stores answer each read after tens of milliseconds, whatever its size.
-_READERS = 16
+# Object stores answer each request after tens of milliseconds, whatever its size; a journal takes what several write at
+# one time to the disk in one go.
+_AT_ONCE = 16
 # Fewer than this are read one by one. More are handed out in lots, for a task of its own costs more than a local read.
 _LOT = 32
 
@@ -19,7 +20,7 @@ def read_each(read: Callable[[str], T], names: Sequence[str]) -> list[T]:
     lots = [names[start : start + _LOT] for start in range(0, len(names), _LOT)]
     if len(lots) <= 1:
         return [read(name) for name in names]
-    with ThreadPoolExecutor(_READERS, "read") as readers:
+    with ThreadPoolExecutor(_AT_ONCE, "read") as readers:
         return [value for lot in readers.map(lambda lot: [read(name) for name in lot], lots) for value in lot]
 
 
@@ -38,3 +39,13 @@ def read_sound(read: Callable[[str], T], names: Sequence[str]) -> tuple[list[T],
     results = read_each(attempt, names)
     damage = [result for result in results if isinstance(result, CorruptStore)]
     return [result for result in results if not isinstance(result, CorruptStore)], damage
+
+
+def write_each(write: Callable[[T], object], files: Sequence[T]) -> None:
+    """`write` of every file, in no order. Raises what the first that fails raises, when some others are written."""
+    if len(files) == 1:
+        write(files[0])
+        return
+    with ThreadPoolExecutor(_AT_ONCE, "write") as writers:
+        for _ in writers.map(write, files):
+            pass

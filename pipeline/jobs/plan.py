@@ -1,7 +1,7 @@
 """What a configuration asks for, and what of it is done. Imports neither torch nor Zarr."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from pipeline.config import Config
@@ -30,6 +30,8 @@ class Plan:
     shards: list[SourceShard]
     committed: set[str]
     """All committed parts, planned or not."""
+    listings: Listings = field(default_factory=Listings, compare=False, repr=False)
+    """Which files of folders make which source shards, as far as that is decided."""
     remarks: tuple[str, ...] = ()
     """What a user should hear of the source."""
 
@@ -87,10 +89,14 @@ def with_late_commits(plan: Plan) -> Plan:
 
 
 def with_listings(plan: Plan, config: Config) -> Plan:
-    """The same plan, with the files of each planned source shard written down in the store. Raises as `make_plan`."""
-    if all(shard.listing is None or shard.listing.is_kept for shard in plan.shards):
-        return plan
-    return _planned(plan.store, config, Mode.KEEP)
+    """The same plan, with the files of each planned source shard written down in the store.
+
+    Raises as `make_plan`, and OSError.
+    """
+    if any(shard.listing is not None and not shard.listing.is_kept for shard in plan.shards):
+        plan = _planned(plan.store, config, Mode.KEEP)
+    plan.listings.write_parts()
+    return plan
 
 
 def spread(shards: Sequence[SourceShard], count: int) -> list[SourceShard]:
@@ -112,18 +118,18 @@ def _planned(store: Files, config: Config, mode: Mode) -> Plan:
         # Originals may be deleted once they are tokenized, as whole tars may.
         if not (shard.part in committed and is_gone(shard))
     ]
-    plan = Plan(store, shards, committed, tuple(listings.remarks))
-    _refuse_lost_listings(plan, listings)
+    plan = Plan(store, shards, committed, listings, tuple(listings.remarks))
+    _refuse_lost_listings(plan)
     return plan
 
 
-def _refuse_lost_listings(plan: Plan, listings: Listings) -> None:
+def _refuse_lost_listings(plan: Plan) -> None:
     """Raise CorruptStore where files would be listed a second time, in other source shards than are committed."""
     new = [shard for shard in plan.shards if shard.listing is not None and not shard.listing.is_kept]
     lost = {shard.path for shard in new if shard.part in plan.committed}
     for folder in {shard.listing.folder for shard in new if shard.listing is not None}:
         known = (part.sources[0].path for part in plan.manifest.parts) if plan.manifest else ()
-        lost |= {path for path in known if path.startswith(f"{folder}/#")} - listings.listed.get(folder, set())
+        lost |= {path for path in known if path.startswith(f"{folder}/#")} - plan.listings.listed.get(folder, set())
     if lost:
         raise damaged(
             plan.store,

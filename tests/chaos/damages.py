@@ -18,6 +18,8 @@ _KINDS_OF_FILES = (
     (r"rejects/.*", "rejects"),
     (r"claims/.*", "claim"),
     (r"failures/.*", "note of a failure"),
+    (r"listings/[^.]+\.[0-9]+\.json", "log of a folder"),
+    (r"listings/.*", "files of a part"),
     (r"tokens\.zarr/codebook/.*", "codebook"),
     (r"tokens\.zarr/parts/[^/]+/tokens/c/.*", "tokens"),
     (r"tokens\.zarr/parts/.*/c/.*", "labels, keys and fields"),
@@ -125,7 +127,8 @@ def _swap(path: Path, others: Sequence[Path], draw: random.Random) -> bool:
 
 def _others(path: Path, relative: str, folders: Sequence[Path]) -> list[Path]:
     """Files that a careless copy may put there: those of the same name in the folders of other parts and attempts."""
-    pattern = re.sub(r"(parts|commits|rejects|claims|failures)/[^/]+?(\.json|\.jsonl|)(?=/|$)", r"\1/*\2", relative)
+    of_parts = r"(parts|commits|rejects|claims|failures|listings)"
+    pattern = re.sub(rf"{of_parts}/[^/]+?(\.json|\.jsonl|)(?=/|$)", r"\1/*\2", relative)
     return sorted(other for folder in folders for other in folder.glob(pattern) if other != path and other.is_file())
 
 

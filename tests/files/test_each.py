@@ -1,11 +1,11 @@
-"""Many reads at a time, in order."""
+"""Many reads at a time, in order, and many writes."""
 
 import threading
 
 import pytest
 
 from pipeline.errors import CorruptStore
-from pipeline.files.each import read_each, read_sound
+from pipeline.files.each import read_each, read_sound, write_each
 
 
 @pytest.mark.parametrize("count", [0, 1, 32, 33, 700])
@@ -40,3 +40,24 @@ def test_damaged_ones_hide_no_others(count: int) -> None:
     sound, damage = read_sound(read, [str(number) for number in range(count)])
     assert sound == [str(number) for number in range(count) if number % 3 != 1]
     assert [str(error) for error in damage] == [str(number) for number in range(count) if number % 3 == 1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 100])
+def test_all_are_written_and_an_error_is_raised(count: int) -> None:
+    written: list[int] = []
+    write_each(written.append, range(count))
+    assert sorted(written) == list(range(count))
+
+    def fail(number: int) -> None:
+        if number == count - 1:
+            raise FileNotFoundError(str(number))
+
+    if count:
+        with pytest.raises(FileNotFoundError, match=rf"^{count - 1}$"):
+            write_each(fail, range(count))
+
+
+def test_sixteen_are_written_at_a_time() -> None:
+    together = threading.Barrier(16)
+    write_each(lambda number: together.wait(60), range(32))
+    assert not together.broken

@@ -10,7 +10,7 @@ from pipeline.jobs.plan import Plan, is_finished, refuse_unwritable
 from pipeline.jobs.tokenizing.checked import checked_plan
 from pipeline.jobs.tokenizing.other_sources import describe_other_parts
 from pipeline.jobs.work.launch import tokenize_in_processes
-from pipeline.jobs.work.leftovers import clear_leftovers
+from pipeline.jobs.work.leftovers import put_in_order
 from pipeline.jobs.work.processes import automatic
 from pipeline.jobs.work.result import NO_ROWS, TokenizeResult
 from pipeline.jobs.work.siblings import current_siblings
@@ -70,7 +70,7 @@ def find_work(config: Config, options: Mapping[str, bool], plan: Plan | None = N
         refuse_unwritable(plan.store)
         _say(describe_other_parts(plan))
         return plan, None
-    clear_leftovers(plan.store, plan.committed)
+    put_in_order(plan)
     _say(f"{plan}; nothing to do", error=False)
     _say(describe_other_parts(plan))
     if plan.has_no_rows:

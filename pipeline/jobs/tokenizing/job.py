@@ -23,7 +23,7 @@ from pipeline.jobs.work.execution import refuse_other_execution
 from pipeline.jobs.work.failures import end_hung_process, end_process_without_gpu, noting_the_end
 from pipeline.jobs.work.image_size import taking
 from pipeline.jobs.work.lanes import tokenize_all
-from pipeline.jobs.work.leftovers import MANIFEST, clear_leftovers
+from pipeline.jobs.work.leftovers import MANIFEST, clear_leftovers, put_in_order
 from pipeline.jobs.work.machine import this_machine
 from pipeline.jobs.work.pauses import Pauses
 from pipeline.jobs.work.precision import refuse_slow_precision
@@ -93,7 +93,7 @@ def run(
     if plan is None:
         plan = checked_plan(config, allow_other_sources, check_files)
         if is_finished(plan, config):
-            clear_leftovers(plan.store, plan.committed)
+            put_in_order(plan)
             return TokenizeResult(
                 store=plan.store.root,
                 planned=len(plan.shards),

@@ -104,6 +104,7 @@ def check_commits(config: Config) -> Verification:
         check_codebook(plan.store, birth)
     with result.collecting():
         check_groups(plan.store, birth)
+    result.problems += plan.listings.problems(plan.committed)
     if not birth.has_digests:
         result.warnings.append(_NO_DIGESTS)
     for shard in plan.shards:

@@ -1,4 +1,4 @@
-"""What processes that were killed leave beside the parts of a store, and nobody needs once it is finished."""
+"""What processes that were killed leave beside the parts of a finished store, and what they leave out."""
 
 import contextlib
 from collections.abc import Collection
@@ -6,12 +6,23 @@ from collections.abc import Collection
 from pipeline.claims import START, claimed, read_claim
 from pipeline.errors import VqtokError
 from pipeline.files import Files
+from pipeline.jobs.plan import Plan
 from pipeline.jobs.work.starting import may_live
 from pipeline.store.schema import names
 from pipeline.store.schema.failures import clear_failure, noted_failures
 
 MANIFEST = "manifest"
 """The claim on making the manifest. No part has this name: theirs end in a digest."""
+
+
+def put_in_order(plan: Plan) -> None:
+    """Clear the leftovers of a finished job, and write the files of single source shards that `listings/` lacks.
+
+    What cannot be written harms no reader of tokens.
+    """
+    clear_leftovers(plan.store, plan.committed)
+    with contextlib.suppress(OSError, VqtokError):
+        plan.listings.write_parts()
 
 
 def clear_leftovers(store: Files, committed: Collection[str]) -> None:

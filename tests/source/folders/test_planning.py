@@ -136,14 +136,12 @@ def test_processes_that_see_different_files_agree(
         for name in names:
             by_folder.setdefault(name.rpartition("/")[0], set()).add(name.rpartition("/")[2])
         scan = Scan(by_folder, LocalFiles(folder), "x", {})
+        listings = Listings(LocalFiles(store), Mode.KEEP)
         try:
-            results.append(
-                list(
-                    planning.folder_shards(
-                        str(folder), "x", "jpg".__eq__, (), Listings(LocalFiles(store), Mode.KEEP), lambda *_: scan
-                    )
-                )
-            )
+            shards = list(planning.folder_shards(str(folder), "x", "jpg".__eq__, (), listings, lambda *_: scan))
+            results.append(shards)
+            listings.write_parts()
+            assert not listings.problems({shard.part for shard in shards})
         except ConfigError:
             assert not any(name.endswith("jpg") for name in names)
 
@@ -160,6 +158,10 @@ def test_processes_that_see_different_files_agree(
     last = {shard.path: files_of(shard) for shard in results[-1]} if results else {}
     for earlier in results:
         assert {shard.path: files_of(shard) for shard in earlier}.items() <= last.items()
+    alone = LocalFiles(store).names("listings")
+    assert {f"{shard.part}.json" for shard in (results[-1] if results else [])} == {
+        name for name in alone if name.count(".") == 1
+    }
 
 
 def test_what_others_list_meanwhile_does_not_seem_to_be_gone(tmp_path: Path) -> None:
