@@ -59,6 +59,8 @@ def look(store: Path, expected: Expected, complete: bool) -> Found:
         for part, digest in digests.items()
         if digest != expected.digests.get(part, digest)
     ]
+    for part, commit in commits.items():
+        _guarded(found, f"the listing of {part}", _expect_listing, store, commit, expected.keys.get(part, []))
     _count(found, keys, expected.keys if complete else {part: expected.keys.get(part, []) for part in commits})
     for entry in manifest["parts"] if manifest else []:
         if commits.get(entry["part"], {}).get("attempt") != entry["attempt"]:
@@ -84,6 +86,16 @@ def _look_through_reader(store: Path, expected: Expected, complete: bool, found:
     seen = Found()
     _count(seen, keys, expected.keys if complete else {part: expected.keys.get(part, []) for part in keys})
     found.lost, found.doubled = max(found.lost, seen.lost), max(found.doubled, seen.doubled)
+
+
+def _expect_listing(store: Path, commit: dict[str, Any], keys: list[str]) -> None:
+    """What is committed of a folder says in a file of its own which files it was made of."""
+    if "/#" not in commit["sources"][0]["path"]:
+        return
+    listing = json.loads((store / "listings" / f"{commit['part']}.json").read_bytes())["listing"]
+    files = [f"{inside}/{name}".lstrip("/") for inside, names in listing["files"].items() for name in names]
+    if {file.rpartition(".")[0] for file in files} != {*keys}:
+        raise ValueError(f"{files} are not those of {keys}")
 
 
 def _count(found: Found, keys: dict[str, list[str]], planned: dict[str, list[str]]) -> None:

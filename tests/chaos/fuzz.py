@@ -23,7 +23,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import click
-from fixtures_store import Job, all_files, make_job, save_tiny_tokenizer, write_shard
+from fixtures_store import Job, all_files, good_samples, make_job, save_tiny_tokenizer, write_shard
 from support import in_a_fork
 from tqdm import tqdm
 
@@ -57,7 +57,8 @@ _COMMANDS = 4
 # What no record speaks of.
 _NOT_COMMITTED = ("claim", "note of a failure")
 # What `vqtok verify --quick` finds whatever its damage; of other files it compares the sizes.
-_RECORDS = ("store.json", "manifest.json", "commit record", "codebook")
+_RECORDS = ("store.json", "manifest.json", "commit record", "codebook", "log of a folder", "files of a part")
+_FOLDERS = {"pictures": good_samples(40, 3), "more/pictures": good_samples(50, 2)}
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,20 @@ class Sound:
 
 
 def make_sound(folder: Path, codec: str, chunk_bytes: int) -> Sound:
-    """Tokenize the collection of the kill matrix in forks, so that no thread is left here: readings are forks, too."""
+    """Tokenize the tars of the kill matrix, and two folders, in forks, so that no thread is left here: readings are
+    forks, too."""
     source = folder / "source"
     for path, samples in COLLECTION.items():
         write_shard(source / path, samples)
+    for path, samples in _FOLDERS.items():
+        (source / path).mkdir()
+        for key, members in samples:
+            for name, data in members.items():
+                (source / path / f"{key}.{name}").write_bytes(data)
+    shards = [f"{source}/{name}" for name in ("train-*.tar", "more/train-*.tar", *_FOLDERS)]
+    changes = {"tokenize.codec": codec, "source.shards": shards}
     jobs = [
-        make_job(
-            folder / name, source, save_tiny_tokenizer(folder / f"{name}-tokenizer", seed), {"tokenize.codec": codec}
-        )
+        make_job(folder / name, source, save_tiny_tokenizer(folder / f"{name}-tokenizer", seed), changes)
         for seed, name in enumerate(("sound", "other"))
     ]
     for job in jobs:

@@ -62,7 +62,8 @@ NAMED_STEPS = (
 
 OTHER_STEPS = (
     r"link .* -> store\.json",
-    r"link listings/.* -> listings/.*\.json",
+    r"link listings/.* -> listings/.*\.00000\.json",
+    r"link listings/.* -> listings/<part>\.json",
     r"rename tokens\.zarr/.* -> tokens\.zarr/zarr\.json",
     r"rename .* -> tokens\.zarr/codebook/.*",
     r"link claims/.* -> claims/<part>\.json",

@@ -139,6 +139,7 @@ KILLS = [
     Halt("open", "n02/000005.jpg"),
     Halt("open", "x12.parquet"),
     Halt("os.link", "/listings/", 1),
+    Halt("os.link", "/listings/", 3),
     Halt("os.link", "/commits/", 1),
     Halt("os.link", "/commits/", 3),
     Halt("os.rename", "/manifest.json", 1),

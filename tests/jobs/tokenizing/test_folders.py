@@ -4,13 +4,15 @@ import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fixtures_store import MIXED, Done, Job, all_files, good_samples, jpeg, make_job, vqtok, write_shard
+from fixtures_store import MIXED, Done, Halt, Job, all_files, good_samples, jpeg, make_job, vqtok, write_shard
 
+from pipeline.source.shards.naming import part_name
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store"]
@@ -103,6 +105,92 @@ def test_any_number_of_processes_makes_the_same_store(unpacked: Job, tmp_path: P
     children = [job.start() for _ in range(2)]
     assert [child.wait().status for child in children] == [0, 0]
     assert job.digest == unpacked.digest
+    assert listings(job) == listings(unpacked)
+
+
+LOGS = [f"{part_name(folder)}.00000.json" for folder in ("a", "b")]
+OF_PARTS = [f"{part_name(path)}.json" for path in ("a/#000000", "b/#alpha")]
+
+
+def listings(job: Job) -> dict[str, bytes]:
+    return all_files(job.store / "listings")
+
+
+def test_other_programs_find_the_files_of_a_part_by_its_name(unpacked: Job) -> None:
+    assert listings(unpacked).keys() == {*LOGS, *OF_PARTS}
+    for path, commit in unpacked.commits.items():
+        listing = json.loads((unpacked.store / f"listings/{commit['part']}.json").read_text())["listing"]
+        assert (listing["part"], listing["path"], listing["bytes"]) == (
+            commit["part"],
+            path,
+            commit["sources"][0]["bytes"],
+        )
+        files = [
+            unpacked.source / listing["folder"] / inside / name
+            for inside in listing["files"]
+            for name in listing["files"][inside]
+        ]
+        assert sum(file.stat().st_size for file in files) == listing["bytes"]
+
+
+@pytest.mark.parametrize("links", [1, 2, 3, 4])
+def test_what_a_killed_process_has_not_written_the_next_one_does(unpacked: Job, tmp_path: Path, links: int) -> None:
+    """It is killed before each of the files, two of the log and two of parts."""
+    job = make_job(tmp_path / "job", unpacked.source, unpacked.tokenizer, patterns(unpacked.source.parent))
+    assert job.start(halt=Halt("os.link", "/listings/", links)).wait().status == -signal.SIGKILL
+    there = {name for name in job.listing("listings") if not name.startswith(".tmp-")}
+    assert len(there) in ((links - 1,) if links < 3 else (2, 3))  # those of parts are written at one time
+    assert there <= {*LOGS, *OF_PARTS} and len(there - {*LOGS}) == max(0, len(there) - 2)
+    assert not job.commits
+    children = [job.start() for _ in range(2)]
+    assert [child.wait().status for child in children] == [0, 0]
+    assert job.digest == unpacked.digest
+    assert {name: data for name, data in listings(job).items() if not name.startswith(".tmp-")} == listings(unpacked)
+
+
+def test_a_store_of_before_gets_files_of_parts_when_a_job_runs_next(folders: Job, unpacked: Job) -> None:
+    for name in OF_PARTS:
+        (folders.store / "listings" / name).unlink()
+    for option in ("--quick", "--rate=1"):
+        assert verified(folders, option).status == 0
+    assert listings(folders).keys() == {*LOGS}
+    assert folders.start().wait().status == 0  # it is finished
+    assert all_files(folders.store) == all_files(unpacked.store)
+    (folders.store / "listings" / OF_PARTS[1]).unlink()
+    (folders.source / "a/000000-new.jpg").write_bytes(jpeg(77))
+    assert folders.start().wait().status == 0  # it is not
+    assert listings(folders).items() >= listings(unpacked).items()
+    assert len(listings(folders)) == 6
+
+
+def test_damage_to_the_files_of_a_part_is_named_and_mended(folders: Job, unpacked: Job) -> None:
+    paths = [folders.store / "listings" / name for name in OF_PARTS]
+    text = paths[0].read_text()
+    paths[0].write_text(text.replace("000003.jpg", "000004.jpg"))
+    for option in ("--quick", "--rate=1"):
+        done = verified(folders, option)
+        assert done.status == 1
+        assert f"{paths[0]}: not as {LOGS[0]} beside it says; delete it and run vqtok tokenize again" in done.out
+        assert "\n1 problems" in done.out
+    assert folders.start().wait().status == 0
+    (folders.source / "b/new.jpg").write_bytes(jpeg(78))
+    assert folders.start().wait().status == 0
+    assert len(folders.commits) == 3
+    paths[0].unlink()
+    done = verified(folders, "--quick")
+    assert f"{paths[0]}: missing; run vqtok tokenize again" in done.out
+    assert folders.start().wait().status == 0
+    assert paths[0].read_text() == text
+    assert verified(folders).status == 0
+
+
+def test_they_are_not_written_through_a_link_and_a_finished_job_does_without(folders: Job, tmp_path: Path) -> None:
+    elsewhere = (folders.store / "listings").rename(tmp_path / "elsewhere")
+    (elsewhere / OF_PARTS[0]).unlink()
+    (folders.store / "listings").symlink_to(elsewhere)
+    done = folders.start().wait()
+    assert (done.status, done.err) == (0, "")
+    assert sorted(path.name for path in elsewhere.iterdir()) == sorted([*LOGS, OF_PARTS[1]])
 
 
 def test_new_files_are_new_source_shards(folders: Job, unpacked: Job) -> None:
