@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures_s3 import Proxy
 
 from pipeline.config import SourceConfig
 from pipeline.errors import CorruptStore
 from pipeline.files import Files, LocalFiles, files_at
+from pipeline.files.objects import ObjectFiles
 from pipeline.source.find import find_source_shards
 from pipeline.source.folders import planning
 from pipeline.source.folders.listings import ListedPart, Listings, Mode
@@ -70,10 +72,10 @@ def test_a_source_shard_has_a_file_of_its_own_that_says_what_the_log_says(folder
     assert files.keys() == {f"{part}.json" for part in parts}
     for part, (number, of_log) in parts.items():
         tree = json.loads(files[f"{part}.json"])
-        assert tree.keys() == {"listing", "sha256"}
         assert tree["listing"] == {"folder": "x", "number": number, "part": part, **of_log}
         text = json.dumps(tree["listing"], sort_keys=True, separators=(",", ":"))
-        assert tree["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        assert files[f"{part}.json"].decode() == f'{{"listing":{text},"sha256":"{digest}"}}\n'
     names = [
         f"{inside}/{name}".lstrip("/")
         for _, part in parts.values()
@@ -205,6 +207,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (lambda path: os.truncate(path, 20), "not as {log} beside it says; delete it and"),
     "empty": (lambda path: os.truncate(path, 0), "not as {log} beside it says; delete it and"),
     "longer": (lambda path: path.open("ab").write(b"\n"), "not as {log} beside it says; delete it and"),
+    "huge": (lambda path: os.truncate(path, 1 << 40), "not as {log} beside it says; delete it and"),
     "endless": (instead(lambda path: path.symlink_to("/dev/zero")), "delete it and run vqtok tokenize again"),
     "FIFO": (instead(os.mkfifo), "delete it and run vqtok tokenize again"),
     "folder": (instead(Path.mkdir), "no file; delete it and run vqtok tokenize again (Is a directory)"),
@@ -228,16 +231,32 @@ def test_a_damaged_one_is_named_and_stops_nothing(kind: str, folder: Path, tmp_p
     log = f"{part_name('x')}.{json.loads(expected[name])['listing']['number']:05d}.json"
     assert problem.startswith(f"{path}: ")
     assert what.format(log=log) in problem
-    before = None if kind in ("gone", "folder", "FIFO", "endless") or path.is_symlink() else path.read_bytes()
+    before = path.lstat() if kind != "gone" else None
     listings = plan(store, folder)
     assert find_source_shards(SourceConfig(shards=(str(folder),)), listings) == shards
     listings.write_parts()
     if kind != "gone":
-        assert before is None or path.read_bytes() == before  # nothing is written over
+        assert path.lstat() == before  # nothing is written over
         shutil.rmtree(path) if kind == "folder" else path.unlink()
         plan(store, folder).write_parts()
     assert written(store) == expected
     assert plan(store, folder, mode=Mode.LOOK).problems(committed) == []
+
+
+def test_a_list_that_lags_behind_lets_nothing_be_written_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of some object stores."""
+    plan(tmp_path / "store", folder).write_parts()
+    path = tmp_path / "store/listings" / min(written(tmp_path / "store"))
+    path.write_bytes(b"other")
+    before = written(tmp_path / "store")
+    monkeypatch.setattr(LocalFiles, "names", lambda self, folder: [])
+    listings = plan(tmp_path / "store", folder)
+    listings.write_parts()
+    assert len(listings.problems(())) == 1
+    monkeypatch.undo()
+    assert written(tmp_path / "store") == before
 
 
 def test_one_that_was_never_written_is_no_damage_before_its_part_is_committed(folder: Path, tmp_path: Path) -> None:
@@ -284,3 +303,14 @@ def test_objects_are_written_as_files_are(folder: Path, tmp_path: Path, bucket_u
     files.delete(f"listings/{second}")
     plan(files, folder).write_parts()
     assert written(files) == expected
+
+
+def test_of_objects_each_is_a_request_at_first_sight_and_none_later(
+    folder: Path, bucket_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.s3.environment["AWS_ENDPOINT_URL"])
+    plan(ObjectFiles(bucket_url), folder).write_parts()
+    assert proxy.counts == {"ListObjects": 2, "HeadObject": 1, "PutObject": 3 + 5}, proxy.asked
+    proxy.asked.clear()
+    plan(ObjectFiles(bucket_url), folder).write_parts()
+    assert proxy.counts == {"ListObjects": 1, "HeadObject": 1, "GetObject": 3}, proxy.asked
