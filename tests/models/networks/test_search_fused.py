@@ -1,42 +1,17 @@
 """The kernels of the search: in Triton's interpreter, where there is Triton, and on a GPU, where there is one."""
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from interpreted import interpreted
 from torch import Tensor
 
+from pipeline.models.networks import search_fused
 from pipeline.models.networks.search import nearest_codes
 from pipeline.models.networks.search_fused import FusedSearch, _margin, _tf32
 from pipeline.models.networks.search_trial import equally_near
-
-INTERPRETED = """
-import sys
-import numpy as np
-import torch
-from pipeline.models.networks import search_fused
-
-search_fused._FEW = 1
-settle, close = search_fused._Work._settle, []
-
-def settled(work, *found):
-    settle(work, *found)
-    close.append(int(work._count))
-
-search_fused._Work._settle = settled
-search, cases, found = search_fused.FusedSearch(), np.load(sys.argv[1]), {}
-for name in sorted({key.split("/")[0] for key in cases.files}):
-    indices = search(*(torch.from_numpy(cases[f"{name}/{part}"]) for part in ("vectors", "codes")))
-    found[f"{name}/indices"], found[f"{name}/close"] = indices.numpy(), close[-1]
-np.savez(sys.argv[2], **found)
-"""
 
 SHAPES = [(1, 8), (77, 8), (100, 14), (130, 32), (300, 64), (70, 100), (96, 256)]
 """K and C: whole tiles and parts of them, one part of a code and several."""
@@ -75,30 +50,27 @@ def cases() -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
+Found = Mapping[str, tuple[list[int], int]]
+"""Indices for each case, and how many vectors were searched again."""
+
+
 @pytest.fixture(scope="module")
-def interpreted(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, np.ndarray]:
+def found() -> Found:
     """What the kernels find in all cases, in one process."""
-    if find_spec("triton") is None:
-        pytest.skip("no Triton here")
-    folder: Path = tmp_path_factory.mktemp("interpreter")
-    given = {}
-    for name, (z, e) in cases().items():
-        given |= {f"{name}/vectors": z.numpy(), f"{name}/codes": e.numpy()}
-    np.savez(folder / "cases.npz", **given)
-    done = subprocess.run(
-        [sys.executable, "-c", INTERPRETED, folder / "cases.npz", folder / "found.npz"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-    )
-    if "only 0-dimensional arrays can be converted" in done.stderr:
-        pytest.skip("the interpreter of this Triton is older than this numpy")
-    assert done.returncode == 0, done.stderr
-    return np.load(folder / "found.npz")
+    return interpreted(found_in_all)
 
 
-def indices_of(found: Mapping[str, np.ndarray], name: str) -> Tensor:
-    return torch.from_numpy(found[f"{name}/indices"])
+def found_in_all() -> Found:
+    again: list[int] = []
+
+    class Noting(search_fused._Work):
+        def _settle(self, least_SN: Tensor, second_SN: Tensor, index_SN: Tensor) -> None:
+            super()._settle(least_SN, second_SN, index_SN)
+            again.append(int(self._count))
+
+    search_fused._FEW, search_fused._Work = 1, Noting  # type: ignore[misc]
+    search = FusedSearch()
+    return {name: (search(*case).tolist(), again[-1]) for name, case in cases().items()}
 
 
 def check(z_NC: Tensor, codebook_KC: Tensor, found_N: Tensor) -> None:
@@ -111,8 +83,8 @@ def check(z_NC: Tensor, codebook_KC: Tensor, found_N: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", [*(f"{K}x{C}" for K, C in SHAPES), "neighbours", "one vector", "a tiny scale"])
-def test_it_finds_what_a_search_in_float64_finds(interpreted: Mapping[str, np.ndarray], name: str) -> None:
-    check(*cases()[name], indices_of(interpreted, name))
+def test_it_finds_what_a_search_in_float64_finds(found: Found, name: str) -> None:
+    check(*cases()[name], torch.tensor(found[name][0]))
 
 
 @pytest.mark.parametrize(
@@ -127,16 +99,14 @@ def test_it_finds_what_a_search_in_float64_finds(interpreted: Mapping[str, np.nd
         "codes too long for a distance",
     ],
 )
-def test_ties_and_numbers_that_are_not_finite_are_as_torch_has_them(
-    interpreted: Mapping[str, np.ndarray], name: str
-) -> None:
+def test_ties_and_numbers_that_are_not_finite_are_as_torch_has_them(found: Found, name: str) -> None:
     z_NC, codebook_KC = cases()[name]
     expected_N = torch.addmm(codebook_KC.square().sum(1), z_NC, codebook_KC.T, alpha=-2).argmin(dim=1)
-    assert indices_of(interpreted, name).tolist() == expected_N.tolist()
+    assert found[name][0] == expected_N.tolist()
 
 
-def test_few_vectors_are_searched_twice(interpreted: Mapping[str, np.ndarray]) -> None:
-    close = {name: int(interpreted[f"{name}/close"]) for name in cases()}
+def test_few_vectors_are_searched_twice(found: Found) -> None:
+    close = {name: again for name, (_, again) in found.items()}
     assert all(close[f"{K}x{C}"] <= 1 for K, C in SHAPES)
     assert close["copies"] == 50
     assert close["vectors that are not finite"] == 5

@@ -1,33 +1,37 @@
 """Our kernels in Triton's interpreter, where there is Triton, and on a GPU, where there is one."""
 
-import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
+from interpreted import interpreted
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.models.networks.vqgan import blocks, norms
 
-CASES = [
-    (torch.float32, (1, 160, 1, 1), 2e-5),  # one position
-    (torch.float32, (1, 96, 33, 32), 2e-5),  # two stretches of positions, of the second only a part
-    (torch.bfloat16, (2, 64, 5, 7), 0.04),  # the interpreter rounds towards zero
-]
-"""And what is allowed beside float64, of a value of 1 or of the value."""
+Case = tuple[torch.dtype, tuple[int, ...], float]
+"""Dtype, shape, and what is allowed beside float64, of a value of 1 or of the value."""
+
+LONG = (33, 32)
+"""Height and width of two stretches of positions, of the second only a part."""
 
 
-def errors(device: str) -> dict[str, float]:
+def cases(long: tuple[int, int] = LONG) -> list[Case]:
+    return [
+        (torch.float32, (1, 160, 1, 1), 2e-5),  # one position
+        (torch.float32, (1, 96, *long), 2e-5),
+        (torch.bfloat16, (2, 64, 5, 7), 0.04),  # the interpreter rounds towards zero
+    ]
+
+
+def errors(device: str, long: tuple[int, int] = LONG) -> dict[str, float]:
     """The largest error of each kernel, in units of what is allowed."""
     from pipeline.models.networks.vqgan import kernels
 
     found: dict[str, float] = {}
-    for dtype, shape, tolerance in CASES:
+    for dtype, shape, tolerance in cases(long):
         x, h = (numbers(*shape, seed=seed).to(device, dtype) * 3 + 5 for seed in (0, 1))
         x, h = (value.contiguous(memory_format=torch.channels_last) for value in (x, h))
         weight, bias, added = (numbers(shape[1], seed=seed).to(device, dtype) for seed in (2, 3, 4))
@@ -82,22 +86,19 @@ def found(request: pytest.FixtureRequest) -> Any:
         if not torch.cuda.is_available():
             pytest.skip("no GPU")
         return [errors("cuda"), difference_of_blocks("cuda")]
-    if find_spec("triton") is None:
-        pytest.skip("no Triton")
-    # Whether kernels are interpreted is decided when Triton is imported.
-    environment = {
-        **os.environ,
-        "TRITON_INTERPRET": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return interpreted(on_this_processor)
+
+
+def on_this_processor() -> Any:
+    """Of shorter stretches: the interpreter takes its time for each program."""
+    from pipeline.models.networks.vqgan import kernels
+
+    kernels._STRETCH = 64
+    return [errors("cpu", (9, 8)), difference_of_blocks("cpu")]
 
 
 def test_each_kernel_computes_what_float64_does(found: Any) -> None:
-    assert len(found[0]) == 6 * len(CASES) - 1
+    assert len(found[0]) == 6 * len(cases()) - 1
     assert {name: off for name, off in found[0].items() if not off <= 1} == {}
 
 
@@ -134,7 +135,3 @@ def test_triton_compiles_them_for_gpus(capability: int) -> None:
         places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
         compiled = compile(ASTSource(kernel, types, places), target=GPUTarget("cuda", capability, 32))
         assert "cubin" in compiled.asm
-
-
-if __name__ == "__main__":
-    print(json.dumps([errors("cpu"), difference_of_blocks("cpu")]))
