@@ -53,7 +53,7 @@ def test_an_outage_is_waited_for(
 ) -> None:
     files = patient(30)
     files.put("a", b"1")
-    proxy.faults = Faults(**{fault: 1.0, "answer": SLOW_DOWN, "for_s": 1.0})
+    proxy.faults = Faults(**{fault: 1.0, "answer": SLOW_DOWN, "for_s": 0.3})
     before = len(proxy.asked)
     REQUESTS[request_](files)
     assert proxy.faults.happened[fault] >= 2

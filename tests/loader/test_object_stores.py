@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures_s3 import S3, Proxy
+from fixtures_s3 import BUCKET, S3, Proxy
 from fixtures_store import all_files, store_of_rows
 from support import sampled
 
+from pipeline import files as places
 from pipeline.errors import CorruptStore, VqtokError
 from pipeline.files import files_at
 from pipeline.loader import TokenBatch, TokenLoader
@@ -38,12 +39,27 @@ def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield store_of_rows(tmp_path_factory.mktemp("local") / "store", COUNTS, codec=request.param)
 
 
+@pytest.fixture(scope="module")
+def uploaded(local: Path, s3_server: S3) -> str:
+    """The URL of the same store as objects. Read only: use `upload` for one that a test changes."""
+    for path, data in all_files(local).items():
+        s3_server.request("PUT", f"/{BUCKET}/{local.parent.name}/{path}", data)
+    return f"s3://{BUCKET}/{local.parent.name}"
+
+
 @pytest.fixture
-def through_proxy(proxy: Proxy, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A URL that this process reaches through the proxy."""
+def far(uploaded: str, s3: S3) -> str:
+    """The URL, and this process's environment pointed at the server."""
+    places._objects_at.cache_clear()  # a connection is kept for each URL, and that of another test was to its proxy
+    return uploaded
+
+
+@pytest.fixture
+def through_proxy(far: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL, which this process reaches through the proxy."""
     for name, value in proxy.s3.environment.items():
         monkeypatch.setenv(name, value)
-    return bucket_url
+    return far
 
 
 def upload(folder: Path, url: str) -> str:
@@ -65,20 +81,18 @@ def bytes_in(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("cached", sampled(True, False))
-def test_batches_are_those_of_the_local_store(local: Path, bucket_url: str, tmp_path: Path, cached: bool) -> None:
+def test_batches_are_those_of_the_local_store(local: Path, far: str, tmp_path: Path, cached: bool) -> None:
     cache = PartCache(tmp_path / "cache", 1 << 20) if cached else None
-    far = TokenStore(upload(local, bucket_url), cache=cache)
-    near = TokenStore(local)
-    ours, theirs = TokenLoader(far, batch_size=50), TokenLoader(near, batch_size=50)
+    store, near = TokenStore(far, cache=cache), TokenStore(local)
+    ours, theirs = TokenLoader(store, batch_size=50), TokenLoader(near, batch_size=50)
     for _ in range(2):
         assert_equal(list(ours), list(theirs))
     wanted = [5, 200, 17, 39, 40]
-    assert_equal([far.read(wanted)], [near.read(wanted)])
+    assert_equal([store.read(wanted)], [near.read(wanted)])
     assert ours.state_dict() == theirs.state_dict()  # one may go on where the other stopped
 
 
 def test_a_cache_that_holds_all_is_filled_once(local: Path, proxy: Proxy, through_proxy: str, tmp_path: Path) -> None:
-    upload(local, through_proxy)
     asked: Counter[str] = Counter()
 
     def watch(method: str, path: str, done: bool) -> None:
@@ -97,7 +111,6 @@ def test_a_cache_that_holds_all_is_filled_once(local: Path, proxy: Proxy, throug
 @pytest.fixture
 def cached(local: Path, through_proxy: str, proxy: Proxy, tmp_path: Path) -> str:
     """The URL of a store, all tokens of which are in the cache in `tmp_path`."""
-    upload(local, through_proxy)
     assert len(list(TokenLoader(opened(through_proxy, tmp_path), batch_size=50))) == 6
     proxy.asked.clear()
     return through_proxy
@@ -155,8 +168,6 @@ def raising(number: int) -> Callable[..., None]:
 def test_a_full_disk_is_read_past_with_one_warning(
     local: Path, through_proxy: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload(local, through_proxy)
-
     def full(descriptor: int, block: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -177,7 +188,6 @@ def test_without_a_cache_a_little_part_is_one_request(
     local: Path, through_proxy: str, proxy: Proxy, shuffle: bool
 ) -> None:
     """In any order, with all of its chunks; and many are under way at once."""
-    upload(local, through_proxy)
     store = TokenStore(through_proxy)
     loader = TokenLoader(store, batch_size=50, shuffle=shuffle, seed=1)
     proxy.asked.clear()
@@ -192,24 +202,24 @@ def test_without_a_cache_a_little_part_is_one_request(
 
 
 def test_chunks_of_another_length_than_ours_are_read_right(
-    through_proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunks of 4, 4 and 1 rows, which nothing but their metadata tells from three of 3."""
     monkeypatch.setattr(arrays, "chunk_rows", lambda rows, row_bytes: 4)
     local = store_of_rows(tmp_path / "store", [9, 9])
     assert_equal(
-        list(TokenLoader(TokenStore(upload(local, through_proxy)), batch_size=5)),
+        list(TokenLoader(TokenStore(upload(local, bucket_url)), batch_size=5)),
         list(TokenLoader(TokenStore(local), batch_size=5)),
     )
 
 
 def test_a_small_cache_is_kept_small_and_parts_are_shuffled_some_at_a_time(
-    local: Path, bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    far: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(order, "WINDOW_CHUNKS", 2)
     limit = 12 * 4096  # each file takes a block of the disk
     cache = PartCache(tmp_path / "cache", limit)
-    store = TokenStore(upload(local, bucket_url), cache=cache)
+    store = TokenStore(far, cache=cache)
     with pytest.warns(UserWarning, match=r"the cache of 49,152 bytes does not hold .*; pass parts_at_a_time=\d"):
         TokenLoader(store)
     loader = TokenLoader(store, batch_size=20, parts_at_a_time=2)
@@ -227,7 +237,6 @@ def test_a_small_cache_is_kept_small_and_parts_are_shuffled_some_at_a_time(
 def test_a_network_that_cuts_answers_changes_nothing(
     local: Path, proxy: Proxy, through_proxy: str, tmp_path: Path
 ) -> None:
-    upload(local, through_proxy)
     proxy.faults.drop, proxy.faults.refuse, proxy.faults.cut = 0.05, 0.05, 0.1
     proxy.faults.at_most = 15
     store = TokenStore(through_proxy, cache=PartCache(tmp_path / "cache", 1 << 20))
@@ -251,16 +260,16 @@ def test_an_object_that_is_not_what_was_committed_is_refused(local: Path, bucket
 
 
 @pytest.mark.slow
-def test_spawned_workers_share_the_cache(local: Path, bucket_url: str, tmp_path: Path, s3: S3) -> None:
-    store = TokenStore(upload(local, bucket_url), cache=PartCache(tmp_path / "cache", 1 << 20))
+def test_spawned_workers_share_the_cache(far: str, tmp_path: Path) -> None:
+    store = TokenStore(far, cache=PartCache(tmp_path / "cache", 1 << 20))
     loader = TokenLoader(store, batch_size=50)
     workers = torch.utils.data.DataLoader(loader, batch_size=None, num_workers=2, multiprocessing_context="spawn")
     keys = [key for batch in workers for key in batch.key]
     assert Counter(keys) == Counter(store.keys)
 
 
-def test_forked_workers_say_why_they_cannot(local: Path, bucket_url: str, tmp_path: Path) -> None:
-    loader = TokenLoader(TokenStore(upload(local, bucket_url)), batch_size=50)
+def test_forked_workers_say_why_they_cannot(far: str) -> None:
+    loader = TokenLoader(TokenStore(far), batch_size=50)
     workers = torch.utils.data.DataLoader(loader, batch_size=None, num_workers=1, multiprocessing_context="fork")
     with pytest.raises(VqtokError, match="spawn"):
         list(workers)

@@ -1,16 +1,19 @@
 """Objects that URLs name: found in few requests, whatever else lies beside them."""
 
-import pytest
-from fixtures_s3 import BUCKET, S3, Faults, Proxy
+from http.server import BaseHTTPRequestHandler
 
+import pytest
+from fixtures_s3 import BUCKET, S3, Faults, Proxy, operation_of
+
+from pipeline.files import object_listing
 from pipeline.files import objects as object_files
 from pipeline.source.shards import objects
 from pipeline.source.shards.patterns import expand
 
 pytest_plugins = ["fixtures_s3"]
 
-STRANGERS = 1010
-"""More than an answer has."""
+PAGE, STRANGERS = 105, 110
+"""Objects in an answer, instead of the protocol's thousand; and more than that."""
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +31,15 @@ def watched(s3: S3, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
     """The proxy, which every request of this process passes."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.s3.environment["AWS_ENDPOINT_URL"])
     monkeypatch.setattr(objects, "files_at", object_files.ObjectFiles)  # one for every bucket is kept
+    forward = proxy._forward
+
+    def in_short_pages(request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if operation_of(request.command, request.path, dict(request.headers)) == "ListObjects":
+            request.path += f"&max-keys={PAGE}"
+        return forward(request, body)
+
+    monkeypatch.setattr(proxy, "_forward", in_short_pages)
+    monkeypatch.setattr(object_listing, "_PAGE", PAGE)
     return proxy
 
 
