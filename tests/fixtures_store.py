@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import unsynced  # noqa: F401 - for the processes below, too
 import yaml
 from PIL import Image
 from support import encoded, write_tar

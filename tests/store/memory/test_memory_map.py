@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures_store import begin_store, make_birth, make_shard, wait_for
+from unsynced import fsync
 
 from pipeline.store.arrays.parts import Part
 from pipeline.store.arrays.row_array import RowArray
@@ -34,7 +35,7 @@ def drop(file: Path, *mapped: np.ndarray) -> None:
         return not any(map(in_memory, mapped))
 
     with file.open("rb") as opened:
-        os.fsync(opened.fileno())
+        fsync(opened.fileno())
         deadline = time.monotonic() + 4
         while not forgotten():  # it is only advice, and pages that another core has just used stay for a while
             if time.monotonic() > deadline:
