@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fixtures_store import store_of_rows
 
+from pipeline.loader.mixtures import merging
 from pipeline.store import TokenStore
 from pipeline.store.arrays import storage as arrays
 from pipeline.store.arrays.codebook import table_digest
@@ -19,6 +20,12 @@ WEIGHTS = [0.6, 0.3, 0.1]
 
 def table_of(codes: int, dimensions: int = 2) -> np.ndarray:
     return np.random.default_rng([codes, dimensions]).normal(size=(codes, dimensions)).astype(np.float32)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 50 rows: the usual ones are far longer than what a test reads of them."""
+    monkeypatch.setattr(merging, "BLOCK_ROWS", 50)
 
 
 @pytest.fixture(scope="module")

@@ -146,6 +146,7 @@ def test_a_store_without_views_has_one(tmp_path: Path) -> None:
         assert (tokens.shape, torch.equal(tokens.reshape(20, 8), first)) == (shape, True)
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("offsets", [None, [0, 16]])
 def test_a_mixture_draws_anew_in_every_pass(store: TokenStore, tmp_path: Path, offsets: Any) -> None:
     """Of stores with different numbers of views, too, and resumed in the middle of a pass."""
@@ -171,6 +172,7 @@ def test_a_mixture_draws_anew_in_every_pass(store: TokenStore, tmp_path: Path, o
     assert min(taken) > 60 and taken[1] > 2 * 30  # the third pass of the smaller one
 
 
+@pytest.mark.usefixtures("small_blocks")
 def test_a_mixture_of_all_views(store: TokenStore, tmp_path: Path) -> None:
     other = opened(tmp_path / "other", [30], vocab_size=16)
     for offsets in (None, [0, 300]):

@@ -15,6 +15,8 @@ from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_mixtures"]
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
 STEPS = 30
 Labelled = Counter[tuple[int, int, int]]
 """Number of a store, row in it, label that it came with."""

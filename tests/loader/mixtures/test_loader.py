@@ -26,7 +26,6 @@ from pipeline.loader import epochs as order_module
 from pipeline.loader.epoch_rows import OrderedRows
 from pipeline.loader.mixtures import batching as batching_module
 from pipeline.loader.mixtures import loader as mixture_module
-from pipeline.loader.mixtures import merging as blocks_module
 from pipeline.store import TokenStore
 from pipeline.store.arrays.located import Located
 
@@ -34,10 +33,9 @@ pytest_plugins = ["fixtures_mixtures"]
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 4 chunks, blocks of 50 rows, passes brought up to date every 3 steps."""
     monkeypatch.setattr(order_module, "WINDOW_CHUNKS", 4)
-    monkeypatch.setattr(blocks_module, "BLOCK_ROWS", 50)
     monkeypatch.setattr(mixture_module, "_COUNTED_STEPS", 3)
 
 
@@ -79,7 +77,7 @@ def test_stores_come_in_their_proportions(stores: list[TokenStore], world_size: 
 def test_every_row_comes_once_per_pass(stores: list[TokenStore], world_size: int) -> None:
     seen: list[int] = []
     iterators = [iter(loader) for loader in ranks(stores, world_size, 11)]
-    for _ in range(25):
+    for _ in range(28 - 2 * world_size):
         for iterator in iterators:
             seen += next(iterator).row.tolist()
         check_passes(seen, stores)

@@ -17,6 +17,8 @@ from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_mixtures"]
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
 
 def steps_of(loader: MixtureLoader, steps: int) -> list[MixedBatch]:
     return list(islice(loader, steps))

@@ -417,7 +417,7 @@ def hammer(tmp_path: Path, files: LocalFiles, steps: int, share: float, kills: i
 
 
 def test_four_processes_share_a_cache_of_a_third(tmp_path: Path, files: LocalFiles) -> None:
-    downloads = hammer(tmp_path, files, steps=120, share=1 / 3)
+    downloads = hammer(tmp_path, files, steps=60, share=1 / 3)
     assert len(downloads) == 30
     assert max(downloads.values()) > 1
     assert [path for path in copies(tmp_path) if path.suffix != ".file"] == []
@@ -523,7 +523,7 @@ def test_a_fork_reads_what_is_there_and_is_told_of_the_rest(
 def test_a_fork_prefetches_in_threads_of_its_own(files: LocalFiles, tmp_path: Path) -> None:
     """Its parent's are not there, busy as they look."""
     slow = SlowFiles(files.root)
-    slow.delay_s = 2.0
+    slow.delay_s = 0.6
     wanted = fill(files, range(6))
     with PartCache(tmp_path / "cache", 100 * MIB, threads=2) as cache:
         cache.prefetch(slow, wanted[:2])
