@@ -27,16 +27,18 @@ for words in json.loads(sys.argv[2]):
     except SystemExit as exit:
         status = exit.code or 0
     answers.append([status, [name for name in heavy if name in sys.modules]])
+exec(sys.argv[4])
+answers.append([0, [name for name in heavy if name in sys.modules]])
 with open(sys.argv[1], "w") as file:
     json.dump(answers, file)
 """
 
 
-def heavy_imports(folder: Path, commands: Sequence[Sequence[str]], before: str = "") -> list[list[str]]:
-    """Which of HEAVY are there after each of successful commands of one process, and after the code `before` them."""
-    done = cold_python(before + RUN, folder / "answers.json", json.dumps(commands), json.dumps(HEAVY))
+def heavy_imports(folder: Path, commands: Sequence[Sequence[str]], then: str) -> list[list[str]]:
+    """Which of HEAVY are there after each of successful commands of one process, and after the code behind them."""
+    done = cold_python(RUN, folder / "answers.json", json.dumps(commands), json.dumps(HEAVY), then)
     answers = json.loads((folder / "answers.json").read_text())
-    assert [status for status, _ in answers] == [0] * len(commands), done.err
+    assert [status for status, _ in answers] == [0] * (len(commands) + 1), done.err
     return [names for _, names in answers]
 
 
@@ -65,18 +67,11 @@ LIGHT = {
 
 
 def test_light_commands_import_neither_torch_nor_zarr(reported: Job, tmp_path: Path) -> None:
-    """In one process, for none of them leaves any behind."""
+    """In one process, for none of them leaves any behind. In the end, the proof that it can fail."""
     commands = [[*words, *([str(reported.file)] if words[-1] == "--config" else [])] for words in LIGHT.values()]
-    assert dict(zip(LIGHT, heavy_imports(tmp_path, commands), strict=True)) == {name: [] for name in LIGHT}
-
-
-def test_what_looks_at_records_alone_imports_no_numpy() -> None:
-    code = "import sys, pipeline.jobs.plan, pipeline.jobs.status.job; print('numpy' in sys.modules)"
-    assert cold_python(code).out == "False\n"
-
-
-def test_the_proof_can_fail(tmp_path: Path) -> None:
-    assert heavy_imports(tmp_path, [["--help"]], before="import pipeline.store.writing.hierarchy") == [["zarr"]]
+    *light, last = heavy_imports(tmp_path, commands, then="import pipeline.store.writing.hierarchy")
+    assert dict(zip(LIGHT, light, strict=True)) == {name: [] for name in LIGHT}
+    assert last == ["zarr"]
 
 
 @pytest.mark.parametrize("name", sampled("status", "help", "quick verification"))
@@ -87,7 +82,7 @@ def test_light_commands_begin_to_answer_soon(reported: Job, name: str) -> None:
     command = [Path(sys.executable).with_name("vqtok"), *words, *([reported.file] if words[-1] == "--config" else [])]
     codebook = ", numcodecs" if "verification" in name else ""
     libraries = [sys.executable, "-c", f"import click, pydantic, yaml{codebook}"]
-    assert min(cpu_seconds(*command) / cpu_seconds(*libraries) for _ in range(3)) < 4
+    assert any(cpu_seconds(*command) / cpu_seconds(*libraries) < 4 for _ in range(3))
 
 
 def cpu_seconds(*command: str | Path) -> float:
@@ -109,15 +104,17 @@ LIGHT_MODULES = (
 )
 
 
-def test_light_modules_import_no_torch() -> None:
+def test_light_modules_import_no_torch_and_what_looks_at_records_alone_no_numpy() -> None:
     code = (
         "import importlib, sys\n"
+        "import pipeline.jobs.plan, pipeline.jobs.status.job\n"
+        "print('numpy', 'numpy' in sys.modules)\n"
         f"for module in {LIGHT_MODULES}:\n"
         "    importlib.import_module(module)\n"
         f"    print(module, [name for name in {HEAVY} if name in sys.modules])"
     )
     done = cold_python(code)
-    assert (done.out.splitlines(), done.err) == ([f"{module} []" for module in LIGHT_MODULES], "")
+    assert (done.out.splitlines(), done.err) == (["numpy False", *(f"{module} []" for module in LIGHT_MODULES)], "")
 
 
 def test_only_the_command_line_knows_click() -> None:

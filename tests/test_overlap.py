@@ -43,13 +43,13 @@ def prefetch_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
-def settled(count: Callable[[], int]) -> int:
-    """A number that grows in another thread, once it has stopped growing."""
-    seen = -1
-    while seen != count():
-        seen = count()
-        time.sleep(0.15)
-    return seen
+def settled(count: Callable[[], int], least: int) -> int:
+    """A number that grows in another thread, once it has been given time to grow beyond `least`."""
+    deadline = time.monotonic() + 20
+    while count() < least and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.1)
+    return count()
 
 
 def slow_when_even(number: int) -> int:
@@ -161,7 +161,7 @@ def test_prefetching_is_bounded(depth: int) -> None:
     for done in range(1, 4):
         next(results)
         # Those that wait, and the one that has nowhere to wait yet.
-        assert settled(lambda: items.taken) == done + depth + 1
+        assert settled(lambda: items.taken, done + depth + 1) == done + depth + 1
     results.close()
 
 

@@ -130,11 +130,16 @@ def test_leaving_releases_every_claim_and_ends_the_heartbeat(files: LocalFiles) 
 def test_another_process_is_refused_until_the_claim_is_released(
     files: LocalFiles, another: Callable[..., Holder]
 ) -> None:
+    """Clocks of hosts and file systems decide nothing."""
     holder = another(FOREVER_S)
     assert holder("acquire", "a") == "True"
+    assert {name for name in Claim.model_fields if "time" in name or "date" in name} == set()
     with Claims(files, FOREVER_S) as claims:
         assert claims.is_live("a")
         assert claims.acquire("a") is False
+        for moment in (0, time.time() + 10**6):  # as a file server with a wrong clock would stamp it
+            os.utime(files.path("claims/a.json"), (moment, moment))
+            assert claims.acquire("a") is False
         assert claims.acquire("b") is True
         assert holder("acquire", "b") == "False"
         holder("release", "a")
@@ -244,16 +249,6 @@ def test_heartbeats_come_less_often_the_longer_a_claim_is_held(
         assert 3 <= only(files).beats <= 9
         claims.release("a")
     assert reads == []  # that a claim that beats is ours needs no question
-
-
-def test_clocks_of_hosts_and_file_systems_decide_nothing(files: LocalFiles, another: Callable[..., Holder]) -> None:
-    holder = another(FOREVER_S)
-    assert holder("acquire", "a") == "True"
-    assert {name for name in Claim.model_fields if "time" in name or "date" in name} == set()
-    with Claims(files, FOREVER_S) as claims:
-        for moment in (0, time.time() + 10**6):  # as a file server with a wrong clock would stamp it
-            os.utime(files.path("claims/a.json"), (moment, moment))
-            assert claims.acquire("a") is False
 
 
 def test_progress_arrives_with_the_heartbeat(files: LocalFiles, another: Callable[..., Holder]) -> None:

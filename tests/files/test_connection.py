@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from itertools import cycle, islice, pairwise
+from itertools import cycle, islice, pairwise, product, repeat
 
 import pytest
 from fixtures_s3 import S3, SLOW_DOWN, Faults, Proxy
@@ -42,18 +42,21 @@ REQUESTS: dict[str, Callable[[ObjectFiles], object]] = {
 
 
 @pytest.mark.parametrize(
-    ("request_", "fault"),
+    ("request_", "fault", "end"),
     [
-        *zip(REQUESTS, cycle(["refuse", "reset"])),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in zip(REQUESTS, cycle(["reset", "refuse"]))),
+        *zip(REQUESTS, cycle(["refuse", "reset"]), repeat({"at_most": 3})),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in product(REQUESTS, ["refuse", "reset"], [{"for_s": 1.0}])
+        ),
     ],
 )
 def test_an_outage_is_waited_for(
-    patient: Callable[[float], ObjectFiles], proxy: Proxy, request_: str, fault: str
+    patient: Callable[[float], ObjectFiles], proxy: Proxy, request_: str, fault: str, end: dict[str, float]
 ) -> None:
     files = patient(30)
     files.put("a", b"1")
-    proxy.faults = Faults(**{fault: 1.0, "answer": SLOW_DOWN, "for_s": 0.3})
+    proxy.faults = Faults(**{fault: 1.0, "answer": SLOW_DOWN, **end})
     before = len(proxy.asked)
     REQUESTS[request_](files)
     assert proxy.faults.happened[fault] >= 2

@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from support import start_python
+from support import sampled, start_python
 
 from pipeline.errors import ConfigError
 from pipeline.files import Files, LocalFiles, files_at, is_url
@@ -147,8 +147,9 @@ print(*(int(files.put_if_absent(f"race/{n}", mine)) for n in range(20)))
 """
 
 
-def test_of_racing_processes_exactly_one_creates_each_file(place: str) -> None:
-    racers = [start_python(RACE, place, name) for name in "abcd"]
+@pytest.mark.parametrize("names", sampled("abc", "abcdef"))
+def test_of_racing_processes_exactly_one_creates_each_file(place: str, names: str) -> None:
+    racers = [start_python(RACE, place, name) for name in names]
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"
@@ -163,7 +164,7 @@ def test_of_racing_processes_exactly_one_creates_each_file(place: str) -> None:
         won.append([int(word) for word in out.split()])
     for number, winners in enumerate(zip(*won, strict=True)):
         assert sum(winners) == 1
-        name = "abcd"[winners.index(1)]
+        name = names[winners.index(1)]
         assert files_at(place).read(f"race/{number}") == name.encode() * 5000  # whole, and the winner's
 
 

@@ -70,7 +70,7 @@ def stateful(store: TokenStore, workers: int, **options: Any) -> tuple[TokenLoad
 def test_a_stateful_dataloader_delivers_exactly_the_rest(
     store: TokenStore, epoch: int, workers: int, persistent: bool
 ) -> None:
-    for steps in (6, 16, 17):
+    for steps in (1, 6, 16, 17):
         loader, batches = stateful(store, workers, persistent_workers=persistent)
         if epoch:
             list(batches)

@@ -80,21 +80,22 @@ def numbers(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(scope="module", params=["cpu", "cuda"])
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cpu, long", marks=pytest.mark.slow), "cuda"])
 def found(request: pytest.FixtureRequest) -> Any:
     if request.param == "cuda":
         if not torch.cuda.is_available():
             pytest.skip("no GPU")
         return [errors("cuda"), difference_of_blocks("cuda")]
-    return interpreted(on_this_processor)
+    return interpreted(on_this_processor, request.param == "cpu")
 
 
-def on_this_processor() -> Any:
-    """Of shorter stretches: the interpreter takes its time for each program."""
+def on_this_processor(short: bool) -> Any:
+    """Where `short` of shorter stretches: the interpreter takes its time for each program."""
     from pipeline.models.networks.vqgan import kernels
 
-    kernels._STRETCH = 64
-    return [errors("cpu", (9, 8)), difference_of_blocks("cpu")]
+    if short:
+        kernels._STRETCH = 64
+    return [errors("cpu", (9, 8) if short else LONG), difference_of_blocks("cpu")]
 
 
 def test_each_kernel_computes_what_float64_does(found: Any) -> None:
