@@ -162,10 +162,11 @@ def interrupt(seconds):
     time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGINT)
 
-began = time.monotonic()
-with Command('echo').open('x') as stream:
-    stream.read(1)
-a_start = time.monotonic() - began
+for _ in range(3):  # the first one imports
+    began = time.monotonic()
+    with Command('echo').open('x') as stream:
+        stream.read(1)
+    a_start = time.monotonic() - began
 for _ in range(100):
     thread = threading.Thread(target=interrupt, args=[random.uniform(0, 2 * a_start)])
     try:

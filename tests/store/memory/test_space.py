@@ -23,6 +23,8 @@ from pipeline.store.memory import libc
 from pipeline.store.memory.elsewhere import FIRST
 from pipeline.store.memory.space import _SIZES, Space, space
 
+pytest_plugins = ["fixtures_mixtures"]
+
 ROWS = [30, 0, 1, 69]
 
 
@@ -193,6 +195,7 @@ def test_a_limit_on_addresses_is_not_used_up(folder: Path) -> None:
     assert in_a_fork(read_limited, folder) == (0, [(True, expected)])
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("codec", sampled("raw", "lz4"))
 @pytest.mark.parametrize("row_bytes", WIDE)
 def test_wide_rows_are_written_read_and_loaded(tmp_path: Path, codec: str, row_bytes: int) -> None:
