@@ -1,13 +1,13 @@
 """For every test: few threads and no deadlines, for the cores are shared with other processes."""
 
 import gc
-import importlib
 import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from unsynced import wait_for_no_disk
 
 # Before torch is imported anywhere, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,8 +25,7 @@ settings.load_profile("shared cores")
 def pytest_configure(config: pytest.Config) -> None:
     """Of the quick tests, thousands of fsyncs would take a tenth of the time."""
     if config.option.markexpr == "not slow":
-        os.environ["VQTOK_TESTS_WAIT_FOR_NO_DISK"] = "1"
-        importlib.import_module("unsynced")  # which reads it
+        wait_for_no_disk()
 
 
 @pytest.hookimpl(wrapper=True)
