@@ -60,9 +60,11 @@ class S3:
 
 
 _SERVER = """
-import threading, time
+import functools, threading
+from moto.core import serialize
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from moto.s3.responses import S3Response
-from moto.server import ThreadedMotoServer
+from werkzeug.serving import make_server
 
 lock, put_object = threading.Lock(), S3Response.put_object
 
@@ -70,11 +72,21 @@ def atomic(response):
     with lock:  # moto looks whether an object is there, and then writes it: two threads may both find nothing
         return put_object(response)
 
+class KeptConnections(MotoRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body go out together
+
+    def log(self, *_):
+        pass
+
 S3Response.put_object = atomic
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-time.sleep(10**6)
+serialize.parse_to_aware_datetime = functools.cache(serialize.parse_to_aware_datetime)  # half of the time of a list
+# This one service alone: to tell which one is asked, moto's own server lists its folder at every request.
+server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True, request_handler=KeptConnections)
+server.daemon_threads = True
+print(server.server_port, flush=True)
+server.serve_forever()
 """
 
 
@@ -253,6 +265,7 @@ class Proxy:
         self.faults = faults
         self.asked: list[Asked] = []
         self._written: dict[str, float] = {}
+        self._kept = threading.local()
         self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_SECONDS,), daemon=True)
         self._thread.start()
@@ -344,19 +357,27 @@ class Proxy:
         return ElementTree.tostring(tree, xml_declaration=True, encoding="UTF-8")
 
     def _forward(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._upstream.port, timeout=60)
+        connection = self._connection()
         try:
             left_out = {"connection", "if-none-match"} if self.faults.ignore_conditions else {"connection"}
             headers = {name: value for name, value in request.headers.items() if name.lower() not in left_out}
             connection.request(request.command, request.path, body or None, headers)
             response = connection.getresponse()
             data = response.read()
-            skipped = {"transfer-encoding", "connection", "content-length", "date", "server"}
-            kept = {name: value for name, value in response.getheaders() if name.lower() not in skipped}
-            length = response.getheader("Content-Length") if request.command == "HEAD" else str(len(data))
-            return response.status, {**kept, "Content-Length": length or "0"}, data
-        finally:
-            connection.close()
+        except BaseException:
+            connection.close()  # or the next request would meet what is left of this one
+            raise
+        skipped = {"transfer-encoding", "connection", "content-length", "date", "server"}
+        kept = {name: value for name, value in response.getheaders() if name.lower() not in skipped}
+        length = response.getheader("Content-Length") if request.command == "HEAD" else str(len(data))
+        return response.status, {**kept, "Content-Length": length or "0"}, data
+
+    def _connection(self) -> http.client.HTTPConnection:
+        """The one that this thread keeps to the server."""
+        if not hasattr(self._kept, "connection"):
+            self._kept.connection = http.client.HTTPConnection("127.0.0.1", self._upstream.port, timeout=60)
+        connection: http.client.HTTPConnection = self._kept.connection
+        return connection
 
     def _answer(
         self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], data: bytes, cut: bool = False
