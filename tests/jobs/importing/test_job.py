@@ -9,7 +9,7 @@ import pytest
 import torch
 from checkpoints import SIDES, save, save_llamagen, save_taming, save_var, taming_state
 from click.testing import CliRunner
-from fixtures_store import ROWS, make_job
+from fixtures_store import make_job
 from guest_kind import save_projection
 from support import sampled
 
@@ -41,10 +41,11 @@ def test_from_a_checkpoint_to_embeddings(tmp_path: Path, collection: Path, kind:
     assert (result.kind, result.layout, result.var_input) == (kind, layout, rule)
     assert str(folder) in str(result)
 
-    made = make_job(tmp_path / "job", collection, folder, {"image.size": [32, 32]})
+    changes = {"image.size": [32, 32], "source.shards": [f"{collection}/train-000[01].tar"]}
+    made = make_job(tmp_path / "job", collection, folder, changes)
     assert made.run().complete
     store = TokenStore(made.store)
-    assert (len(store), store.geometry.layout, store.block_lengths, store.rule.name) == (ROWS, layout, lengths, rule)
+    assert (len(store), store.geometry.layout, store.block_lengths, store.rule.name) == (25, layout, lengths, rule)
     birth = json.loads((made.store / "store.json").read_text())
     assert birth["identity"]["layout"] == layout
     assert birth["identity"]["tokenizer"] == tokenizer_identity(folder)
