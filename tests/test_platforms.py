@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 from fixtures_store import Child, Job, cold_python
+from support import in_a_child
 
 from pipeline.cli import main
 
@@ -36,13 +36,18 @@ def test_what_macos_lacks_is_not_needed(job: Job) -> None:
     assert done.status == 0, done.err
 
 
-def test_windows_is_told_where_it_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
+def look_as_on_windows() -> tuple[int, str]:
+    sys.platform = "win32"
     for name in [name for name in sys.modules if name.startswith("pipeline.jobs.work")] + ["pipeline.files.locks"]:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "fcntl", None)
+        sys.modules.pop(name, None)
+    sys.modules["fcntl"] = None  # type: ignore[assignment]
     done = CliRunner().invoke(main, ["status", "--config", "my.yaml"])
-    assert (done.exit_code, done.stderr) == (1, "vqtok: vqtok runs on Linux and macOS; on Windows, use it in WSL\n")
+    return done.exit_code, done.stderr
+
+
+def test_windows_is_told_where_it_would_run() -> None:
+    told = "vqtok: vqtok runs on Linux and macOS; on Windows, use it in WSL\n"
+    assert in_a_child(look_as_on_windows) == (1, told)
 
 
 def test_so_are_programs() -> None:
