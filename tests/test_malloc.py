@@ -2,11 +2,15 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import in_a_child
+
+from pipeline.malloc import use_huge_pages
 
 # Four blocks in use at once, given back and taken again; of each round only the pages are counted.
 ROUNDS = """
@@ -49,19 +53,18 @@ def test_freed_blocks_are_used_again_unless_the_environment_says_otherwise() -> 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
+def page_faults_of_a_tensor(setting: str | None) -> int:
+    import torch
+
+    os.environ.pop("THP_MEM_ALLOC_ENABLE", None)
+    if setting is not None:
+        os.environ["THP_MEM_ALLOC_ENABLE"] = setting
+    use_huge_pages()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(64 << 20, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
 @pytest.mark.skipif(not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="no huge pages to be had")
-def test_large_tensors_lie_in_huge_pages() -> None:
-    code = """
-import resource
-from pipeline.malloc import use_huge_pages
-use_huge_pages()
-import torch
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.ones(64 << 20, dtype=torch.uint8)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    faults = [
-        int(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
-        for environment in (dict(os.environ), {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"})
-    ]
-    assert faults[0] < faults[1] / 4
+def test_large_tensors_lie_in_huge_pages_unless_the_environment_says_otherwise() -> None:
+    assert in_a_child(page_faults_of_a_tensor, None) < in_a_child(page_faults_of_a_tensor, "0") / 4
