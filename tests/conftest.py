@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from support import QUICK, examples
 from unsynced import wait_for_no_disk
 
 # Before torch is imported anywhere, and inherited by the processes that tests start.
@@ -20,12 +21,15 @@ for _name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
 
 settings.register_profile("shared cores", deadline=None)
 settings.load_profile("shared cores")
+settings.register_profile("quick", max_examples=examples(settings.default.max_examples, quick=True))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Of the quick tests, thousands of fsyncs would take a tenth of the time."""
+    """Of the quick tests, thousands of fsyncs would take a tenth of the time; of properties they try fewer examples."""
     if config.option.markexpr == "not slow":
         wait_for_no_disk()
+        os.environ[QUICK] = "1"
+        settings.load_profile("quick")
 
 
 @pytest.hookimpl(wrapper=True)

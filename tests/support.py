@@ -29,6 +29,17 @@ def sampled(first: object, *rest: object) -> list[Any]:
     return [first, *(pytest.param(*values(value), marks=pytest.mark.slow) for value in rest)]
 
 
+QUICK = "VQTOK_TESTS_QUICK"
+"""Set where the slow tests are left out."""
+
+
+def examples(count: int, quick: bool | None = None) -> int:
+    """So many examples of a property, and two fifths of them where slow tests are left out: each run has others."""
+    if quick is None:
+        quick = QUICK in os.environ
+    return max(count * 2 // 5, 1) if quick else count
+
+
 def values(parameter: object) -> tuple[Any, ...]:
     """A parameter as the values that it consists of."""
     return parameter if isinstance(parameter, tuple) else (parameter,)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support import examples
 
 from pipeline.records import Geometry, Normalization, Reject, canonical_json, differences, digest_of
 
@@ -59,7 +60,7 @@ def test_canonical_json_is_this_very_text() -> None:
     assert digest_of({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.dictionaries(st.text(), PLAIN, max_size=4))
 def test_canonical_json_does_not_know_the_order_of_keys(value: dict[str, object]) -> None:
     turned = dict(reversed(value.items()))
@@ -84,7 +85,7 @@ def test_differences_name_every_leaf(ours: object, theirs: object, expected: lis
     assert differences(ours, theirs) == expected
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.dictionaries(st.text(), PLAIN, max_size=4))
 def test_nothing_differs_from_itself(value: dict[str, object]) -> None:
     assert differences(value, json.loads(json.dumps(value))) == []

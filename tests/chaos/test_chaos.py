@@ -149,7 +149,8 @@ def test_processes_that_die_at_different_steps_lose_nothing(setting: Setting, tr
     assert trial.good, trial.found
 
 
-@pytest.mark.parametrize("then", sampled("thaw", "kill", "clean-up"))
+@pytest.mark.slow  # tests of the job have one that outlives its claim
+@pytest.mark.parametrize("then", ["thaw", "kill", "clean-up"])
 def test_a_process_that_comes_too_late_does_no_harm(setting: Setting, trial: Trial, then: str) -> None:
     unlink = Trigger("unlink tokens.zarr/parts/<part>.*/label/zarr.json", "after")
     late = matrix.first_time(matrix.losing_trigger(setting))

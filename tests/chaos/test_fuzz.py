@@ -62,6 +62,7 @@ def run_with_one_variant(arguments: list[str]) -> None:
     fuzz.main(arguments)
 
 
+@pytest.mark.slow
 def test_the_long_run_prints_its_table(tmp_path: Path) -> None:
     file = tmp_path / "table.md"
     arguments = ["--cases", "3", "--jobs", "1", "--markdown", str(file)]
@@ -102,6 +103,7 @@ def test_wrong_values_and_unclear_ends_are_noticed() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_same_number_is_the_same_damage(sounds: list[Sound], tmp_path: Path) -> None:
     first, second = (
         [

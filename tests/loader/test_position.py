@@ -13,6 +13,7 @@ import torch
 from fixtures_store import store_of_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import examples
 from torch.utils.data import DataLoader
 
 from pipeline.errors import StoreError
@@ -169,7 +170,7 @@ def test_a_state_beyond_the_end_is_in_a_later_epoch(store: TokenStore, workers: 
         loader.state_after(-1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.integers(0, 60),
     st.integers(1, 4),

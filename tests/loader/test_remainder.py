@@ -11,7 +11,7 @@ import pytest
 from fixtures_store import store_of_rows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import sampled
+from support import examples, sampled
 from torch.utils.data import DataLoader
 
 from pipeline.loader import TokenBatch, TokenLoader
@@ -64,7 +64,7 @@ def check(of_ranks: list[list[TokenBatch]], remainder: str, batch_size: int, exp
 
 
 @pytest.mark.parametrize("remainder", REMAINDERS)
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(rows=rows, world_size=world_sizes, batch_size=batch_sizes, shuffle=st.booleans(), stop=st.integers(0, 6))
 @example(rows=193, world_size=2, batch_size=32, shuffle=True, stop=0)
 @example(rows=193, world_size=2, batch_size=32, shuffle=True, stop=2)
@@ -92,7 +92,7 @@ def test_all_ranks_make_the_steps_that_they_announce(
 
 
 @pytest.mark.parametrize("remainder", REMAINDERS)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     rows=rows,
     worlds=st.tuples(world_sizes, world_sizes),

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support import encoded, picture, shared_data, tar_bytes
+from support import encoded, examples, picture, shared_data, tar_bytes
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.config import ImageConfig, SourceConfig
@@ -106,7 +106,7 @@ def test_a_bad_sample_is_a_reject_with_its_stage_and_reason(
     assert not batch.img_B3HW.any()
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.booleans(), max_size=20), st.integers(1, 6))
 def test_every_sample_is_a_row_or_a_reject_in_source_order(good: list[bool], batch_size: int) -> None:
     with ThreadPoolExecutor(2) as pool:

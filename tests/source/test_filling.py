@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import examples
 from torch import Tensor
 
 from pipeline.source.filling import FillingInPlace, FillingOnDevice, Places
@@ -68,7 +69,7 @@ def run(filling: FillingInPlace | FillingOnDevice, samples: list[tuple[bool, int
     return [places for places in given if places]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(samples=SAMPLES, size=st.integers(1, 7), views=st.integers(1, 3))
 def test_batches_are_the_rows_in_their_order(samples: list[tuple[bool, int]], size: int, views: int) -> None:
     placed = run(FillingInPlace(size, views, SIZE, pinned=False), samples, size, views)

@@ -9,6 +9,7 @@ import torch
 from fixtures_store import store_of_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import examples
 
 from pipeline.errors import TokenizerError
 from pipeline.models.layouts.cuts import CUTS
@@ -55,7 +56,7 @@ def test_a_sequence_reads_as_it_is_written(store: TokenStore) -> None:
 specials = st.none() | st.integers(0, 40)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.sampled_from(
         [("raster", 2, 3), ("quadrants", 3, 4), ("quadrants", 1, 5), ("diagonal", 4, 4), ("multiscale", 2, 2)]

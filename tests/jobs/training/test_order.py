@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import examples
 
 from pipeline.jobs.training.order import GROUP_SHARDS, Extent, Order, Window
 
@@ -22,7 +23,7 @@ def first_windows(order: Order, stop: int, position: int = 0) -> list[Window]:
     return list(itertools.takewhile(lambda window: window.start < stop, order.windows(position)))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(EXTENTS, st.integers(1, 90), st.integers(0, 2**70))
 def test_every_sample_comes_once_an_epoch_in_windows_of_the_buffer(
     extents: list[Extent], buffer: int, seed: int
@@ -39,7 +40,7 @@ def test_every_sample_comes_once_an_epoch_in_windows_of_the_buffer(
     assert [window.start for window in windows] == [0, *itertools.accumulate(len(w.shards) for w in windows)][:-1]
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(EXTENTS, st.integers(9, 90), st.integers(0, 300))
 def test_from_any_position_the_order_is_the_same(extents: list[Extent], buffer: int, position: int) -> None:
     order = Order(extents, buffer, seed=5)
@@ -52,7 +53,7 @@ def test_from_any_position_the_order_is_the_same(extents: list[Extent], buffer: 
         assert one.mirrored.tolist() == other.mirrored.tolist()
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(EXTENTS, st.integers(5, 40))
 def test_what_can_only_be_read_forward_is_read_forward(extents: list[Extent], buffer: int) -> None:
     order = Order(extents, buffer, seed=2)
@@ -65,7 +66,7 @@ def test_what_can_only_be_read_forward_is_read_forward(extents: list[Extent], bu
                 last[shard] = int(here.max())
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(0, 50))
 def test_processes_share_windows_batch_by_batch(world_size: int, batch_size: int, origin: int) -> None:
     order = Order([Extent(100, True)], 17, seed=0)

@@ -11,7 +11,7 @@ import torch
 from fixtures_store import store_of_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import sampled
+from support import examples, sampled
 from torch.utils.data import DataLoader
 
 from pipeline.errors import StoreError
@@ -66,7 +66,7 @@ def put_together(grid: list[list[int]], text: list[int], length: int, **of: Any)
     return [id for id, _ in whole], [image for _, image in whole], len(text) > room
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.fixed_dictionaries(
         {"image_first": st.booleans(), "text_offset": st.sampled_from([0, 7]), "pad": st.sampled_from([0, 97])},

@@ -5,7 +5,7 @@ import io
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support import tar_bytes
+from support import examples, tar_bytes
 from webdataset.tariterators import base_plus_ext, tar_file_iterator
 
 from pipeline.source.containers.members import split_name
@@ -68,7 +68,7 @@ def test_a_newline_in_a_folder_hides_no_sample() -> None:
     assert split_name("a\nb/c.jpg") == by_webdataset("a\nb/c.jpg") == ("a\nb/c", "jpg")
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.text("aB._/ ", min_size=1, max_size=12))
 def test_any_name_is_split_as_webdataset_splits_it_but_for_dotfiles(name: str) -> None:
     assume(not name.endswith("/") and not name.rpartition("/")[2].startswith("."))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import examples
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError, CorruptStore
@@ -122,7 +123,7 @@ NAMES = [f"{folder}{key}.{extension}" for folder in ("", "m/") for key in "abcde
 SEEN = st.lists(st.sets(st.sampled_from(NAMES), min_size=1), min_size=2, max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(SEEN)
 def test_processes_that_see_different_files_agree(
     tmp_path_factory: pytest.TempPathFactory, seen: list[set[str]]

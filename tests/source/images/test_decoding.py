@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import FILES, GREY, RGB, decoded, distance, png_of, refused
 from PIL import Image
-from support import encoded
+from support import encoded, examples
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
@@ -104,7 +104,7 @@ def test_cut_off_anywhere_it_is_a_reject_or_of_full_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.randoms(use_true_random=False), st.integers(1, 4))
 def test_damaged_bytes_raise_nothing_else(name: str, chance: random.Random, count: int) -> None:
     data = bytearray(FILES[name])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support import encoded, picture, shared_data
+from support import encoded, examples, picture, shared_data
 
 from pipeline.files import LocalFiles
 from pipeline.source.containers.tar.reader import TarReader
@@ -114,7 +114,7 @@ FILES = [
 HEADER_BYTES = 620
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(
     st.sampled_from(FILES),
     st.lists(st.tuples(st.integers(2, HEADER_BYTES), st.integers(0, 3), st.binary(max_size=4)), max_size=4),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import examples
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
@@ -23,7 +24,7 @@ def random_image(height: int, width: int, layout: str) -> Tensor:
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(have=SIDES, want=SIDES, layout=st.sampled_from(["channels last", "channels first", "part"]))
 def test_pixels_are_those_of_torchvision(
     interpolation: str, have: tuple[int, int], want: tuple[int, int], layout: str

@@ -8,7 +8,7 @@ import zarr
 from fixtures_store import begin_store, cold_python, make_birth, make_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import sampled
+from support import examples, sampled
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
@@ -78,7 +78,7 @@ def read_whole(folder: Path, chunk_format: ChunkFormat | None = None) -> RangedA
     return range_array(folder, whole_bytes=1 << 20, chunk_format=chunk_format)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     codec=st.sampled_from(sorted(CODECS)),
     dtype=st.sampled_from(["u1", "u2", "u4", "u8", "i8"]),

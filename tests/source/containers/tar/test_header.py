@@ -5,6 +5,7 @@ import tarfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import examples
 
 from pipeline.source.containers.tar.header import Header, parse_header
 
@@ -71,7 +72,7 @@ def test_other_headers_are_what_tarfile_says(fields: dict[str, object]) -> None:
     assert ours(data) == by_tarfile(data) is not None
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.integers(0, 511),
     st.binary(min_size=1, max_size=12),

@@ -14,7 +14,7 @@ import pytest
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import sampled, tar_bytes
+from support import examples, sampled, tar_bytes
 from webdataset.tariterators import tar_file_iterator
 
 from pipeline.errors import SourceError
@@ -99,7 +99,7 @@ def gnu_tar(folder: Path, *arguments: str) -> None:
     subprocess.run([tar, *(arguments or ["--version"])], check=True, capture_output=True, cwd=folder)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     st.lists(
         st.tuples(
