@@ -1,4 +1,4 @@
-"""3x3 convolutions with a quarter of the products, for encoders on a CPU.
+"""3x3 convolutions with a quarter of the products, or four ninths of small images, for VQ-GANs on a CPU.
 
 Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 3x3) of Lavin and Gray, https://arxiv.org/abs/1509.09308:
 
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 _LEAST_CHANNELS = 64
 """With fewer, moving values about takes longer than the products that are saved."""
 _LEAST_SIDE = 16
+"""Of smaller images there are too few tiles even of 2x2."""
 _STRIP_TILES = 64
 """So many at a time, at least a row: what is made of them stays in a cache, and the weights come from memory once."""
 _LARGE_SIDE = 32
-"""From here on tiles are of 4x4: of smaller images there are too few for each of so many products."""
+"""From here on tiles are of 4x4: of smaller images there are too few of these for 36 matrix products."""
 
 _BT_4 = (
     (4, 0, -5, 0, 1, 0),
