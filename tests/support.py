@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,11 @@ def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
         for channel in range(channels)
     ]
     return np.stack(planes, -1).round().astype(np.uint8)
+
+
+def new_threads(before: Collection[threading.Thread]) -> list[str]:
+    """The names of the threads that run now and did not before: those of earlier tests may end at any time."""
+    return [thread.name for thread in threading.enumerate() if thread not in before]
 
 
 def start_python(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:

@@ -74,6 +74,9 @@ OTHER_STEPS = (
 )
 """What else a job must be seen to do."""
 
+HEARTBEAT = r"rename claims/.* -> claims/<part>\.json"
+"""The kind of step that only a heartbeat takes."""
+
 _AREAS = (
     (r"-> tokens\.zarr/parts/<part>|fsync tokens\.zarr/parts$", "move into parts"),
     (r"staging", "arrays in staging"),
@@ -116,13 +119,15 @@ class Setting:
         return tuple(self.expected.keys)
 
     def triggers(self) -> list[Trigger]:
-        """A kill at every kind of step in each of its phases, at the last time that the uninterrupted run is there."""
-        return self.triggers_of(self.steps)
+        """A kill at every kind of step in each of its phases, at the last time that the uninterrupted run is there.
+
+        But for heartbeats, which only a slow run has.
+        """
+        return [t for t in self.triggers_of(self.steps) if not re.fullmatch(HEARTBEAT, t.step)]
 
     def heartbeat_triggers(self) -> list[Trigger]:
-        """A kill at every kind of step that only heartbeats take, at its first time."""
-        others = {t.step for t in self.triggers()}
-        return [first_time(t) for t in self.triggers_of(self.heartbeats) if t.step not in others]
+        """A kill before and after the step that only heartbeats take, at its first time."""
+        return [first_time(t) for t in self.triggers_of(self.heartbeats) if re.fullmatch(HEARTBEAT, t.step)]
 
     def triggers_of(self, steps: Sequence[tuple[str, str]]) -> list[Trigger]:
         """Kills at every kind of step of a run, at the last time."""
@@ -296,14 +301,18 @@ def at_step(trial: Trial, trigger: Trigger, impatient: bool = False) -> bool:
 def at_moments(trial: Trial, processes: int, all_of_them: bool, draw: random.Random, terminate: bool = False) -> None:
     """Processes side by side; one or all are killed at a random moment, under the eyes of a reader.
 
+    The moment is a number of steps that they have taken together, for how long a step takes changes with the load.
+
     Args:
         terminate: SIGTERM first, SIGKILL on the way out.
     """
     children = [trial.start(rank=rank, world=processes) for rank in range(processes)]
-    deadline = time.monotonic() + draw.uniform(0.05, 1.2) * trial.setting.seconds * (1 + processes) / 2
-    while time.monotonic() < deadline:
+    logs = trial.logs[-processes:]
+    moment = draw.uniform(0, len(trial.setting.steps))
+    while sum(len(read_log(log)) for log in logs) < moment and any(child.running for child in children):
         trial.look()
-        time.sleep(min(0.02, max(0.0, deadline - time.monotonic())))
+        time.sleep(0.005)
+    time.sleep(draw.uniform(0, 0.02))
     victims = children if all_of_them else [draw.choice(children)]
     if terminate:
         _signal(victims, signal.SIGTERM)
@@ -317,7 +326,8 @@ def at_moments(trial: Trial, processes: int, all_of_them: bool, draw: random.Ran
 def _signal(children: Sequence[Child], number: int) -> None:
     for child in children:
         with contextlib.suppress(ProcessLookupError):
-            child.signal(number)
+            if child.running:
+                child.signal(number)
 
 
 def frozen(trial: Trial, trigger: Trigger, then: str | Trigger) -> bool:

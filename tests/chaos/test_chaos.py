@@ -54,7 +54,7 @@ def test_every_named_step_is_among_those_that_are_found(setting: Setting) -> Non
     kinds = {trigger.step for trigger in [*setting.triggers(), *setting.heartbeat_triggers()]}
     missing = [
         pattern
-        for pattern in [*matrix.NAMED_STEPS, *matrix.OTHER_STEPS]
+        for pattern in [*matrix.NAMED_STEPS, *matrix.OTHER_STEPS, matrix.HEARTBEAT]
         if not any(re.fullmatch(pattern, kind) for kind in kinds)
     ]
     assert missing == []

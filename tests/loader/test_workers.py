@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from fixtures_store import store_of_rows
-from support import sampled
+from fixtures_store import store_of_rows, wait_for
+from support import new_threads, sampled
 from torch.utils.data import DataLoader
 
 from pipeline.errors import CorruptStore, StoreError
@@ -125,16 +125,19 @@ def test_an_epoch_goes_on_with_another_number_of_workers(store: TokenStore, befo
 @pytest.mark.parametrize("workers", [0, 2])
 def test_leaving_an_epoch_leaves_nothing_behind(store: TokenStore, workers: int) -> None:
     gc.collect()  # ends the workers of tests before, which a traceback may keep
-    threads = set(threading.enumerate())
+    threads = threading.enumerate()
     loader = TokenLoader(store, batch_size=10)
     for _ in in_workers(loader, workers):
         assert len(multiprocessing.active_children()) == workers
         break
     for _ in loader:
         break
-    left = [thread.name for thread in threading.enumerate() if thread not in threads]
     assert multiprocessing.active_children() == []
-    assert [name for name in left if not name.startswith("vqtok-chunks")] == []  # those are the store's
+
+    def left() -> list[str]:
+        return [name for name in new_threads(threads) if not name.startswith("vqtok-chunks")]  # those are the store's
+
+    wait_for(lambda: left() == [])  # DataLoader tells the threads of its queues to end, and does not wait for them
 
 
 def test_workers_that_stay_begin_anew_after_an_epoch_that_was_left(store: TokenStore) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fixtures_store import COLLECTION, Job, make_job
 from shard_work import ListQueue, encode_with, tokenized, work_of
+from support import new_threads
 
 from pipeline.jobs.work import shard as shard_module
 from pipeline.jobs.work.lanes import tokenize_all
@@ -106,7 +107,7 @@ def test_memory_that_is_short_fails_one_source_shard(job: Job, monkeypatch: pyte
 
 def test_stopping_drops_what_is_in_work_and_ends_all_threads(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     config = job.config("tokenize.batch_size=1")
-    before = set(threading.enumerate())
+    before = threading.enumerate()
     queue = ListQueue(find_source_shards(config.source))
     with work_of(config) as work:
         calls = itertools.count()
@@ -115,7 +116,7 @@ def test_stopping_drops_what_is_in_work_and_ends_all_threads(job: Job, monkeypat
     assert not done.failures
     assert not queue.failures
     assert len(queue.finished) < len(COLLECTION)
-    assert set(threading.enumerate()) == before
+    assert new_threads(before) == []
 
 
 def test_what_the_queue_raises_is_raised(job: Job) -> None:

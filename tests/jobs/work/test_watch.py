@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from support import new_threads
 
 from pipeline.jobs.work.watch import Hang, Watch
 from pipeline.records import SourceShard
@@ -44,6 +45,6 @@ def test_many_short_steps_are_no_hang() -> None:
 
 @pytest.mark.parametrize("limit_s", [None, 0.01])
 def test_without_a_limit_or_anyone_to_tell_nobody_looks(limit_s: float | None) -> None:
-    before = threading.active_count()
+    before = threading.enumerate()
     with Watch(limit_s, None) as watch, watch.doing(lambda: "encode", SHARD):
-        assert threading.active_count() == before
+        assert new_threads(before) == []
