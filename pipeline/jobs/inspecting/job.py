@@ -163,7 +163,6 @@ def run(name: str, show_progress: bool = False, seconds: float = SECONDS, storag
         if _APART in look.problem and not source.regroup:
             source, tally = source.model_copy(update={"regroup": True}), before
             look = look_into(shard, source, tally, SAMPLES, ImageConfig(size=256).max_pixels, until)
-            look.regrouped = True
         looks.append(look)
     return Inspection(name, source, found.shards, looks, tally)
 

@@ -57,8 +57,6 @@ class Look:
     """Whether all of it was looked at."""
     problem: str = ""
     """Why it cannot be read, or read further."""
-    regrouped: bool = False
-    """Whether its samples stand apart, so that it is read with `source.regroup`."""
 
 
 def look_into(

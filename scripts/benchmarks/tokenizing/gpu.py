@@ -23,7 +23,7 @@ from pipeline.models.tokenizers.vqtok import save_tokenizer
 from pipeline.records import Normalization
 from pipeline.world import available_cores
 from tokenizing.accelerators import Peak
-from tokenizing.job import Job, write_config
+from tokenizing.job import Job, LaunchedJob, write_config
 from tokenizing.parts import Decode, Encode
 from tokenizing.photos import Photos
 from tokenizing.stages import draw, milliseconds_by_stage
@@ -32,6 +32,7 @@ from tokenizing.vqgan import save_vqgan
 
 DECODERS = ("torchvision", "nvjpeg")
 DECODE, ENCODE, COMPILED = "decoding alone", "encoding alone", "encoding alone, compiled"
+LAUNCHED = "vqtok, --processes auto"
 _PROFILED = 5
 _SEARCHES = 20
 
@@ -119,6 +120,7 @@ def measure_model(
     decode = Decode(jobs["torchvision"].config, photos, available_cores())
     batches = [batch.img_B3HW for batch, _ in zip(decode.batches(), range(_PROFILED), strict=False)]
     contestants: dict[str, Contestant] = {decoder_name(decoder): job for decoder, job in jobs.items()}
+    contestants[LAUNCHED] = LaunchedJob(jobs["torchvision"].config_file, photos)
     contestants |= {DECODE: decode, ENCODE: _encode(_load(tokenizer_folder, setting), batches, photos, setting)}
     if setting.compiles:
         tokenizer = _load(tokenizer_folder, setting)

@@ -6,7 +6,7 @@ import torch
 from pages import machine, percent, table, three_digits
 
 from tokenizing.accelerators import Peak
-from tokenizing.gpu import COMPILED, DECODE, DECODERS, ENCODE, GpuResult, Setting, decoder_name
+from tokenizing.gpu import COMPILED, DECODE, DECODERS, ENCODE, LAUNCHED, GpuResult, Setting, decoder_name
 
 VERSIONS = ("torch", "torchvision")
 NONE = "–"
@@ -14,7 +14,8 @@ NONE = "–"
 HOW = """`{command}`, on {device}, {machine}.
 
 {images:,} photographs of {side} px, {precision}, batches of {batch_size}; untrained weights, the best of {rounds}
-turns. Decoding runs on the host beside encoding on the device, so that the slower of the two bounds the job.
+turns. Decoding runs on the host beside encoding on the device, so that the slower of the two bounds the job. Decoding
+alone is that of one process, which more processes exceed.
 Utilisation is the encoder's FLOPs over the peak of {peak}. The search is as exact as
 float32; its roofline is that of such products, in three of TF32 where that is faster, and of memory. Traces, and
 pictures of kernel time by stage, are in `{out}`."""
@@ -45,10 +46,11 @@ def _speed(results: Sequence[GpuResult], peak: Peak | None) -> str:
 
     add("parameters of the encoder", lambda each: f"{each.parameters:,}")
     add("GFLOP an image", lambda each: f"{each.flops / 1e9:,.2f}")
-    for name in (*map(decoder_name, DECODERS), DECODE, ENCODE, COMPILED):
+    for name in (*map(decoder_name, DECODERS), LAUNCHED, DECODE, ENCODE, COMPILED):
         add(f"{name}, images/s", lambda each, name=name: three_digits(each.rates[name]) if name in each.rates else NONE)  # type: ignore[misc]
     job = decoder_name("torchvision")
-    add(f"{job}, of what both allow", lambda each: percent(each.rates[job] / each.bound))
+    for name in (job, LAUNCHED):
+        add(f"{name}, of what both allow", lambda each, name=name: percent(each.rates[name] / each.bound))  # type: ignore[misc]
     add("search of a batch", lambda each: f"{1000 * each.search_seconds:.3f} ms")
     add("search of a batch by torch", lambda each: f"{1000 * each.torch_search_seconds:.3f} ms")
     if peak:
