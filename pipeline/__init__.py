@@ -10,7 +10,7 @@ The floors, top to bottom; imports point down only:
     loader     TokenLoader: batches for autoregressive training
     store      TokenStore: birth, commits, manifest, writer, reader
     source │ models │ claims │ world
-    config, files, records, errors
+    config, files, records, errors, process
 """
 
 __version__ = "0.1.0"

@@ -189,7 +189,7 @@ def _device(local_rank: int) -> "torch.device":
         return torch.device("cpu")  # nothing to choose from, and Accelerate takes more than a second to import
     from accelerate import PartialState
 
-    from pipeline.threads import use_device
+    from pipeline.process.threads import use_device
 
     with _hidden((*_LAUNCHERS, _AFFINITY)):
         # With these in sight it would open a process group and wait for late ranks, or bind all of them to one GPU.

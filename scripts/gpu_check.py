@@ -28,7 +28,7 @@ from gpu.tokens import digest_twice, short_last_batch, tokens_against_the_cpu, t
 from gpu.training import training_killed_and_resumed, training_over_nccl
 
 from pipeline import __version__
-from pipeline.cublas import set_repeatable_workspaces
+from pipeline.process.cublas import set_repeatable_workspaces
 from pipeline.source.images.vision import torchvision_version
 
 CHECKS: tuple[Check, ...] = (

@@ -25,7 +25,7 @@ from pipeline.claims.record import (
 from pipeline.files import Files
 from pipeline.files.each import read_each
 from pipeline.overlap import within
-from pipeline.processes import boot_id, describe_process, pid_namespace, process_start
+from pipeline.process.identity import boot_id, describe_process, pid_namespace, process_start
 
 # How long a process that gives up waits for its last writes.
 _GOODBYE_SECONDS = 10.0

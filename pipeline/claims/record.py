@@ -10,7 +10,7 @@ from pipeline.errors import CorruptStore
 from pipeline.files import Files, Stat
 from pipeline.files.damage import damaged, naming_no_file
 from pipeline.files.each import read_each
-from pipeline.processes import boot_id, pid_namespace, process_start
+from pipeline.process.identity import boot_id, pid_namespace, process_start
 from pipeline.records import Count, Record
 
 FOLDER = "claims"

@@ -20,8 +20,8 @@ from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.lane import Lane, Tokens, recorded
 from pipeline.models.tokenizers.pixels import Normalizer
 from pipeline.models.tokenizers.protocol import NO_TOKEN, PixelTokenizer, Tokenizer, not_finite
+from pipeline.process.threads import one_thread, use_device
 from pipeline.records import JSON
-from pipeline.threads import one_thread, use_device
 
 # Measured with 2 cores at 256 px: one image at a time is 1.5 times as fast as 16, whose activations leave the cache.
 _CPU_PIXELS_AT_ONCE = 65_536

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pipeline.cublas import set_repeatable_workspaces
+from pipeline.process.cublas import set_repeatable_workspaces
 
 _DETERMINISTIC: Any = torch.utils.deterministic  # its setting has no type
 

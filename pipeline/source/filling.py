@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.shortage import memory_errors
+from pipeline.process.shortage import memory_errors
 from pipeline.source.images.canvas import Canvas, Place
 from pipeline.source.images.fitting import Shot
 from pipeline.source.images.nvjpeg import in_use_here

@@ -23,7 +23,7 @@ from tokenizing.turns import best_of
 
 from pipeline.config import Config, load_config
 from pipeline.errors import VqtokError
-from pipeline.malloc import keep_freed_memory
+from pipeline.process.malloc import keep_freed_memory
 from pipeline.source.find import find_source_shards
 from pipeline.source.reading import open_shard
 from pipeline.world import available_cores

@@ -11,7 +11,7 @@ they wait for each other.
 Exit status 1 when anything of it leaves a photograph out.
 """
 
-from pipeline.openmp import let_waiting_threads_sleep
+from pipeline.process.openmp import let_waiting_threads_sleep
 
 let_waiting_threads_sleep()  # before torch is imported
 
@@ -33,7 +33,7 @@ from tokenizing.roofline import ProductRates
 from tokenizing.sides import DTYPES, Effort, measure_side
 
 from pipeline.errors import VqtokError
-from pipeline.malloc import keep_freed_memory
+from pipeline.process.malloc import keep_freed_memory
 from pipeline.world import available_cores
 
 SIDES = (32, 64, 256)

@@ -24,9 +24,9 @@ from tokenizing.turns import Contestant, best_of
 from tokenizing.vqgan import as_published, random_vqgan, save_vqgan
 
 from pipeline.errors import VqtokError
-from pipeline.malloc import keep_freed_memory, use_huge_pages
 from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.process.malloc import keep_freed_memory, use_huge_pages
 from pipeline.world import available_cores
 
 JOB, BY_HAND, ENCODE = "vqtok", "the module in batches of eight", "vqtok's encoding alone"

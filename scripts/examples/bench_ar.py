@@ -27,13 +27,13 @@ from pipeline.models.tokenizers.pixels import normalize_pixels
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.overlap import prefetch
+from pipeline.process.threads import one_thread
 from pipeline.source.batches import image_batches
 from pipeline.source.find import find_source_shards
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.reading import open_shard
 from pipeline.source.selection import Selection
 from pipeline.store import TokenStore
-from pipeline.threads import one_thread
 from pipeline.world import available_cores
 
 SIZES: dict[str, Size | None] = {

@@ -23,7 +23,7 @@ loop needs three lines:
 Shape letters: B images, L tokens of an image, L_i of block i, l of them so far, C length of a code, K codes.
 """
 
-from pipeline.openmp import let_waiting_threads_sleep
+from pipeline.process.openmp import let_waiting_threads_sleep
 
 let_waiting_threads_sleep()  # before torch is imported
 

@@ -19,7 +19,7 @@ What is here is the task alone; the loop, the transformer and the rest are in tr
 Shape letters: B images, L tokens of an image, L_i of block i, C length of a code, D width of the model, K codes.
 """
 
-from pipeline.openmp import let_waiting_threads_sleep
+from pipeline.process.openmp import let_waiting_threads_sleep
 
 let_waiting_threads_sleep()  # before torch is imported
 

@@ -9,7 +9,7 @@ from pipeline.config import load_config
 from pipeline.jobs.training.birth import TrainResult
 from pipeline.jobs.training.display import Display
 from pipeline.jobs.training.loop import Training
-from pipeline.signals import stop_request
+from pipeline.process.signals import stop_request
 from pipeline.world import end_process
 
 _finish = Training._finish

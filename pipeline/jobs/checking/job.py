@@ -15,8 +15,8 @@ from pipeline.jobs.checking.space import check_space
 from pipeline.jobs.checking.store import check_store
 from pipeline.jobs.plan import Plan, is_finished
 from pipeline.jobs.tokenizing.checked import refuse_what_differs
+from pipeline.process.signals import terminable
 from pipeline.records import JSON, SourceShard
-from pipeline.signals import terminable
 from pipeline.source.classes.names import describe_classes
 from pipeline.store.schema.birth import refuse_other_birth
 

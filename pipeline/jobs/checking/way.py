@@ -16,6 +16,7 @@ from pipeline.jobs.checking.lines import Checks
 from pipeline.jobs.checking.model import TIMES, Model
 from pipeline.jobs.checking.probes import probing
 from pipeline.jobs.work.machine import this_machine
+from pipeline.process.threads import use_device
 from pipeline.records import JSON, NO_LABEL, Reject, SourceRecord, SourceShard
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.images.transform import ImageTransform
@@ -31,7 +32,6 @@ from pipeline.store.schema.commits import commonest_reasons
 from pipeline.store.types import Array
 from pipeline.store.writing.hierarchy import prepare_hierarchy
 from pipeline.store.writing.writer import EncodedShard, commit_part
-from pipeline.threads import use_device
 
 ABOUT = "image"
 # Of so many samples one is expected to become a row, and of so many source shards one to have samples.

@@ -10,8 +10,8 @@ from pipeline.jobs.exporting.place import Place, place_for
 from pipeline.jobs.exporting.processes import write_pieces
 from pipeline.jobs.exporting.request import Request
 from pipeline.jobs.exporting.work import Work
+from pipeline.process.signals import terminable
 from pipeline.records import JSON
-from pipeline.signals import terminable
 from pipeline.storage import Storage
 from pipeline.store.reader import TokenStore
 

@@ -12,8 +12,8 @@ from pipeline.errors import ExportError
 from pipeline.jobs.exporting.place import Place
 from pipeline.jobs.exporting.work import Work
 from pipeline.overlap import ordered_map
+from pipeline.process.signals import leave_signals_to_parent
 from pipeline.records import JSON
-from pipeline.signals import leave_signals_to_parent
 
 
 def write_pieces(work: Work, place: Place, pieces: Sequence[int], processes: int) -> Iterator[tuple[int, JSON]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.jobs.work.processes import Share, room_on
-from pipeline.signals import StopRequest
+from pipeline.process.signals import StopRequest
 
 # Nothing of ours goes through it; Ray takes a third of the machine's memory by default.
 _OBJECT_STORE_BYTES = 100 << 20

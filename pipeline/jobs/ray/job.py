@@ -19,7 +19,7 @@ from pipeline.jobs.work.errand import CANCELLED, Ending, Errand, last_line, run_
 from pipeline.jobs.work.result import found_result
 from pipeline.jobs.work.shared import shared_by_nodes
 from pipeline.printing import say
-from pipeline.signals import StopRequest, exit_status, stop_request
+from pipeline.process.signals import StopRequest, exit_status, stop_request
 
 _WAIT_SECONDS = 2.0
 # How long a task may take to end once it is cancelled: its process is killed after a minute.

@@ -23,12 +23,12 @@ from pipeline.jobs.tally import Tally
 from pipeline.models.tokenizers.pixels import to_pixels
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
+from pipeline.process.threads import cpu_threads, one_thread
 from pipeline.source.batches import samples_of_batch
 from pipeline.store.reader import TokenStore
 from pipeline.store.schema import names
 from pipeline.store.schema.commits import read_commit
 from pipeline.store.schema.counts import unpack_counts
-from pipeline.threads import cpu_threads, one_thread
 from pipeline.world import current_world
 
 # Parts of which one batch is rebuilt for PSNR and pictures, at most.

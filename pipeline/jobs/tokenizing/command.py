@@ -16,7 +16,7 @@ from pipeline.jobs.work.result import NO_ROWS, TokenizeResult
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.jobs.work.starting import announced, say_what_is_loaded
 from pipeline.printing import say
-from pipeline.signals import end_with_parent, terminable
+from pipeline.process.signals import end_with_parent, terminable
 from pipeline.world import launched_rank
 
 

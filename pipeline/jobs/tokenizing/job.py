@@ -35,8 +35,8 @@ from pipeline.jobs.work.tokenizer import tokenizer_of
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import trained_image_size
 from pipeline.printing import say
-from pipeline.shortage import is_thread_shortage
-from pipeline.signals import terminable
+from pipeline.process.shortage import is_thread_shortage
+from pipeline.process.signals import terminable
 from pipeline.source.classes.finding import find_classes, labels_of
 from pipeline.source.classes.names import describe_classes
 from pipeline.source.images.transform import ImageTransform

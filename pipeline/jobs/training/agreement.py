@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, distributed
 
 from pipeline.errors import VqtokError
-from pipeline.signals import StopRequest
+from pipeline.process.signals import StopRequest
 
 # A launcher ends all processes as soon as one has ended: the one that says why goes first.
 _WORD_SECONDS = 2.0

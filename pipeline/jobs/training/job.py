@@ -21,7 +21,7 @@ from pipeline.jobs.training.schedule import require_peak
 from pipeline.models.folder.contents import has_tokenizer
 from pipeline.models.tokenizers.registry import tokenizer_identity
 from pipeline.printing import say
-from pipeline.signals import exit_status, stop_request
+from pipeline.process.signals import exit_status, stop_request
 from pipeline.world import launched_rank
 
 

@@ -15,7 +15,6 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.config import Config, TrainConfig
-from pipeline.cublas import set_repeatable_workspaces
 from pipeline.errors import ConfigError
 from pipeline.jobs.training.agreement import StopAgreement
 from pipeline.jobs.training.birth import TrainResult, begin, find_result, record_result
@@ -37,8 +36,9 @@ from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
 from pipeline.jobs.work.precision import refuse_slow_training
 from pipeline.models.determinism import same_each_time
 from pipeline.models.tokenizers.vqtok import save_tokenizer
+from pipeline.process.cublas import set_repeatable_workspaces
+from pipeline.process.signals import StopRequest, exit_status
 from pipeline.records import Normalization
-from pipeline.signals import StopRequest, exit_status
 from pipeline.source.folders.listings import Mode
 
 

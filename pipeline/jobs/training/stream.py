@@ -21,7 +21,7 @@ from pipeline.errors import BadImage, VqtokError
 from pipeline.files import is_url
 from pipeline.jobs.training.collection import Collection
 from pipeline.jobs.training.window_reader import Drawn, WindowReader
-from pipeline.signals import leave_signals_to_parent
+from pipeline.process.signals import leave_signals_to_parent
 from pipeline.source.images.transform import ImageTransform
 
 

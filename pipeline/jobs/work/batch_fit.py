@@ -6,7 +6,7 @@ import torch
 
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.batch_encoder import BatchEncoder
-from pipeline.shortage import memory_errors
+from pipeline.process.shortage import memory_errors
 
 
 def refuse_large_batch(encoder: BatchEncoder, images: int, image_size: tuple[int, int], gpu: str) -> None:

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.jobs.work.launch import command
 from pipeline.jobs.work.processes import Share
 from pipeline.jobs.work.shared import Shared
-from pipeline.signals import exit_status, handling, told_when_this_ends
+from pipeline.process.signals import exit_status, handling, told_when_this_ends
 from pipeline.store.schema.commits import committed_parts
 from pipeline.world import available_cores
 

@@ -15,8 +15,8 @@ from pipeline.files import Files
 from pipeline.jobs.work.watch import Hang
 from pipeline.overlap import within
 from pipeline.printing import one_line, printable, say
+from pipeline.process.shortage import reason_of
 from pipeline.records import SourceShard
-from pipeline.shortage import reason_of
 from pipeline.store.schema.failures import JOB, Failure, record_failure
 
 # How long a process waits for its last writes: it may be the store that hangs.

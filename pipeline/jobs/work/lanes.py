@@ -15,10 +15,10 @@ from pipeline.jobs.bounds import Load
 from pipeline.jobs.work.shard import Work, tokenize_shard
 from pipeline.jobs.work.shard_queue import ShardQueue
 from pipeline.overlap import Stopped
+from pipeline.process.shortage import is_thread_shortage, reason_of
+from pipeline.process.threads import use_device
 from pipeline.records import SourceShard
-from pipeline.shortage import is_thread_shortage, reason_of
 from pipeline.store.schema.commits import CommitRecord
-from pipeline.threads import use_device
 
 # One source shard may be read, another one encoded, a third one written.
 _LANES = 3

@@ -18,7 +18,7 @@ from pipeline.jobs.plan import Plan
 from pipeline.jobs.work.result import TokenizeResult, found_result, together
 from pipeline.jobs.work.siblings import new_siblings
 from pipeline.jobs.work.starting import announced
-from pipeline.signals import handling, terminable
+from pipeline.process.signals import handling, terminable
 from pipeline.world import cores_of_each, environment_among
 
 _POLL_SECONDS = 1.0

@@ -23,11 +23,11 @@ from pipeline.jobs.work.watch import Hang, Watch
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.models.lane import Tokens
 from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.process.shortage import is_gpu_failure, memory_errors
+from pipeline.process.threads import cpu_threads, one_thread, use_device
 from pipeline.records import JSON, SourceShard
-from pipeline.shortage import is_gpu_failure, memory_errors
 from pipeline.source.batches import images_of_batch
 from pipeline.store.types import Array
-from pipeline.threads import cpu_threads, one_thread, use_device
 from pipeline.world import World
 
 # Batches that are decoded and handed to the encoder while an earlier one is still being encoded; more of them where

@@ -17,7 +17,7 @@ from pipeline.models.networks.vqvae import SimpleVQVAE
 from pipeline.models.tokenizers.pixels import normalize_pixels
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
-from pipeline.threads import cpu_threads
+from pipeline.process.threads import cpu_threads
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

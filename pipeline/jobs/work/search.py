@@ -4,7 +4,7 @@ from pipeline.errors import TokenizerError
 from pipeline.jobs.work.batch_fit import too_large
 from pipeline.models.tokenizers.protocol import FastSearch, Tokenizer
 from pipeline.printing import say
-from pipeline.shortage import is_memory_shortage, memory_errors
+from pipeline.process.shortage import is_memory_shortage, memory_errors
 
 
 def use_fast_search(tokenizer: Tokenizer, images: int, image_size: tuple[int, int], device: str) -> str | None:

@@ -24,6 +24,7 @@ from pipeline.jobs.work.machine import Machine
 from pipeline.jobs.work.stages import Stages
 from pipeline.models.batch_encoder import Encoding
 from pipeline.overlap import Stopped, prefetch
+from pipeline.process.threads import one_thread, use_device
 from pipeline.records import Reject, SourceShard
 from pipeline.source.batches import ImageBatch, Outcome, Prepare, Task, image_batches
 from pipeline.source.classes.finding import refuse_other_names
@@ -39,7 +40,6 @@ from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.commits import CommitRecord, commonest_reasons
 from pipeline.store.types import Array
 from pipeline.store.writing.writer import EncodedShard, commit_part
-from pipeline.threads import one_thread, use_device
 
 # Of fewer samples, one that is bad tells nothing about the others.
 _JUDGED_FROM = 10

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.shortage import memory_errors
+from pipeline.process.shortage import memory_errors
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.errors import BadImage
-from pipeline.shortage import is_memory_shortage, reason_of
+from pipeline.process.shortage import is_memory_shortage, reason_of
 
 
 def failure(kind: str, error: Exception) -> Exception:

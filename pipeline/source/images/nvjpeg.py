@@ -23,11 +23,11 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import BadImage, ConfigError
-from pipeline.shortage import is_memory_shortage, reason_of
+from pipeline.process.shortage import is_memory_shortage, reason_of
+from pipeline.process.threads import use_device
 from pipeline.source.images.decoding import Jpeg, Picture, as_picture, as_tensor, examine, pixels_of_jpeg
 from pipeline.source.images.orientation import exif_orientation, turned
 from pipeline.source.images.vision import ImageReadMode, decode_jpeg
-from pipeline.threads import use_device
 
 # Pixels that are decoded in one call: enough to keep the device busy, and little beside its memory.
 _GROUP_PIXELS = 2**26

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.config import ImageConfig
 from pipeline.errors import BadImage
-from pipeline.shortage import memory_errors
+from pipeline.process.shortage import memory_errors
 from pipeline.source.images.canvas import Place
 from pipeline.source.images.decoding import Decoder, Picture, PillowDecoder, TorchvisionDecoder
 from pipeline.source.images.fitting import Fitting, Shot

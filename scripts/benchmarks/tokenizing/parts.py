@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.models.tokenizers.protocol import Tokenizer
+from pipeline.process.threads import one_thread
 from pipeline.source.batches import ImageBatch, image_batches
 from pipeline.source.find import find_source_shards
 from pipeline.source.images.scaling import Scaling
@@ -19,7 +20,6 @@ from pipeline.source.images.transform import ImageTransform
 from pipeline.source.images.vision import ImageReadMode, cpu_jpeg
 from pipeline.source.reading import open_shard
 from pipeline.source.selection import Selection
-from pipeline.threads import one_thread
 from tokenizing.job import Incomplete
 from tokenizing.photos import Photos
 

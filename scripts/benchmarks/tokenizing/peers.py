@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader
 
 from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.networks.vqvae import SimpleVQVAE
+from pipeline.process.threads import cpu_threads
 from pipeline.records import Normalization
-from pipeline.threads import cpu_threads
 from tokenizing.job import BATCH, Incomplete
 from tokenizing.photos import Photos
 from tokenizing.plain import plain_tokens, plain_transform

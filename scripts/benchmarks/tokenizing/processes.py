@@ -11,7 +11,7 @@ from typing import Self
 
 from pipeline.config import load_config
 from pipeline.jobs.tokenizing import job as tokenize
-from pipeline.malloc import keep_freed_memory
+from pipeline.process.malloc import keep_freed_memory
 from tokenizing.job import Incomplete, Job
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.threads import one_thread
+from pipeline.process.threads import one_thread
 
 _ROWS = 4096
 """More rows of patches than this leave the cache."""

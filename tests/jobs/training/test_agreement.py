@@ -11,7 +11,7 @@ from torch import distributed
 from pipeline.errors import TrainingDiverged
 from pipeline.jobs.training import agreement
 from pipeline.jobs.training.agreement import StopAgreement, raise_once
-from pipeline.signals import StopRequest
+from pipeline.process.signals import StopRequest
 
 
 def test_one_process_says_why_and_the_others_end_with_its_status(monkeypatch: pytest.MonkeyPatch) -> None:

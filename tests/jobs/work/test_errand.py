@@ -23,7 +23,7 @@ pytest_plugins = ["fixtures_store"]
 # Notes that it has begun and, where it is asked to end, that it was told.
 WAITS = """
 import pathlib, signal, sys, time
-from pipeline.signals import end_with_parent
+from pipeline.process.signals import end_with_parent
 end_with_parent()
 def told(signum, frame):
     pathlib.Path(sys.argv[1], "told").touch()

@@ -4,8 +4,8 @@ import sys
 
 import click
 
+from pipeline.cli.options import Finite, allowances, config_arguments, with_config
 from pipeline.config import Config
-from pipeline.options import Finite, allowances, config_arguments, with_config
 
 
 @click.command()

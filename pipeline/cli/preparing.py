@@ -1,14 +1,27 @@
-"""Commands that look at a collection or a job before it begins: `vqtok inspect`, `init`, `check` and `estimate`."""
+"""Commands for before a job begins: `vqtok sample`, `inspect`, `init`, `check` and `estimate`."""
 
 import sys
+from pathlib import Path
 
 import click
 
+from pipeline.cli.options import Finite, as_json_option, with_config
+from pipeline.cli.storage_option import with_storage
 from pipeline.config import Config
-from pipeline.options import Finite, as_json_option, with_config
 from pipeline.printing import say, say_json
 from pipeline.storage import Storage
-from pipeline.storage_option import with_storage
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def sample(folder: Path) -> None:
+    """Make a sample data set of real photographs.
+
+    It comes into FOLDER, without a download.
+    """
+    from pipeline.jobs.sampling import job
+
+    say(job.run(folder))
 
 
 @click.command()

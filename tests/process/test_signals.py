@@ -8,7 +8,7 @@ import time
 import pytest
 from support import start_python
 
-from pipeline.signals import (
+from pipeline.process.signals import (
     TERMINATING,
     StopRequest,
     end_with_parent,
@@ -20,7 +20,7 @@ from pipeline.signals import (
 
 WORK = """
 import os, signal, sys, time
-from pipeline.signals import stop_request
+from pipeline.process.signals import stop_request
 for name in sys.argv[2:]:
     signal.signal(signal.Signals[name], signal.SIG_IGN)
 with stop_request("ended at once") as request:
@@ -119,7 +119,7 @@ def test_terminable_raises_what_exits_as_a_signal_does() -> None:
 def test_a_process_whose_parent_is_gone_already_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in told_when_this_ends().items():  # said by this process, which is not its own parent
         monkeypatch.setenv(name, value)
-    code = "from pipeline.signals import end_with_parent; end_with_parent(); print('goes on')"
+    code = "from pipeline.process.signals import end_with_parent; end_with_parent(); print('goes on')"
     with start_python(code) as child:
         assert (child.wait(30), child.stdout and child.stdout.read()) == (0, "goes on\n")
     with start_python(f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {code!r}]))") as parent:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from pipeline.openmp import let_waiting_threads_sleep
+from pipeline.process.openmp import let_waiting_threads_sleep
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY", ""])

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from pipeline.threads import cpu_threads, one_thread
+from pipeline.process.threads import cpu_threads, one_thread
 
 
 def test_the_callers_number_comes_back() -> None:

@@ -5,10 +5,10 @@ from typing import Any, get_args
 
 import click
 
+from pipeline.cli.storage_option import with_storage
 from pipeline.jobs.exporting.request import FormatName, Request
 from pipeline.printing import say
 from pipeline.storage import Storage
-from pipeline.storage_option import with_storage
 
 
 def _view(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | str | None:

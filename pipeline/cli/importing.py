@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipeline.models.tokenizers.importer import Importer
 
 
-class ImportCommands(click.Group):
+class _Kinds(click.Group):
     """A command for each kind of tokenizer that can be imported, with the options that the kind declares."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -61,3 +61,11 @@ def _import_command(kind: str, importer: "Importer") -> click.Command:
         help=f"{importer.help} OUT is a new folder.",
         short_help=f"{importer.help} Options: {names}." if names else importer.help,
     )
+
+
+@click.group("import", cls=_Kinds, subcommand_metavar="KIND SOURCE OUT [OPTIONS]")
+def import_() -> None:
+    """Make a tokenizer folder of a published tokenizer.
+
+    It comes whole or not at all. Nothing but tensors is read of a checkpoint: one that could run code is refused.
+    """

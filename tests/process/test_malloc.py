@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from support import in_a_child
 
-from pipeline.malloc import use_huge_pages
+from pipeline.process.malloc import use_huge_pages
 
 # Four blocks in use at once, given back and taken again; of each round only the pages are counted.
 ROUNDS = """
 import resource, sys
 import numpy as np
-from pipeline.malloc import keep_freed_memory
+from pipeline.process.malloc import keep_freed_memory
 
 def round():
     blocks = [np.ones(40 << 20, np.uint8) for _ in range(4)]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pipeline.cublas import set_repeatable_workspaces
+from pipeline.process.cublas import set_repeatable_workspaces
 
 
 @pytest.mark.parametrize(

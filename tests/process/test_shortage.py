@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pipeline.shortage import is_gpu_failure, is_memory_shortage, is_thread_shortage, memory_errors
+from pipeline.process.shortage import is_gpu_failure, is_memory_shortage, is_thread_shortage, memory_errors
 
 SAID = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes"
 

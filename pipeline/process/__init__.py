@@ -1,0 +1,1 @@
+"""This process: which one it is, and what is set or caught for all of it."""
