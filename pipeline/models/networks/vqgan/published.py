@@ -1,6 +1,6 @@
 """From the tensors of a published checkpoint to those of `Vqgan`, with every name accounted for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,7 @@ def read_network(tensors: Mapping[str, Any], dialects: Sequence[Dialect], path: 
     Raises TokenizerError listing every name that is missing, left over, or of another shape.
     """
     dialect = max(dialects, key=lambda dialect: len(dialect.translated(tensors)))
-    for name in sorted(tensors):
-        for start, what in dialect.refused.items():
-            if name.startswith(start):
-                raise TokenizerError(f"{path}: {printable(name)} is {what}; such tokenizers are not taken")
+    _refuse_other_kinds(tensors, dialect, path)
     ours = dialect.translated(name for name in tensors if not name.startswith(dialect.ignored))
     left_over = sorted(name for name in tensors if name not in ours and not name.startswith(dialect.ignored))
     shapes = {name: shape_of(tensors[name]) for name in ours}
@@ -66,6 +63,13 @@ def read_network(tensors: Mapping[str, Any], dialects: Sequence[Dialect], path: 
     state = floats({name: tensors[name] for name in theirs}, path)
     joined = {name: torch.cat([state[part] for part in parts]) for name, parts in sources.items()}
     return Published(architecture, phis, joined)
+
+
+def _refuse_other_kinds(names: Iterable[str], dialect: Dialect, path: Path) -> None:
+    for name in sorted(names):
+        for start, what in dialect.refused.items():
+            if name.startswith(start):
+                raise TokenizerError(f"{path}: {printable(name)} is {what}; such tokenizers are not taken")
 
 
 def _wanted_shapes(architecture: Architecture, phis: int, scales: int) -> dict[str, Shape]:
