@@ -165,9 +165,9 @@ def in_a_fork(function: Callable[..., Any], *arguments: object, timeout_s: float
     return _returned(multiprocessing.get_context("fork"), timeout_s, function, *arguments)
 
 
-def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
+def in_a_child(function: Callable[..., Any], *arguments: Any, timeout_s: float = 280) -> Any:
     """What a function of a module returns in a process that nothing ran in before; the test fails when it dies."""
-    status, returned = _returned(multiprocessing.get_context("forkserver"), 280, function, *arguments)
+    status, returned = _returned(multiprocessing.get_context("forkserver"), timeout_s, function, *arguments)
     assert returned, f"the process died with status {status}"
     return returned[0]
 

@@ -29,7 +29,7 @@ def make_sounds(folder: Path) -> list[Sound]:
 
 def read(sounds: Sequence[Sound], places: Sequence[str], numbers: Iterable[int], folder: Path) -> list[Outcome]:
     """What comes of these cases; they are forks, of a process that has no threads."""
-    outcomes: list[Outcome] = in_a_child(read_here, sounds, places, list(numbers), folder)
+    outcomes: list[Outcome] = in_a_child(read_here, sounds, places, list(numbers), folder, timeout_s=1700)
     return outcomes
 
 

@@ -20,7 +20,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
 
 def read(sound: Sound, numbers: Iterable[int], folder: Path) -> list[Outcome]:
     """What comes of these cases; they are forks, of a process that has no threads."""
-    outcomes: list[Outcome] = in_a_child(read_here, sound, list(numbers), folder)
+    outcomes: list[Outcome] = in_a_child(read_here, sound, list(numbers), folder, timeout_s=1700)
     return outcomes
 
 
@@ -35,6 +35,7 @@ def test_hostile_stores_and_tokenizers_do_no_harm(sound: Sound, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_many_do_no_harm(sound: Sound, tmp_path: Path) -> None:
     outcomes = read(sound, range(1000, 1400), tmp_path)
     assert [problem for outcome in outcomes for problem in outcome.problems] == []

@@ -66,7 +66,7 @@ def test_the_script_measures_and_writes_its_section(tmp_path: Path) -> None:
     done = bench("--quick", "--source", tmp_path / "*.tar", "--markdown", page)
     assert done.status == 0, done.err
     text = page.read_text()
-    assert text.startswith("# Benchmarks\n\nabove\n\n<!-- tokenize -->\n## Tokenizing\n") and "old" not in text
+    assert text.startswith("# Benchmarks\n\nabove\n\n<!-- tokenize -->\n## Tokenizing\n") and "\nold\n" not in text
     assert text.endswith("<!-- /tokenize -->\n\nbelow\n")
     assert "### 32 px, 32 photographs of 64 tokens" in text
     rows = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in text.splitlines() if line[:1] == "|"}
