@@ -4,6 +4,7 @@ Every command loads its job when it is called: importing torch takes seconds, an
 """
 
 import errno
+import signal
 import sys
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.printing import say, say_tracebacks
 from pipeline.process.cublas import set_repeatable_workspaces
 from pipeline.process.malloc import keep_freed_memory, use_huge_pages
 from pipeline.process.openmp import let_waiting_threads_sleep
+from pipeline.process.signals import exit_status
 
 
 class _Commands(click.Group):
@@ -41,6 +43,9 @@ class _Commands(click.Group):
                 raise  # the reader of our output left; click ends quietly
             _complain(error)
             ctx.exit(VqtokError.exit_status)
+        except KeyboardInterrupt:
+            _complain(VqtokError("interrupted"))
+            ctx.exit(exit_status(signal.SIGINT))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of use, not of the alphabet

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 
 from pipeline.printing import say
@@ -34,7 +34,7 @@ def exit_status(signum: int) -> int:
 
 
 @contextlib.contextmanager
-def handling(signums: Sequence[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
+def handling(signums: Collection[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
     """Call `handler` for signals, and put back afterwards what was there before.
 
     What the process was started to ignore, as under `nohup`, it goes on to ignore. Gives False, and does nothing,
@@ -56,13 +56,27 @@ def handling(signums: Sequence[int], handler: Callable[[int, FrameType | None], 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what is held is released on the way out."""
+    """Turn what asks this process to end into an exception, so that what is held is released on the way out.
+
+    SystemExit comes of SIGTERM, and of SIGHUP and SIGUSR1 where the program has no use of its own for them;
+    KeyboardInterrupt of SIGINT. Nothing but a second Ctrl-C that is no echo of the first interrupts the way out.
+    """
+    first: list[float] = []
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signum, signal.SIG_IGN)  # a second one must not interrupt the way out
-        raise SystemExit(exit_status(signum))
+        now = time.monotonic()
+        begins = not first
+        if begins:
+            first.append(now)
+        if signum == signal.SIGINT:
+            if begins or now > first[0] + _ECHO_SECONDS:
+                raise KeyboardInterrupt
+        elif begins:
+            raise SystemExit(exit_status(signum))
 
-    with handling([signal.SIGTERM], stop):
+    unused = (signal.SIG_DFL, signal.default_int_handler)
+    ours = [signum for signum in TERMINATING if signum != signal.SIGQUIT and signal.getsignal(signum) in unused]
+    with handling({signal.SIGTERM, *ours}, stop):
         yield
 
 

@@ -108,12 +108,35 @@ def test_outside_the_main_thread_nothing_is_handled() -> None:
     assert found == [(False, None, True)]
 
 
-def test_terminable_raises_what_exits_as_a_signal_does() -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_terminable_raises_what_exits_as_a_signal_does(signum: signal.Signals) -> None:
     with pytest.raises(SystemExit) as caught, terminable():
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signum)
         time.sleep(5)
-    assert caught.value.code == 143
+    assert caught.value.code == 128 + signum
     assert StopRequest("").signum is None
+
+
+def test_nothing_but_a_second_ctrl_c_interrupts_the_way_out() -> None:
+    released = []
+    with pytest.raises(KeyboardInterrupt), terminable():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the first as one that a launcher hands on
+                os.kill(os.getpid(), signum)
+            released.append("claims")
+            time.sleep(0.6)
+            os.kill(os.getpid(), signal.SIGINT)
+            released.append("never")
+    assert released == ["claims"]
+
+
+def test_a_signal_that_the_program_uses_itself_stays_its_own() -> None:
+    seen: list[int] = []
+    with handling([signal.SIGUSR1], lambda signum, frame: seen.append(signum)), terminable():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert seen == [signal.SIGUSR1]
 
 
 def test_a_process_whose_parent_is_gone_already_ends(monkeypatch: pytest.MonkeyPatch) -> None:

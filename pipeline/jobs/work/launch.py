@@ -6,7 +6,6 @@ dies does not take the others with it. `torchrun` and `accelerate launch` work a
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from pipeline.jobs.plan import Plan
 from pipeline.jobs.work.result import TokenizeResult, found_result, together
 from pipeline.jobs.work.siblings import new_siblings
 from pipeline.jobs.work.starting import announced
-from pipeline.process.signals import handling, terminable
+from pipeline.process.signals import TERMINATING, handling, terminable
 from pipeline.world import cores_of_each, environment_among
 
 _POLL_SECONDS = 1.0
@@ -77,7 +76,7 @@ def launch(
         for child in children:
             child.send_signal(signum)
 
-    with handling([signal.SIGTERM], pass_on), handling([signal.SIGINT], lambda signum, frame: None):
+    with handling(TERMINATING, pass_on):
         for rank in range(processes):
             variables = {**_environment(rank, processes), **(environment or {})}
             children.append(subprocess.Popen([*command(), *arguments], env=variables))

@@ -378,7 +378,14 @@ def test_a_killed_job_is_completed_by_the_next(job: Job, finished: Job, event: s
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "err"), [(signal.SIGTERM, 143, ""), (signal.SIGINT, 1, "Aborted!")], ids=["SIGTERM", "Ctrl-C"]
+    ("number", "status", "err"),
+    [
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGINT, 130, "vqtok: interrupted"),
+        (signal.SIGUSR1, 138, ""),  # of Slurm's --signal
+        (signal.SIGHUP, 129, ""),  # of a connection that is lost
+    ],
+    ids=["SIGTERM", "Ctrl-C", "SIGUSR1", "SIGHUP"],
 )
 def test_a_job_that_is_told_to_stop_releases_its_claims(
     job: Job, finished: Job, number: int, status: int, err: str

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fixtures_store import COLLECTION, Child, Job, cold, cold_python, wait_for
+from support import start_python
 
 from pipeline.jobs.work.launch import launch
 
@@ -34,20 +35,40 @@ def launch_and_exit(arguments: list[str], processes: int) -> None:
     sys.exit(launch(arguments, processes))
 
 
-class _StoppedWhileItStarts(subprocess.Popen[bytes]):
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        os.kill(os.getpid(), signal.SIGTERM)
+def launch_and_be_stopped(arguments: list[str], processes: int, signum: int) -> None:
+    class StoppedWhileItStarts(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            os.kill(os.getpid(), signum)
 
-
-def launch_and_be_stopped(arguments: list[str], processes: int) -> None:
-    subprocess.Popen = _StoppedWhileItStarts  # type: ignore[misc]
+    subprocess.Popen = StoppedWhileItStarts  # type: ignore[misc]
     sys.exit(launch(arguments, processes))
 
 
-def test_a_process_that_starts_when_the_job_is_stopped_is_stopped_too(tmp_path: Path) -> None:
-    done = Child(launch_and_be_stopped, ["--version"], 2, folder=tmp_path).wait()
-    assert (done.status, done.out) == (143, "")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_process_that_starts_when_the_job_is_stopped_is_stopped_too(tmp_path: Path, signum: signal.Signals) -> None:
+    done = Child(launch_and_be_stopped, ["--version"], 2, signum, folder=tmp_path).wait()
+    assert (done.status, done.out) == (128 + signum, "")
+
+
+SLEEPING = """
+import signal, subprocess, sys
+from pipeline.jobs.work.launch import launch
+class Other(subprocess.Popen):
+    def __init__(self, command, **options):
+        code = "import signal, time; print('ready', flush=True); time.sleep(60)"
+        super().__init__([sys.executable, "-c", code], stderr=subprocess.DEVNULL, **options)
+subprocess.Popen = Other
+sys.exit(launch([], 2))
+"""
+
+
+def test_a_ctrl_c_that_no_terminal_tells_the_others_of_reaches_them(tmp_path: Path) -> None:
+    with start_python(SLEEPING) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+        process.send_signal(signal.SIGINT)  # to this one alone, as by a supervisor
+        assert process.wait(30) == 130
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["tokenize"], 2)])
