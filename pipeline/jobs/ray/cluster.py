@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from pipeline.process.signals import StopRequest
 
 # Nothing of ours goes through it; Ray takes a third of the machine's memory by default.
 _OBJECT_STORE_BYTES = 100 << 20
+# The head may be starting; Ray itself would try for many minutes, with no word of ours.
+_ANSWER_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def connected(address: str) -> Iterator[Any]:
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody has asked Ray to report to anybody
         options = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    refuse_unreachable(address, _ANSWER_SECONDS)
     try:
         ray.init(address, log_to_driver=False, logging_level="ERROR", **options)
     except Exception as error:  # of many kinds
@@ -53,6 +58,27 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def refuse_unreachable(address: str, seconds: float) -> None:
+    """Raise ConfigError where nothing answers at the HOST:PORT that an address names, asked for so many seconds."""
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    place = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d{1,5})", named)
+    if place is None:
+        return
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_connection((place[1], int(place[2])), max(deadline - time.monotonic(), 1)):
+                return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() + 1 >= deadline:
+                which = "RAY_ADDRESS" if address == "auto" else "--address"
+                raise ConfigError(
+                    f"{which} {named}: nothing answers there, for {seconds:.0f} s: {error}; see that the head of the "
+                    "cluster is up, and that host and port are those that `ray start --head` has named"
+                ) from None
+            time.sleep(1)
 
 
 def find_room(ray: Any, request: Request, stop: StopRequest) -> tuple[Share, int]:
