@@ -332,6 +332,38 @@ def test_an_unset_variable_is_named_and_an_override_stands_in_for_it(
     assert load(file, "source.shards=b.tar").source.shards == ("b.tar",)
 
 
+def test_an_empty_variable_is_no_beginning_of_a_path(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`${VQTOK_DATA}/store` would be a folder of the root."""
+    monkeypatch.setenv("VQTOK_DATA", "")
+    for text in ("tokenize.store=${VQTOK_DATA}/store", "source.shards=[a.tar, '${VQTOK_DATA}/b.tar']"):
+        assert "VQTOK_DATA is empty, and so what follows it would lie in the root folder" in explained(file, text)
+    assert load(file, "tokenize.store=${VQTOK_DATA:-}/store").tokenize.store == "/store"
+
+
+@pytest.mark.parametrize(
+    ("place", "remedy"),
+    [
+        ("s3:/bucket/tokens", "write s3://bucket/tokens"),  # as `str(Path("s3://bucket/tokens"))`
+        ("GS:/bucket/tokens", "write GS://bucket/tokens"),
+        ("file:/tmp/tokens", "write file:///tmp/tokens"),
+        ("$VQTOK_DATA/tokens", "is written ${VQTOK_DATA}, with braces"),
+        ("runs/x-$VQTOK_DATA", "is written ${VQTOK_DATA}, with braces"),
+    ],
+)
+@pytest.mark.parametrize("key", ["tokenize.store", "tokenizer.path"])
+def test_a_place_that_was_meant_otherwise_makes_no_folder(file: Path, key: str, place: str, remedy: str) -> None:
+    message = explained(file, f"{key}={place}")
+    assert message.startswith(f"{file}: {key}: ")
+    assert remedy in message
+
+
+def test_an_odd_name_of_a_folder_that_is_there_is_its_name(file: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "$RECYCLE"
+    odd.mkdir()
+    for place in (str(odd), "s3://bucket/$a", "a$", "a$1", "file:///tmp/x", "x:/y"):
+        assert load(file, f"tokenize.store={place}").tokenize.store == place
+
+
 def test_the_identity_of_an_image_section_holds_all_that_decides_pixels() -> None:
     image = ImageConfig(size=(64, 32))
     assert completed(ImageConfig, image.identity()).keys() == ImageConfig.model_fields.keys() - {"max_pixels"} | {

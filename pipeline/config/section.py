@@ -1,5 +1,7 @@
 """What the sections of a configuration have in common."""
 
+import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -52,9 +54,23 @@ def both_sides(value: Any) -> Any:
     return (value, value) if isinstance(value, int | str) else value
 
 
+_ONE_SLASH = re.compile(r"(s3|gs|az|abfss?|hf|https?|file):/(?!/)", re.IGNORECASE)
+_BARE_VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
+
+
+def checked_place(place: str) -> str:
+    """A folder, file or URL. Raises ValueError for what would make a folder of an odd name and was meant otherwise."""
+    if match := _ONE_SLASH.match(place):
+        root = "/" if match[1].lower() == "file" else ""
+        raise ValueError(f"a URL has two slashes behind its colon: write {match[1]}://{root}{place[match.end() :]}")
+    if (match := _BARE_VARIABLE.search(place)) and "://" not in place and not Path(place).exists():
+        raise ValueError(f"an environment variable is written ${{{match[1]}}}, with braces")
+    return place
+
+
 Patterns = Annotated[tuple[str, ...], BeforeValidator(one_or_many)]
 Side = Annotated[int, Field(ge=1, le=16384)]
-PathText = Annotated[str, Field(min_length=1)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(checked_place)]
 Member = Annotated[str, Field(pattern=MEMBER)]
 """An extension, or a column."""
 Reached = Annotated[Storage, Field(exclude=True)]

@@ -44,7 +44,11 @@ def names_variable(node: Any) -> bool:
 
 
 def expand_variables(node: Any, file: str) -> Any:
-    """Every text with its `${NAME}`s replaced. Raises ConfigError for one that is not set and has no default."""
+    """Every text with its `${NAME}`s replaced.
+
+    Raises ConfigError for one without a default that is not set, or that is empty where a path begins with it:
+    `${DATA}/store` would be `/store`.
+    """
 
     def value_of(match: re.Match[str]) -> str:
         name, default = match.groups()
@@ -52,6 +56,11 @@ def expand_variables(node: Any, file: str) -> Any:
         if value is None and default is None:
             raise ConfigError(
                 f"{file}: the environment variable {name} is not set; export it or use --set (in Python: set=[...])"
+            )
+        if not value and default is None and match.start() == 0 and match.string[match.end() :].startswith("/"):
+            raise ConfigError(
+                f"{file}: the environment variable {name} is empty, and so what follows it would lie in the root "
+                f"folder; give it a value, or write ${{{name}:-}} where that is meant"
             )
         return value or default or ""
 
