@@ -5,6 +5,7 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import TokenizerError
@@ -41,29 +42,51 @@ _sound: set[Path] = set()
 
 def _copy(url: str, storage: Storage) -> Path:
     files = files_at(url, storage)
-    try:
+    with _reading(url):
         data = files.read(CONFIG)
-        config = parse_config(data, f"{url}/{CONFIG}")
-        # config.json has the digest of all the others, so its own says what the folder holds.
-        copy = cache_folder() / hashlib.sha256(data).hexdigest()
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        held = lock(copy.with_suffix(".lock"))  # the processes of a machine fetch it once
+    config = parse_config(data, f"{url}/{CONFIG}")
+    # config.json has the digest of all the others, so its own says what the folder holds.
+    copy = cache_folder() / hashlib.sha256(data).hexdigest()
+    if not (copy in _sound and copy.is_dir()) and not _is_sound(copy):  # one that is there may lie where none can write
+        with _writing(url, copy.parent):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            held = lock(copy.with_suffix(".lock"))  # the processes of a machine fetch it once
         try:
-            if not (copy in _sound and copy.is_dir()) and not _is_sound(copy):
-                _fetch(files, config, data, copy)
-            _sound.add(copy)
+            if not _is_sound(copy):
+                _fetch(url, files, config, data, copy)
         finally:
             unlock(held)
+    _sound.add(copy)
+    return copy
+
+
+@contextlib.contextmanager
+def _reading(url: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise TokenizerError(f"{url}: no tokenizer folder there; {REMEDY}, to be uploaded as they are") from None
     except OSError as error:
         raise TokenizerError(f"{url}: cannot be copied: {error}") from error
-    return copy
+
+
+@contextlib.contextmanager
+def _writing(url: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TokenizerError(
+            f"{url}: cannot be copied to {folder}: {error}; make room there, or set {_VARIABLE} to a folder that can be "
+            "written"
+        ) from error
 
 
 def cache_folder() -> Path:
-    """Where the copies are."""
-    home = os.environ.get(_VARIABLE) or Path.home() / ".cache"
+    """Where the copies are. Raises TokenizerError for a user without a home where no variable names a place."""
+    try:
+        home = os.environ.get(_VARIABLE) or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise TokenizerError(f"{error}; set {_VARIABLE} to a folder for copies of tokenizers") from None
     return Path(home, "vqtok", "tokenizers")
 
 
@@ -78,16 +101,18 @@ def _is_sound(copy: Path) -> bool:
     return False
 
 
-def _fetch(files: Files, config: FolderConfig, data: bytes, copy: Path) -> None:
-    """Make the copy, or make it anew; it appears whole. Raises OSError, TokenizerError for other files than told."""
-    contents = {name: _read(files, name) for name in config.files}
+def _fetch(url: str, files: Files, config: FolderConfig, data: bytes, copy: Path) -> None:
+    """Make the copy, or make it anew; it appears whole. Raises TokenizerError, also for other files than told."""
+    with _reading(url):
+        contents = {name: _read(files, name) for name in config.files}
     compare_files(files.root, contents, config.identity.get("weights", ""))
     new = copy.with_name(f"{copy.name}.{secrets.token_hex(4)}")
     try:
-        for name, piece in {**contents, CONFIG: data}.items():
-            LocalFiles(new).put(name, piece, durable=False)
-        shutil.rmtree(copy, ignore_errors=True)
-        new.rename(copy)
+        with _writing(url, copy.parent):
+            for name, piece in {**contents, CONFIG: data}.items():
+                LocalFiles(new).put(name, piece, durable=False)
+            shutil.rmtree(copy, ignore_errors=True)
+            new.rename(copy)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

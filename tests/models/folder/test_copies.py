@@ -98,3 +98,36 @@ def test_an_outage_is_said_as_it_is(cache: Path, s3: S3, proxy: Proxy, bucket_ur
     with pytest.raises(TokenizerError, match=r"cannot be copied: .*/config\.json: GET: 50[03] "):
         local_folder(bucket_url, reached)
     shutil.rmtree(cache, ignore_errors=True)
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_what_helps(
+    s3: S3, bucket_url: str, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(tokenizer_folder, bucket_url)
+    (tmp_path / "file").touch()
+    for home in (tmp_path / "file", "/proc/nowhere"):  # the second says that nothing is there, as a missing tokenizer does
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+        with pytest.raises(TokenizerError, match=f"cannot be copied to {home}/.*; make room .* or set XDG_CACHE_HOME"):
+            local_folder(bucket_url)
+
+
+def test_a_copy_serves_where_nobody_can_write(
+    cache: Path, s3: S3, bucket_url: str, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on nodes on which the home can only be read."""
+    upload(tokenizer_folder, bucket_url)
+    copy = local_folder(bucket_url)
+    copies._sound.clear()  # as in another process
+    monkeypatch.setattr(copies, "lock", lambda path: pytest.fail("nothing can be made here"))
+    assert local_folder(bucket_url) == copy
+
+
+def test_a_user_without_a_home_is_told_what_to_set(
+    s3: S3, bucket_url: str, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(tokenizer_folder, bucket_url)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setattr(Path, "home", lambda: Path("~nobody-at-all").expanduser())
+    with pytest.raises(TokenizerError, match="home directory.*; set XDG_CACHE_HOME"):
+        local_folder(bucket_url)
