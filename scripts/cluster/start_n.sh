@@ -16,11 +16,16 @@ command=$(printf 'cd %q && exec %q tokenize --no-progress --config %q --processe
     "$PWD" "$BIN/vqtok" "$CONFIG" "$PROCESSES")
 started=()
 trap 'kill "${started[@]}"' INT TERM
-while read -r host _; do
+while read -r host _ || [ "$host" ]; do  # the last line may have no end
+    host=${host%$'\r'}                     # nor those of Windows its carriage return
     case $host in '' | '#'*) continue ;; esac
     $SSH "$host" "$command" </dev/null > >(sed -u "s|^|$host: |") 2>&1 &
     started+=($!)
 done <"$HOSTS"
+if [ ${#started[@]} -eq 0 ]; then
+    echo "start_n: $HOSTS names no host, one in each line" >&2
+    exit 2
+fi
 
 largest=0
 for process in "${started[@]}"; do

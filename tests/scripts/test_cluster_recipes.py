@@ -160,15 +160,27 @@ def test_hosts_of_a_list_share_the_work(job: Job, finished: Job, tmp_path: Path)
     assert job.digest == finished.digest
 
 
-def test_every_host_of_a_list_starts_the_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [b"host0\nhost1\n", b"# two of them\nhost0 # old\n\nhost1", b"host0\r\n\r\nhost1\r\n"])
+def test_every_host_of_a_list_starts_the_command(tmp_path: Path, text: bytes) -> None:
     hosts = tmp_path / "hosts.txt"
-    hosts.write_text("host0\nhost1\n")
+    hosts.write_bytes(text)
     tools = programs(tmp_path / "bin", ssh='cd / && exec sh -c "$2"', vqtok='echo "$PWD: $@"')
     run = start("start_n.sh", hosts, folder=tmp_path, SSH=f"{tools}/ssh", CONFIG="job.yaml", BIN=tools)
     [printed] = outputs(run)
     assert sorted(printed.splitlines()) == [
         f"host{number}: {tmp_path}: tokenize --no-progress --config job.yaml --processes 1" for number in range(2)
     ]
+
+
+@pytest.mark.parametrize("text", [None, "", "# none\n"])
+def test_a_list_without_hosts_is_no_success(tmp_path: Path, text: str | None) -> None:
+    hosts = tmp_path / "hosts.txt"
+    if text is not None:
+        hosts.write_text(text)
+    run = start("start_n.sh", hosts, folder=tmp_path)
+    with all_ended(run):
+        printed, _ = run.communicate(timeout=20)
+    assert (run.returncode, f"start_n: {hosts} names no host" in printed) == (2, True)
 
 
 def test_a_host_that_cannot_be_reached_shows_in_the_exit_status(tmp_path: Path) -> None:

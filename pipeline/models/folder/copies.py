@@ -76,8 +76,8 @@ def _writing(url: str, folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TokenizerError(
-            f"{url}: cannot be copied to {folder}: {error}; make room there, or set {_VARIABLE} to a folder that can be "
-            "written"
+            f"{url}: cannot be copied to {folder}: {error}; make room there, or set {_VARIABLE} to a folder that can "
+            "be written"
         ) from error
 
 

@@ -105,7 +105,7 @@ def test_a_cache_that_cannot_be_written_is_told_with_what_helps(
 ) -> None:
     upload(tokenizer_folder, bucket_url)
     (tmp_path / "file").touch()
-    for home in (tmp_path / "file", "/proc/nowhere"):  # the second says that nothing is there, as a missing tokenizer does
+    for home in (tmp_path / "file", "/proc/nowhere"):  # the second says ENOENT, as a missing tokenizer does
         monkeypatch.setenv("XDG_CACHE_HOME", str(home))
         with pytest.raises(TokenizerError, match=f"cannot be copied to {home}/.*; make room .* or set XDG_CACHE_HOME"):
             local_folder(bucket_url)
@@ -129,5 +129,5 @@ def test_a_user_without_a_home_is_told_what_to_set(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "")
     monkeypatch.setattr(Path, "home", lambda: Path("~nobody-at-all").expanduser())
-    with pytest.raises(TokenizerError, match="home directory.*; set XDG_CACHE_HOME"):
+    with pytest.raises(TokenizerError, match=r"home directory.*; set XDG_CACHE_HOME"):
         local_folder(bucket_url)
