@@ -1,5 +1,7 @@
 """What a configuration asks for, and what of it is done. Imports neither torch nor Zarr."""
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -155,6 +157,13 @@ def refuse_unwritable(store: Files) -> None:
         )
     if isinstance(store, LocalFiles) and (reason := why_unwritable(store.path("."))):
         raise ConfigError(f"tokenize.store: {store.root} cannot be written: {reason}")
+    if isinstance(store, LocalFiles):
+        for folder in map(store.path, names.WRITTEN):
+            if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):  # of another user, in a store of several
+                raise ConfigError(
+                    f"tokenize.store: {store.root} cannot be written: no permission to write into {folder}; its owner "
+                    f"can give it for all folders of the store (chmod -R g+w {shlex.quote(store.root)})"
+                )
 
 
 def job_identity(config: Config) -> JSON:

@@ -1,6 +1,7 @@
 """What the machine has too little of, or what of it fails, in the words of the libraries that found out."""
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 
@@ -8,6 +9,14 @@ from collections.abc import Iterator
 _OUT_OF_MEMORY = ("out of memory", "insufficient memory", "allocate", "alloc_failed", "allocation_failed")
 # How torch says that a GPU, or a library on it, has failed: nothing works on it any more in this process.
 _GPU_FAILED = re.compile(r"\b(CUDA|HIP|cuDNN|MIOpen|Triton)( driver)? error\b", re.IGNORECASE)
+_REMEDIES = {
+    errno.ENOSPC: "make room (df -h, and df -i for the number of files)",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "allow larger files (ulimit -f)",
+    errno.EACCES: "give yourself permission to write there",
+    errno.EPERM: "give yourself permission to write there",
+    errno.EROFS: "mount it so that it can be written",
+}
 _PLACE = re.compile(r"^\w+, \S+:\d+, ")
 
 
@@ -28,6 +37,11 @@ def is_gpu_failure(error: BaseException) -> bool:
         and not is_memory_shortage(error)
         and _GPU_FAILED.search(reason_of(error)) is not None
     )
+
+
+def what_helps(error: OSError) -> str:
+    """What the user can do where a file could not be written."""
+    return _REMEDIES.get(error.errno or 0, "see to the disk")
 
 
 @contextlib.contextmanager

@@ -1,14 +1,17 @@
 """What a configuration asks for, and what of it is done."""
 
+import os
 from pathlib import Path
 
 import pytest
 from fixtures_store import COLLECTION, IMAGE_SIZE, Job, make_job, save_tiny_tokenizer
 
 from pipeline.errors import ConfigError, TokenizerError
-from pipeline.jobs.plan import is_finished, job_identity, make_plan
+from pipeline.files import LocalFiles
+from pipeline.jobs.plan import is_finished, job_identity, make_plan, refuse_unwritable
 from pipeline.models.tokenizers.registry import tokenizer_identity
 from pipeline.source.find import part_name
+from pipeline.store.schema import names
 
 pytest_plugins = ["fixtures_store"]
 
@@ -73,3 +76,16 @@ def test_a_plan_needs_source_shards_and_a_store_that_can_be_opened(job: Job) -> 
         make_plan(job.config("tokenize.store=hdfs://host/store"))
     with pytest.raises(TokenizerError, match="no such tokenizer folder"):
         job_identity(job.config("tokenizer.path=nowhere"))
+
+
+@pytest.mark.parametrize("name", names.WRITTEN)
+def test_a_store_with_a_folder_of_another_user_is_refused_before_work_begins(
+    name: str, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests run as root, too, who may write anywhere: so the system's answer is put in its place."""
+    folder = copied / name
+    folder.mkdir(parents=True, exist_ok=True)
+    refuse_unwritable(LocalFiles(copied))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)
+    with pytest.raises(ConfigError, match=rf"cannot be written: no permission to write into {folder}; .*chmod -R g\+w"):
+        refuse_unwritable(LocalFiles(copied))

@@ -35,7 +35,7 @@ from pipeline.jobs.work.tokenizer import tokenizer_of
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import trained_image_size
 from pipeline.printing import say
-from pipeline.process.shortage import is_thread_shortage
+from pipeline.process.shortage import is_thread_shortage, what_helps
 from pipeline.process.signals import terminable
 from pipeline.source.classes.finding import find_classes, labels_of
 from pipeline.source.classes.names import describe_classes
@@ -103,7 +103,7 @@ def run(
     try:
         return _work_on(plan, config, wait, allow_execution_change, allow_slow, show_progress)
     except OSError as error:  # full, read-only, gone: sources and tokenizers have errors of their own
-        said = f"{plan.store.root}: {error}; see to the disk, then run again"
+        said = f"{plan.store.root}: {error}; {what_helps(error)}, then run again"
         raise StoreError(f"{error if isinstance(error, Refusal) else said}: what is committed stays") from error
     except RuntimeError as error:
         if not is_thread_shortage(error):

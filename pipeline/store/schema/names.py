@@ -41,6 +41,9 @@ REJECTS = "rejects"
 LISTINGS = "listings"
 """Which files of a folder make which source shard: see `source/folders/listings.py`."""
 
+WRITTEN = (PARTS, STAGING, COMMITS, CLAIMS, FAILURES, REJECTS, LISTINGS)
+"""Folders that a job makes files or folders in."""
+
 _PROBE = re.compile(r"probe-[0-9a-f]{16}")
 
 

@@ -595,7 +595,8 @@ def test_a_full_disk_ends_in_a_message_and_the_next_run_completes(
     done = job.start("--set", setting, file_bytes=file_bytes).wait()
     assert (done.status, done.out) == (1, "")
     assert re.fullmatch(
-        rf"vqtok: {job.store}: \[Errno 27\] File too large.*; see to the disk, then run again.*\n", done.err
+        rf"vqtok: {job.store}: \[Errno 27\] File too large.*; allow larger files \(ulimit -f\), then run again.*\n",
+        done.err,
     )
     assert (job.store / there).exists()
     assert [path for path in job.store.glob(missing) if not path.name.startswith(".tmp-")] == []
