@@ -4,13 +4,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.errors import ConfigError
 from pipeline.files import Files, LocalFiles
 from pipeline.source.folders.names import joined
-
-Device = tuple[int, int]
+from pipeline.source.shards.links import Device, device, entered, leads_to_folder
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def _is_shown(path: str) -> bool:
 
 def _walk(top: str) -> Iterator[tuple[str, set[str]]]:
     """Each folder below a local one, and the names of its files."""
-    ahead: list[tuple[str, frozenset[Device]]] = [("", frozenset([_device(top)]))]
+    ahead: list[tuple[str, frozenset[Device]]] = [("", frozenset([device(top)]))]
     while ahead:
         inside, above = ahead.pop()
         names, folders = set[str](), list[os.DirEntry[str]]()
@@ -75,38 +72,16 @@ def _walk(top: str) -> Iterator[tuple[str, set[str]]]:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     names.add(entry.name)
-                elif _leads_to_folder(entry):
+                elif leads_to_folder(entry):
                     if not entry.name.startswith("."):
                         folders.append(entry)
                 elif entry.is_symlink():  # one that leads nowhere is a file that is missing, and no nothing
                     names.add(entry.name)
         if not _is_output(names):
-            ahead += [(joined(inside, entry.name), above | {_entered(entry, above)}) for entry in folders]
+            ahead += [(joined(inside, entry.name), entered(entry, above)) for entry in folders]
             yield inside, names
 
 
 def _is_output(names: set[str]) -> bool:
     """Whether a folder with these files is a store or a tokenizer, whose pictures belong to no collection."""
     return {"store.json", "manifest.json"} <= names or {"config.json", "model.safetensors"} <= names
-
-
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _entered(entry: os.DirEntry[str], above: frozenset[Device]) -> Device:
-    """A folder that is not one of those above it, to which a link may lead."""
-    device = _device(entry.path)
-    if device in above:
-        raise ConfigError(
-            f"source.shards: {entry.path}: a link leads back to a folder that it lies in, which has no end; remove it"
-        )
-    return device
-
-
-def _device(folder: str) -> Device:
-    found = Path(folder).stat()
-    return found.st_dev, found.st_ino

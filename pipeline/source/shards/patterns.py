@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import LocalFiles, is_url
 from pipeline.files.secret_urls import refuse_credentials
 from pipeline.redaction import redacted_place
+from pipeline.source.shards.links import refuse_loops
 from pipeline.source.shards.objects import NamedFile, asked_for, matching_objects, named_objects
 from pipeline.source.shards.opening import absolute
 from pipeline.storage import Storage
@@ -129,6 +130,11 @@ def _expand_local(pattern: str) -> list[NamedFile]:
 def _expand_glob(name: str) -> list[str]:
     if Path(name).exists() or not glob.has_magic(name):
         return [name]
+    before, deep, _ = name.partition("**")
+    if deep:  # would go round a loop of links forty times, and find all anew each time
+        for folder in glob.glob(before) if before else ["."]:
+            if Path(folder).is_dir():
+                refuse_loops(folder)
     return [file for file in glob.glob(name, recursive=True) if not Path(file).is_dir()]
 
 

@@ -56,6 +56,18 @@ def test_patterns_stand_for_files(pattern: str, expected: list[str]) -> None:
     assert paths(pattern) == expected
 
 
+@pytest.mark.parametrize("target", ["..", "../..", "../b"])
+def test_a_link_into_a_folder_above_it_is_refused_where_all_depths_are_asked_for(here: Path, target: str) -> None:
+    make("data/a/x.tar", "data/b/x.tar")
+    Path("data/b/more").symlink_to("../a")  # a link that leads elsewhere is followed
+    assert paths("data/**/x.tar") == ["a/x.tar", "b/more/x.tar", "b/x.tar"]
+    Path("data/a/again").symlink_to(target)
+    assert "a/x.tar" in paths("data/*/x.tar")  # of one depth, it has an end
+    for pattern in ("data/**/x.tar", f"{here}/d*/**/*.tar"):
+        with pytest.raises(ConfigError, match=r"data/.*: a link leads back to a folder that it lies in"):
+            expand(pattern)
+
+
 def test_absolute_paths_home_and_file_urls_are_local(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make("data/a.tar")
     monkeypatch.setenv("HOME", str(here))
