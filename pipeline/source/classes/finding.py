@@ -55,7 +55,10 @@ def refuse_other_names(shard: SourceShard, source: SourceConfig, classes: Sequen
         return
     if source.label == "folder":
         if unknown := set(names).difference(classes):
-            raise SourceError(f"{shard_name(shard)}: {unknown_class(min(unknown), classes)}")
+            raise SourceError(
+                f"{shard_name(shard)}: {unknown_class(min(unknown), classes)}. Where it does not belong here, move it "
+                f"away and name {min(unknown)}/* below its folder in source.exclude: its samples are rejects then"
+            )
     elif source.classes is None and names != tuple(classes):
         raise SourceError(
             f"{shard_name(shard)}: its classes are others than those of the store, or in another order; name those "

@@ -113,6 +113,22 @@ def test_a_class_that_comes_later_fails_its_source_shard_and_shifts_nothing(imag
         job.run(f"source.classes={tmp_path}/names.txt")
 
 
+def test_a_folder_that_does_not_belong_there_can_be_taken_away_again(image_folder: Job, tmp_path: Path) -> None:
+    source = shutil.copytree(image_folder.source, tmp_path / "train")
+    job = job_of(tmp_path / "job", source, image_folder.tokenizer, label="folder")
+    shutil.copytree(image_folder.store, job.store)
+    write(source, ["10/10_new", "wrong/0"], 50)
+    (reason,) = job.run().failures.values()
+    assert "move it away and name wrong/* below its folder in source.exclude" in reason
+    shutil.rmtree(source / "wrong")
+    (reason,) = job.run().failures.values()
+    assert "wrong/0.jpg': No such file or directory; restore the file" in reason
+    result = job.run(f'source.exclude=["{source}/wrong/*"]')
+    assert (result.complete, result.rejected) == (True, 1)
+    assert labels_of(job) == {**labels_of(image_folder), "10/10_new": 1}
+    assert TokenStore(job.store).classes == ("1", "10", "2")
+
+
 def test_a_table_counts_by_its_contents(image_folder: Job, tmp_path: Path) -> None:
     for name, labels in (("one", [0] * 9), ("copy", [0] * 9), ("other", [0] * 8 + [1])):
         (tmp_path / f"{name}.csv").write_text(

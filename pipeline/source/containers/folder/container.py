@@ -56,7 +56,9 @@ class Folder:
     def class_names(self, shard: SourceShard, source: SourceConfig) -> tuple[str, ...] | None:
         if source.label_rule is None or source.label_rule.kind != "folder" or shard.listing is None:
             return None
-        return tuple(sorted({key_of(folder.partition("/")[0]) for folder in shard.listing.files if folder}))
+        content = _content(shard, source, _nothing, digests=False)
+        there = (folder for folder in shard.listing.files if folder and content.has_files_in(folder))
+        return tuple(sorted({key_of(folder.partition("/")[0]) for folder in there}))
 
     def difference(
         self, shard: SourceShard, source: SourceConfig, record: SourceRecord, check_files: bool

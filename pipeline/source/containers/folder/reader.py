@@ -77,6 +77,13 @@ class FolderFiles:
             add_member(found, extension, data if self.wanted(extension) else None)
         return FileRead(found, seen)
 
+    def has_files_in(self, folder: str) -> bool:
+        """Whether any file of a folder is neither gone nor named in `source.exclude`, and so may become a row."""
+        if not self.listing.missing and not self.excluded:
+            return True
+        paths = {joined(folder, name) for name in self.listing.files[folder]}.difference(self.listing.missing)
+        return any(not self._is_excluded(path) for path in paths)
+
     def name_of(self, path: str) -> str:
         """A file's name for messages."""
         return f"{self.files.root}/{joined(self.listing.folder, path)}"
