@@ -1,11 +1,12 @@
 """A source shard of which no sample has what the configuration asks for: said once, while the job is young."""
 
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from pipeline.config import SourceConfig
 from pipeline.printing import printable, say
 from pipeline.records import NO_LABEL, SourceShard
+from pipeline.source.labels.table import Table
 from pipeline.source.sample import Sample
 from pipeline.source.shards.opening import shard_name
 
@@ -18,16 +19,19 @@ class Absence:
 
     Args:
         is_said: whether by this process: of several one speaks.
+        table: where labels are looked up, if they stand in a file.
     """
 
-    def __init__(self, source: SourceConfig, is_said: bool = False) -> None:
+    def __init__(self, source: SourceConfig, is_said: bool = False, table: Table | None = None) -> None:
         self._source = source
+        self._table = table
         self._is_said = is_said
         self._lock = threading.Lock()
 
     def look(
         self,
         shard: SourceShard,
+        keys: Sequence[str],
         labels: Collection[int],
         fields: Iterable[str],
         members: Collection[str],
@@ -42,18 +46,23 @@ class Absence:
             return
         absent = [f"source.keep: {name}" for name in fields if name not in members]
         if self._source.label is not None and all(label == NO_LABEL for label in labels):
-            absent.insert(0, f"source.label: {self._source.label}")
+            absent.insert(0, f"source.label: {self._source.label}{self._not_in_table(keys[0])}")
         with self._lock:
             if not absent or not self._is_said:
                 return
             self._is_said = False
         say(self._message(shard, absent, members), error=True)
 
+    def _not_in_table(self, key: str) -> str:
+        """The key of a sample and one of the table, for what differs to be seen."""
+        line = next(iter(self._table.by_key), None) if self._table else None
+        return "" if line is None else f", which has lines such as that of {line!r}, and none for {key!r}"
+
     def _message(self, shard: SourceShard, absent: list[str], members: Collection[str]) -> str:
         named = ", ".join(map(printable, sorted(members)[:_SHOWN])) + (", ..." if len(members) > _SHOWN else "")
         return (
             f"vqtok: {shard_name(shard)}: no sample has what the configuration asks for ({'; '.join(absent)}); there "
-            f"is: {named}. Name what is there, or nothing (source.label: null), in a store of its own"
+            f"is: {named}. Name what is there, or nothing (source.label: null, source.keep: []), in a store of its own"
         )
 
 

@@ -70,7 +70,7 @@ class Work:
     @cached_property
     def absence(self) -> Absence:
         """What no sample of a source shard has."""
-        return Absence(self.config.source, self.is_spokesman)
+        return Absence(self.config.source, self.is_spokesman, self.labels.table if self.labels else None)
 
     @cached_property
     def transform(self) -> ImageTransform:
@@ -155,7 +155,7 @@ def encode_shard(shard: SourceShard, work: Work, progress: Progress, when_read: 
             _check_kept(shard, rows, work.config.source.max_kept_bytes)
             progress(shard, rows.seen, reader.bytes)
     _check_reject_rate(shard, rows, work.config.tokenize.max_reject_rate)
-    work.absence.look(shard, rows.labels, rows.fields, rows.members)
+    work.absence.look(shard, rows.keys, rows.labels, rows.fields, rows.members)
     return EncodedShard(
         part=shard.part,
         sources=reader.sources(),

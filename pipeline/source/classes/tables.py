@@ -23,7 +23,7 @@ def read_lines(file: str, field: str, storage: Storage | None = None) -> list[st
     try:
         return files_at(root, storage).read(name).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{field}: {file}: no UTF-8 text ({error})") from None
+        raise ConfigError(f"{field}: {file}: no UTF-8 text ({error}); save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{field}: {file} cannot be read: {error.strerror or error}") from None
 
@@ -62,8 +62,11 @@ def _by_key(file: str, rows: Sequence[tuple[int, Sequence[str]]]) -> dict[str, s
     found: dict[str, str] = {}
     for number, (name, label) in rows:
         key = _key(name.strip())
-        if label.strip() and found.setdefault(key, label.strip()) != label.strip():
-            raise ConfigError(f"source.label: {file}: line {number}: {key!r} has another label before")
+        if label.strip() and (before := found.setdefault(key, label.strip())) != label.strip():
+            raise ConfigError(
+                f"source.label: {file}: line {number}: {key!r} has another label before, {before!r} instead of "
+                f"{label.strip()!r}; the key comes first in a line, and once in a table"
+            )
     return found
 
 

@@ -180,6 +180,35 @@ def test_the_warning_names_what_is_there(image_folder: Job, tmp_path: Path, caps
     assert capsys.readouterr().err == ""
 
 
+def test_the_warning_shows_how_keys_differ_from_those_of_the_table(
+    image_folder: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "paths.csv").write_text("".join(f"/data/{key}.jpg,0\n" for key in KEYS))
+    job = job_of(tmp_path / "job", image_folder.source, image_folder.tokenizer, label=f"table:{tmp_path}/paths.csv")
+    assert job.run().complete
+    assert (
+        "paths.csv, which has lines such as that of '/data/1/1_0', and none for '1/1_0'); there is: jpg"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("a;0\nb;1\n", r"the label 'a;0' in line 1, where a comma would separate it from a key, is no integer"),
+        ("label\n0\n", r"the label 'label' in line 1, .* is no integer; name all classes in source\.classes"),
+        ("a,0\nb,cat\n", r"the label 'cat' of 'b' is no integer; name all classes in source\.classes"),
+    ],
+)
+def test_a_label_that_is_none_is_refused_with_its_line(
+    image_folder: Job, tmp_path: Path, lines: str, reason: str
+) -> None:
+    (tmp_path / "labels.csv").write_text(lines)
+    job = job_of(tmp_path / "job", image_folder.source, image_folder.tokenizer, label=f"table:{tmp_path}/labels.csv")
+    with pytest.raises(ConfigError, match=r"source\.label: .*labels\.csv: " + reason):
+        job.run()
+
+
 @pytest.mark.parametrize(("samples", "committed"), [(9, 1), (10, 0)])
 def test_a_run_without_a_row_fails_every_time(image_folder: Job, tmp_path: Path, samples: int, committed: int) -> None:
     write_shard(tmp_path / "a.tar", [(f"{n:02}", {"mp": b"x"}) for n in range(samples)])

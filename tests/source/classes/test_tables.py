@@ -43,7 +43,7 @@ def test_labels_without_keys_are_those_of_sorted_keys(tmp_path: Path) -> None:
         ("", "it is empty"),
         ("a,1\nb\n", "line 2 has 1 columns"),
         ("a,1,2\n", "line 1 has 3 columns"),
-        ("a,1\nb,2\na.png,3\n", "line 3: 'a' has another label before"),
+        ("a,1\nb,2\na.png,3\n", "line 3: 'a' has another label before, '1' instead of '3'; the key comes first"),
     ],
 )
 def test_what_is_no_table_is_named(tmp_path: Path, text: str, reason: str) -> None:
