@@ -1,5 +1,6 @@
 """Which names of members say that they are images."""
 
+import re
 from collections.abc import Collection, Iterable
 
 from pipeline.printing import printable
@@ -10,6 +11,9 @@ OTHER_EXTENSIONS = frozenset(
 )
 """Of formats that came later. Beside a member of the common ones they are no image: such samples stay as they were."""
 IMAGE_EXTENSIONS = COMMON_EXTENSIONS | OTHER_EXTENSIONS
+
+CONTAINER = re.compile(r".*\.(tar|tar\.\w+|tgz|parquet)", re.IGNORECASE | re.DOTALL)
+"""Names of files that are made to hold samples, though not all do."""
 
 _MOST_LISTED = 8
 

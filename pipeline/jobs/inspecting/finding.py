@@ -1,13 +1,18 @@
 """The source shards of what a user names, and the keys of the section `source` that they need."""
 
+from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError, SourceError
 from pipeline.records import SourceShard
+from pipeline.source.extensions import CONTAINER
 from pipeline.source.find import find_source_shards
+from pipeline.source.folders.listings import Listings
+from pipeline.source.folders.planning import left_alone
 from pipeline.source.reading import open_shard
+from pipeline.source.shards.opening import location
 from pipeline.storage import Storage
 
 _FILES = ("*.tar", "*.tar.*", "*.tgz", "*.parquet")
@@ -18,6 +23,8 @@ class Collection(NamedTuple):
 
     source: SourceConfig
     shards: list[SourceShard]
+    remarks: list[str]
+    """On what lies beside them."""
 
 
 def find_collection(name: str, storage: Storage) -> Collection:
@@ -25,9 +32,9 @@ def find_collection(name: str, storage: Storage) -> Collection:
 
     Raises ConfigError where there is nothing of the kind.
     """
-    source = SourceConfig(shards=(name,), label=None, storage=storage)
+    source, listings = SourceConfig(shards=(name,), label=None, storage=storage), Listings()
     try:
-        found = Collection(source, find_source_shards(source))
+        found = Collection(source, find_source_shards(source, listings), listings.remarks)
     except ConfigError as error:
         found = _files_of(name, error)
     return _of_inner_tars(found)
@@ -41,8 +48,16 @@ def _files_of(name: str, error: ConfigError) -> Collection:
             for kind in _FILES:
                 if next(folder.glob(place + kind), None):
                     source = SourceConfig(shards=(f"{name.rstrip('/')}/{place}{kind}",), label=None)
-                    return Collection(source, find_source_shards(source))
+                    shards = find_source_shards(source)
+                    return Collection(source, shards, _beside(folder, {location(shard) for shard in shards}))
     raise error
+
+
+def _beside(folder: Path, looked_at: Set[str]) -> list[str]:
+    """What to say of files of another kind; not of the tables that img2dataset leaves beside its tars."""
+    files = [path for path in folder.rglob("*") if CONTAINER.fullmatch(path.name) and str(path) not in looked_at]
+    others = [path for path in files if path.suffix != ".parquet" or not path.with_suffix(".tar").exists()]
+    return [left_alone(str(folder), [str(path.relative_to(folder)) for path in others])] if others else []
 
 
 def _of_inner_tars(found: Collection) -> Collection:
@@ -51,7 +66,7 @@ def _of_inner_tars(found: Collection) -> Collection:
     if first.listing is not None or not _holds_tars(first, found.source):
         return found
     source = found.source.model_copy(update={"nested": True})
-    return Collection(source, find_source_shards(source))
+    return Collection(source, find_source_shards(source), found.remarks)
 
 
 def _holds_tars(shard: SourceShard, source: SourceConfig) -> bool:

@@ -16,6 +16,7 @@ from pipeline.redaction import redacted_place
 from pipeline.storage import Storage
 
 SHARDS, SAMPLES, SECONDS = 8, 500, 20.0
+_SPLITS = frozenset("train training val valid validation dev eval test testing holdout".split())
 _APART = "source.regroup=true"
 
 
@@ -29,6 +30,8 @@ class Inspection:
     shards: list[SourceShard]
     looks: list[Look]
     tally: Tally
+    remarks: list[str]
+    """On what lies beside them, and is not looked at."""
 
     @property
     def kind(self) -> str:
@@ -99,6 +102,10 @@ class Inspection:
         }
         return [] if "" in found else sorted(found)
 
+    def are_splits(self) -> bool:
+        """Whether the first folders divide a collection into training and test, each with the classes in it."""
+        return bool(self.folders()) and all(name.lower() in _SPLITS for name in self.folders())
+
     def short_sides(self) -> list[int]:
         """The shorter side of each image that was looked at, sorted."""
         return sorted(min(size) for size, count in self.tally.sizes.items() for _ in range(count))
@@ -141,6 +148,7 @@ class Inspection:
             "caption": tally.caption,
             "rejects": dict(tally.rejects.most_common()),
             "problems": self.problems,
+            "remarks": self.remarks,
         }
 
 
@@ -163,8 +171,13 @@ def run(name: str, show_progress: bool = False, seconds: float = SECONDS, storag
         if _APART in look.problem and not source.regroup:
             source, tally = source.model_copy(update={"regroup": True}), before
             look = look_into(shard, source, tally, SAMPLES, ImageConfig(size=256).max_pixels, until)
+        elif look.problem and shard.listing is not None:  # of one file, which hides all behind it
+            tally, problem = before, look.problem
+            all_excluded = source.model_copy(update={"exclude": ("*",)})
+            look = look_into(shard, all_excluded, tally, SAMPLES, ImageConfig(size=256).max_pixels, until)
+            look.problem = look.problem or problem
         looks.append(look)
-    return Inspection(name, source, found.shards, looks, tally)
+    return Inspection(name, source, found.shards, looks, tally, found.remarks)
 
 
 def _samples_of(look: Look) -> float | None:

@@ -99,7 +99,7 @@ def _read(look: Look, source: SourceConfig, tally: Tally, max_samples: int, max_
 def _count(sample: Sample, selection: Selection, tally: Tally, max_pixels: int) -> None:
     tally.samples += 1
     tally.members.update(list(sample.members))
-    folder, slash, _ = sample.key.partition("/")
+    folder, slash, _ = sample.key.removeprefix("./").partition("/")
     tally.folders.add(folder if slash else "")
     _note_texts(sample, tally)
     try:

@@ -59,6 +59,8 @@ def _head(found: Inspection) -> list[str]:
         "#   vqtok run --config FILE        # train, tokenize, report",
         "#",
         f"# The tokenizer and the store come into runs/NAME. Every key is explained in {examples()}/sample.yaml.",
+        *(f"#\n# Cannot be read: {_comment(problem)}" for problem in found.problems),
+        *(f"#\n# Also there: {_comment(remark)}" for remark in found.remarks),
         "",
     ]
 
@@ -88,9 +90,18 @@ def _label(found: Inspection) -> list[str]:
     if tally.classes:
         return [f"  label: {_text(found.label_column() or 'cls')}"]
     folders = found.folders()
+    named = _comment(", ".join(folders[:3])) + (", ..." if len(folders) > 3 else "")
+    if found.are_splits():
+        return [f"  label: null  # {named}: splits, it seems; name one of them above, and its folders may be classes"]
+    if len(folders) > 1 and found.shards[0].listing is not None:
+        return [f"  label: folder  # {named}: {len(folders):,} classes in the order of their names"]
     if len(folders) > 1:
-        named = ", ".join(folders[:3])
-        return [f"  label: folder  # {_comment(named)}, ...: {len(folders):,} classes in the order of their names"]
+        return [
+            f"  # {named}: {len(folders):,} folders, classes perhaps. Write their names into a file, one a line, and:",
+            "  # label: folder",
+            "  # classes: classes.txt",
+            "  label: null",
+        ]
     remark = ["  # .json holds integers that may be labels: " + _comment(", ".join(tally.json_integers))]
     return [*(remark if tally.json_integers else []), "  label: null  # no labels were found"]
 

@@ -32,7 +32,10 @@ def as_text(found: Inspection) -> str:
     ]
     lines = [f"{name:14} {printable(text)}" for name, text in rows if text]
     lines += [f"  {count:>6,}  {one_line(reason)}" for reason, count in found.tally.rejects.most_common(_MOST)]
-    return "\n".join([*lines, *(f"cannot be read: {one_line(problem)}" for problem in found.problems)])
+    if (more := len(found.tally.rejects) - _MOST) > 0:
+        lines.append(f"          and {more:,} more reasons (--json)")
+    lines += [f"cannot be read: {one_line(problem)}" for problem in found.problems]
+    return "\n".join([*lines, *(f"also there: {one_line(remark)}" for remark in found.remarks)])
 
 
 def _samples(found: Inspection) -> str:
@@ -81,7 +84,8 @@ def _labels(found: Inspection) -> str:
         values = f"{min(tally.classes)} to {max(tally.classes)}, {len(tally.classes):,} different"
         return f"{where}: {_share(tally.classes.total(), tally.samples)}, {values}{known}"
     if folders := found.folders():
-        return f"{len(folders):,} folders: {_some(folders)}"
+        splits = ", which are splits, each with what is in it; look at one of them alone" if found.are_splits() else ""
+        return f"{len(folders):,} {'folder' if len(folders) == 1 else 'folders'}: {_some(folders)}{splits}"
     if tally.json_integers:
         return f"none in .cls; integers in .json: {_shares(tally.json_integers, tally.samples)}"
     return "none"

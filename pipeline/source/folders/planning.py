@@ -2,12 +2,13 @@
 
 import fnmatch
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import ConfigError
 from pipeline.files import Files, files_at
 from pipeline.records import Listing, SourceShard
+from pipeline.source.extensions import CONTAINER
 from pipeline.source.folders.listings import ListedPart, Listings, Mode
 from pipeline.source.folders.names import FileSample, joined, samples_of, split_file_name
 from pipeline.source.folders.scan import Scan, scan_folder
@@ -62,10 +63,26 @@ def folder_shards(
             f"{joined(base, folder)}: {len(state.late):,} files came after their samples were listed, and are left "
             f"out, such as {min(state.late)!r}"
         )
+    listings.remarks += _left_alone(joined(base, folder), state)
     for part in state.parts:
         yield _shard(base, storage, folder, part, state.missing_of(part), is_kept=True)
     for part in new:
         yield _shard(base, storage, folder, part, (), is_kept=listings.mode is Mode.KEEP)
+
+
+def _left_alone(folder: str, state: "_State") -> list[str]:
+    """What to say of tars and Parquet files among the images, which nobody reads here."""
+    free = (joined(inside, name) for inside, names in state.free.items() for name in names)
+    found = [path for path in free if CONTAINER.fullmatch(path)]
+    return [left_alone(folder, found)] if found else []
+
+
+def left_alone(folder: str, paths: Sequence[str]) -> str:
+    """A remark on tars and Parquet files below a folder that are not read."""
+    return (
+        f"{folder}: tars or Parquet files are left alone in it, {len(paths):,} of them, such as {min(paths)!r}; where "
+        "they hold images, name them in source.shards"
+    )
 
 
 def _decide(folder: str, listings: Listings, log: list[list[ListedPart]], new: list[ListedPart]) -> bool:

@@ -1,6 +1,7 @@
 """What `vqtok inspect` finds, in collections of every kind."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,27 @@ def test_what_is_no_collection_ends_with_2(tmp_path: Path, name: str) -> None:
     assert done.stderr.startswith("vqtok: source.shards: ")
     with pytest.raises(ConfigError):
         run(f"{tmp_path}/{name}")
+
+
+def test_what_lies_beside_and_is_not_read_is_told(class_folders: Path, tmp_path: Path) -> None:
+    mixed = shutil.copytree(class_folders, tmp_path / "mixed")
+    write_shard(mixed / "cats/more.tar", samples(2))
+    (remark,) = run(str(mixed)).remarks
+    assert "tars or Parquet files are left alone in it, 1 of them, such as 'cats/more.tar'; where they hold" in remark
+    for name in ("a.tar", "b.tar.gz", "c.parquet", "a.parquet"):  # the last one as img2dataset writes it
+        write_shard(tmp_path / "tars" / name, samples(2))
+    found = run(f"{tmp_path}/tars")
+    assert (len(found.shards), found.samples) == (1, 2)
+    (remark,) = found.remarks
+    assert f"also there: {tmp_path}/tars: " in as_text(found)
+    assert "2 of them, such as 'b.tar.gz'" in remark
+    assert CliRunner().invoke(main, ["init", f"{tmp_path}/tars"]).stdout.count(f"# Also there: {remark}\n") == 1
+
+
+@pytest.mark.parametrize("before", ["", "./"])
+def test_first_folders_in_a_tar(before: str, tmp_path: Path) -> None:
+    (_, members), *_ = samples(1)
+    write_shard(tmp_path / "a.tar", [(f"{before}{name}/1", members) for name in ("cat", "dog")])
+    assert run(f"{tmp_path}/a.tar").folders() == ["cat", "dog"]
+    write_shard(tmp_path / "b.tar", [(f"{before}train/{name}/1", members) for name in ("cat", "dog")])
+    assert run(f"{tmp_path}/b.tar").are_splits()

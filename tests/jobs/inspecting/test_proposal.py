@@ -1,11 +1,13 @@
 """What `vqtok init` prints."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
-from fixtures_collections import KINDS, inspected
+from fixtures_collections import KINDS, inspected, samples
 from fixtures_store import write_shard
 from PIL import Image
 from support import ROOT, encoded
@@ -82,3 +84,33 @@ def test_where_no_image_is_found_it_says_why(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["init", f"{tmp_path}/a.tar"])
     assert (done.exit_code, done.stdout) == (2, "")
     assert "no image member among .mp, .txt" in done.stderr
+
+
+def test_splits_are_no_classes(class_folders: Path, tmp_path: Path) -> None:
+    for name in ("train", "Val"):
+        shutil.copytree(class_folders, tmp_path / "both" / name)
+    assert "2 folders: Val, train, which are splits" in CliRunner().invoke(main, ["inspect", f"{tmp_path}/both"]).stdout
+    text = printed(f"{tmp_path}/both")
+    assert yaml.safe_load(text)["source"]["label"] is None
+    assert "Val, train: splits, it seems; name one of them above" in text
+
+
+def test_folders_in_a_tar_need_their_names_in_a_file(tmp_path: Path) -> None:
+    (_, members), *_ = samples(1)
+    pixels = {name: data for name, data in members.items() if name != "cls"}
+    write_shard(tmp_path / "a.tar", [(f"{name}/1", pixels) for name in ("cat", "dog")])
+    text = printed(f"{tmp_path}/a.tar")
+    assert "# cat, dog: 2 folders, classes perhaps" in text
+    assert "1 of 1 source shards are pending" in dry_run(text, tmp_path)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    followed = text.replace("  # label:", "  label:").replace("  # classes: ", f"  classes: {tmp_path}/")
+    assert "1 of 1 source shards are pending" in dry_run(followed.replace("  label: null\n", ""), tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_told_and_hides_no_other(class_folders: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(class_folders, tmp_path / "pictures")
+    (source / "dogs/gone.jpg").symlink_to("nowhere.jpg")
+    assert re.search(r"^# Cannot be read: .*gone\.jpg.*No such file", printed(str(source)), re.MULTILINE)
+    done = CliRunner().invoke(main, ["inspect", str(source)])
+    assert done.exit_code == 1
+    assert "2 of 5 looked at" in done.stdout
