@@ -38,14 +38,16 @@ def why_no_image(members: Collection[str], wanted: str | None) -> str:
         wanted: `source.image`.
     """
     there = _listed(members) if members else "none"
+    if wanted is None and members and all(extension.split(".")[0] in ("tar", "tgz") for extension in members):
+        return f"no image member among {there}; tars in a tar are read with source.nested=true"
     if wanted is not None:
         return f"no .{wanted} member among {there}; set source.image to the one that holds the image, or to null"
     return f"no image member among {there}; where one of them is an image, name its extension in source.image"
 
 
-def why_several(members: Collection[str]) -> str:
-    """What a sample holds of which several may be the image, and what to set."""
-    return f"several image members ({_listed(members)}); name one in source.image"
+def why_several(images: Collection[str]) -> str:
+    """Which members of a sample may be the image, and what to set."""
+    return f"several image members ({_listed(images)}); name one in source.image"
 
 
 def _listed(extensions: Collection[str]) -> str:

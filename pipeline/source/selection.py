@@ -55,7 +55,7 @@ class Selection:
         if not found:
             raise BadSample(why_no_image(members, self.source.image))
         if len(found) > 1:
-            raise BadSample(why_several(members))
+            raise BadSample(why_several(found))
         return found[0]
 
     @cached_property

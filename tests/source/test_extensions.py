@@ -22,4 +22,6 @@ def test_the_reason_lists_what_was_there_and_what_to_set() -> None:
     reason = why_no_image(["txt", "npy"], None)
     assert ".npy, .txt" in reason
     assert "source.image" in reason
+    assert why_no_image(["tar.gz"], None).endswith("tars in a tar are read with source.nested=true")
+    assert "nested" not in why_no_image(["tar", "txt"], None)
     assert len(why_no_image([f"x{number}" for number in range(10_000)], "jpg")) < 250

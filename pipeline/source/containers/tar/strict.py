@@ -21,6 +21,15 @@ from pipeline.source.shards.raw import PIECE_BYTES
 BLOCK_BYTES = 512
 _REPACK = "copy the source shard again or repack it"
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_AS_FOLDER = "name the folder that it lies in, without wildcards"
+_NO_TARS = {
+    b"\xff\xd8\xff": f"it is a JPEG image; {_AS_FOLDER}",
+    b"\x89PNG": f"it is a PNG image; {_AS_FOLDER}",
+    b"GIF8": f"it is a GIF image; {_AS_FOLDER}",
+    b"RIFF": f"it is a WebP image; {_AS_FOLDER}",
+    b"PK\x03\x04": "it is a zip archive; unpack it, and name the folder",
+}
+"""What people name by mistake, by its first bytes."""
 _PAX_DIGITS = 20
 # Nothing follows their headers, whatever size these claim.
 _WITHOUT_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
@@ -123,18 +132,25 @@ class StrictTar:
         if offset == self._origin == 0 and block.startswith(b"PAR1"):
             raise self._error(offset, "it is a Parquet file; give it a name that ends in .parquet")
         if len(block) < BLOCK_BYTES:
-            raise self._error(offset, f"cut off inside a header; {_REPACK}")
+            raise self._error(offset, self._not_a_tar(block) or f"cut off inside a header; {_REPACK}")
         if not any(block):
             self._expect_only_zeros()
             return None
         try:
             header = parse_header(block)
         except tarfile.HeaderError as error:
-            raise self._error(offset, f"damaged header ({error}) or not a tar at all; {_REPACK}") from None
+            reason = self._not_a_tar(block) or f"damaged header ({error}) or not a tar at all; {_REPACK}"
+            raise self._error(offset, reason) from None
         if header.size < 0:
             raise self._error(offset, f"damaged header (size {header.size}); {_REPACK}")
         self._skip_sparse_map(block, header)
         return header
+
+    def _not_a_tar(self, block: bytes) -> str | None:
+        """What a file is instead, as far as its first bytes, which are no header, tell."""
+        if self._origin or self.bytes > BLOCK_BYTES:
+            return None
+        return next((kind for first, kind in _NO_TARS.items() if block.startswith(first)), None)
 
     def _skip_sparse_map(self, block: bytes, header: Header) -> None:
         """The further blocks of the header of a sparse file in GNU tar's old format."""
