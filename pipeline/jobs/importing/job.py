@@ -52,7 +52,10 @@ def run(kind: str, source: str, out: Path, options: Mapping[str, Any] | None = N
     if unknown:
         raise ConfigError(f"importing {kind} has no option {min(unknown)!r}")
     _refuse_occupied(out)
-    imported = known[kind].read(source, options or {})
+    try:
+        imported = known[kind].read(source, options or {})
+    except TokenizerError as error:
+        raise TokenizerError(f"{error}{_hint(kind, source, out)}") from error
     with _appearing(out) as folder:
         write_folder(folder, imported.config, imported.files)
         try:
@@ -69,6 +72,17 @@ def run(kind: str, source: str, out: Path, options: Mapping[str, Any] | None = N
         layout=layout,
         var_input=tokenizer.rule.name,
     )
+
+
+def _hint(kind: str, source: str, out: Path) -> str:
+    """The kind that SOURCE is of, where it is another one's."""
+    known = importers()
+    for other, importer in known.items():
+        if other != kind and importer.metavar == known[kind].metavar:
+            with contextlib.suppress(TokenizerError, ConfigError):
+                importer.read(source, {})
+                return f"\nIt is a tokenizer of kind {other}: vqtok import {other} {source} {out}"
+    return ""
 
 
 def _refuse_occupied(out: Path) -> None:

@@ -15,13 +15,15 @@ def taking(size: tuple[int, int], ask: Callable[[], T], factor: int, tokenizer: 
         factor: pixels per token along each side.
         tokenizer: what it is called in the message.
 
-    Raises ConfigError, with sizes near it, where the tokenizer raises TokenizerError.
+    Raises ConfigError where the tokenizer raises TokenizerError, with sizes near it, of which it is none itself.
     """
     try:
         return ask()
     except TokenizerError as error:
-        near = " or ".join(f"{height} x {width}" for height, width in _near(size, factor))
-        raise ConfigError(f"image.size: {tokenizer} cannot take it: {error}; such as {near}") from error
+        near = _near(size, factor)
+        sizes = " or ".join(f"{height} x {width}" for height, width in near)
+        remedy = f"such as {sizes}" if near != [size] else f"a token is {factor} pixels along each side"
+        raise ConfigError(f"image.size: {tokenizer} cannot take it: {error}; {remedy}") from error
 
 
 def _near(size: tuple[int, int], factor: int) -> list[tuple[int, int]]:

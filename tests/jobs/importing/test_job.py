@@ -92,6 +92,18 @@ def test_a_folder_comes_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
         job.run("taming", source, tmp_path / "file")
 
 
+def test_the_kind_that_a_checkpoint_is_of_is_named(tmp_path: Path) -> None:
+    sources = {"var": save_var(tmp_path / "vae.pth"), "llamagen": save_llamagen(tmp_path / "vq.pt")}
+    sources["taming"] = save_taming(tmp_path / "last.ckpt")
+    for kind, source in sources.items():
+        for other in sources.keys() - {kind}:
+            with pytest.raises(TokenizerError, match=f"It is a tokenizer of kind {kind}: vqtok import {kind} {source}"):
+                job.run(other, str(source), tmp_path / "out")
+    with pytest.raises(TokenizerError) as caught:
+        job.run("var", str(save(tmp_path / "a.pt", {"a": torch.zeros(1)})), tmp_path / "out")
+    assert "It is" not in str(caught.value)
+
+
 def _refuse(*_: object) -> None:
     raise TokenizerError("untrusted")
 

@@ -1,5 +1,6 @@
 """Files of published weights: found where they are nested, and never run."""
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -32,6 +33,40 @@ def test_tensors_are_found_where_they_are_nested(tmp_path: Path, tree: Any) -> N
     found = read_checkpoint(tmp_path / "model.pth", NESTINGS)
     assert found.keys() == {"a"}
     assert torch.equal(found["a"], HERE["a"])
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_are_those_inside_of_wrappers(tmp_path: Path, wrapper: str) -> None:
+    torch.save({"ema": {f"{wrapper}{name}": value for name, value in HERE.items()}}, tmp_path / "model.pth")
+    assert read_checkpoint(tmp_path / "model.pth", NESTINGS).keys() == {"a"}
+    torch.save({f"{wrapper}a": HERE["a"], "b": HERE["a"]}, tmp_path / "model.pth")
+    assert read_checkpoint(tmp_path / "model.pth", NESTINGS).keys() == {f"{wrapper}a", "b"}
+
+
+def test_the_options_of_a_trainer_may_ride_along(tmp_path: Path) -> None:
+    torch.save({"ema": HERE, "args": argparse.Namespace(lr=1e-4, betas=(0.9, 0.95))}, tmp_path / "model.pt")
+    assert read_checkpoint(tmp_path / "model.pt", NESTINGS).keys() == {"a"}
+
+
+def test_the_remedy_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the message says to do with a file that is trusted makes one that is read."""
+    monkeypatch.chdir(tmp_path)
+    for tree in ({"ema": HERE, "callbacks": torch.nn.Identity()}, Holder()):
+        torch.save(tree, "model.pt")
+        with pytest.raises(TokenizerError, match="where you trust it") as caught:
+            read_checkpoint(Path("model.pt"), NESTINGS)
+        exec(str(caught.value).partition("tensors alone: ")[2], {"torch": torch, "FILE": "model.pt"})
+        assert read_checkpoint(Path("tensors.pt"), NESTINGS).keys() == {"a"}
+
+
+class Holder(torch.nn.Module):
+    """A model that was saved as a whole."""
+
+    a: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("a", HERE["a"])
 
 
 def test_safetensors_too(tmp_path: Path) -> None:
@@ -102,5 +137,5 @@ def test_files_without_tensors_and_no_files_say_so(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=r"no tensors where .* \(ema, trainer/vae_local, the file itself\)"):
         read_checkpoint(tmp_path / "model.pt", NESTINGS)
     for path in (tmp_path, tmp_path / "nowhere.pt"):
-        with pytest.raises(ConfigError, match=r"no such file; name a checkpoint"):
+        with pytest.raises(ConfigError, match=r"no such file; name a|a folder, and no file; name a"):
             read_checkpoint(path, NESTINGS)

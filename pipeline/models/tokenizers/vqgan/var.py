@@ -5,11 +5,14 @@ Nothing here imports torch before it loads or imports weights.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from pipeline.errors import TokenizerError
 from pipeline.models.folder.contents import WEIGHTS, Count, FolderConfig, TokenizerFolder
 from pipeline.models.folder.weights import files_digest
 from pipeline.models.layouts.scales import PUBLISHED_SCALES, Scales, growing
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
     from pipeline.models.tokenizers.protocol import Tokenizer
 
 _NESTINGS = (("trainer", "vae_local"), ("model",), ("state_dict",), ())
+
+_HITS = "quantize.ema_vocab_hit_SV"
+"""[scales, codes], how often each occurs."""
+
+_OWN_PHI = re.compile(r"quantize\.quant_resi\.\d+\.weight")
+"""Of checkpoints with a convolution for each scale."""
 
 
 class ScalesIdentity(Record):
@@ -68,7 +77,10 @@ def _read(source: str, options: Options) -> Imported:
     from pipeline.models.networks.vqgan.published import read_network
 
     path, patch_nums = Path(source), options.get("patch-nums", PUBLISHED_SCALES)
-    found = read_network(read_checkpoint(path, _NESTINGS), VAR, path, scales=len(patch_nums))
+    tensors = read_checkpoint(path, _NESTINGS)
+    if "patch-nums" not in options:
+        _refuse_other_scales(tensors, path)
+    found = read_network(tensors, VAR, path, scales=len(patch_nums))
     files = {WEIGHTS: state_bytes(found.state)}
     identity = ScalesIdentity(
         architecture=found.architecture,
@@ -80,6 +92,24 @@ def _read(source: str, options: Options) -> Imported:
     )
     side = patch_nums[-1] * found.architecture.downsampling
     return Imported(FolderConfig(kind="var", identity=identity.tree(), image_size=(side, side)), files)
+
+
+def _refuse_other_scales(tensors: Mapping[str, Any], path: Path) -> None:
+    """Raises TokenizerError where the statistics or the convolutions are those of another number of scales.
+
+    That of the published files is assumed where nothing is said; tokens of the wrong scales look like any other.
+    """
+    hits = tensors.get(_HITS)
+    told = {_HITS: hits.shape[0]} if hits is not None and hits.ndim == 2 else {}
+    if own := {name for name in tensors if _OWN_PHI.fullmatch(name)}:
+        told[min(own)] = len(own)
+    for name, scales in told.items():
+        if scales != len(PUBLISHED_SCALES):
+            raise TokenizerError(
+                f"{path}: {name} tells of {scales} scales, and without --patch-nums there are "
+                f"{len(PUBLISHED_SCALES)}; name those that it was trained with, such as "
+                f"--patch-nums {','.join(map(str, range(1, scales + 1)))}"
+            )
 
 
 KIND = Kind(

@@ -145,6 +145,21 @@ def test_every_name_is_accounted_for(spoil: Callable[[State], State], message: s
     assert len(str(caught.value)) < 4000
 
 
+@pytest.mark.parametrize(
+    ("phis", "counted"), [(("0", "1"), None), (("qresi",), 2), (("0", "1"), 2)], ids=["convolutions", "counts", "both"]
+)
+def test_scales_are_asked_for_where_the_file_tells_of_others(
+    tmp_path: Path, phis: tuple[str, ...], counted: int | None
+) -> None:
+    state = var_state(phis=phis)
+    del state["quantize.ema_vocab_hit_SV"]
+    if counted:
+        state["quantize.ema_vocab_hit_SV"] = torch.zeros(counted, VAR.K)
+    with pytest.raises(TokenizerError, match="tells of 2 scales, and without --patch-nums there are 10"):
+        imported(tmp_path, "var", state)
+    imported(tmp_path, "var", state, **{"patch-nums": (1, 2, 3)})  # what is said counts
+
+
 def test_scales_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     tokenizer = imported(tmp_path, "var", var_state(), **{"patch-nums": (1, 2)})
     with pytest.raises(TokenizerError, match=r"scales 1, 2 end in a grid of 2 x 2 tokens, and this image has 3 x 3"):
