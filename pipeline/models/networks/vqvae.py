@@ -13,7 +13,7 @@ from pipeline.errors import TokenizerError
 from pipeline.models.layouts.cuts import cut_named
 from pipeline.models.networks.images import check_images, whole_grid
 from pipeline.models.networks.quantizer import VectorQuantizer
-from pipeline.models.rules.lookup import code_indices
+from pipeline.models.rules.lookup import code_indices, listed
 
 
 class ResidualBlock(nn.Module):
@@ -134,7 +134,7 @@ class SimpleVQVAE(nn.Module):
         Raises TokenizerError for indices that are no integers or not in the codebook, and for blocks of
         other shapes than [B, L_i].
         """
-        shapes = [list(block.shape) for block in idx_Bl]
+        shapes = [list(block.shape) for block in listed(idx_Bl)]
         if not shapes or any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
             raise TokenizerError(f"expected a list of blocks [B, L_i] with one B, not shapes {shapes}")
         return self.quantize.lookup(torch.cat([code_indices(block_BL) for block_BL in idx_Bl], dim=1))
@@ -144,7 +144,7 @@ class SimpleVQVAE(nn.Module):
 
         Raises TokenizerError as `GridCut.join` and `lookup` do, and ConfigError for an unknown layout.
         """
-        return self.decode_indices(cut_named(layout).join(idx_Bl, grid))
+        return self.decode_indices(cut_named(layout).join(listed(idx_Bl), grid))
 
     def decode_indices(self, idx_Bhw: Tensor) -> Tensor:
         """Indices [B, h, w] of any integer dtype to images [B, 3, 4h, 4w]. Raises TokenizerError as `lookup` does."""

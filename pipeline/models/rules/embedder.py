@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TokenizerError
+from pipeline.models.rules.lookup import listed
 from pipeline.models.rules.rule import Rule
 
 _Tables = tuple[Tensor, dict[str, Tensor]]
@@ -32,9 +33,9 @@ class Embedder:
         """Blocks int [B, L_i] as the embedding sequence [B, L, C] of `dtype`, on their device; blocks [B, V, L_i] of
         several views as [B, V, L, C].
 
-        Raises TokenizerError as the rule does, and for no blocks at all.
+        Raises TokenizerError as the rule does, and for one tensor or no blocks at all.
         """
-        if len(idx_Bl) == 0:
+        if len(listed(idx_Bl)) == 0:
             raise TokenizerError("expected a list of blocks [B, L_i], not an empty one")
         device, inner = idx_Bl[0].device, dtype if self._picks_rows else torch.float32
         tables = self._placed.get((device, inner)) or self._place(device, inner)

@@ -10,6 +10,20 @@ from torch.nn import functional as F
 from pipeline.errors import TokenizerError
 
 
+def listed(idx_Bl: Sequence[Tensor]) -> Sequence[Tensor]:
+    """A list of blocks as it is.
+
+    Raises TokenizerError for one tensor: its images would pass for blocks, and those of a tensor [B, V, L] or [B, h, w]
+    even have the shape of some.
+    """
+    if isinstance(idx_Bl, Tensor):
+        raise TokenizerError(
+            f"expected a list of blocks [B, L_i], not one tensor of shape {list(idx_Bl.shape)}: give batch.idx_Bl, or "
+            "[tensor] for a single block"
+        )
+    return idx_Bl
+
+
 def code_indices(indices: Tensor) -> Tensor:
     """Indices of any integer dtype as int64, the only one that all of torch understands.
 

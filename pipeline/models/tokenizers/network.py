@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.layouts.layout import BlockLayout, Indices
+from pipeline.models.networks.images import check_images
 from pipeline.models.networks.search import nearest_codes
 from pipeline.models.networks.search_fused import FusedSearch
 from pipeline.models.networks.search_trial import Searcher, use_if_equal
 from pipeline.models.networks.vqgan.norms import GroupNorm, kernels_work
 from pipeline.models.networks.vqgan.winograd import Conv3x3
 from pipeline.models.rules.embedder import Embedder
-from pipeline.models.rules.lookup import LOOKUP
+from pipeline.models.rules.lookup import LOOKUP, listed
 from pipeline.models.rules.rule import Rule
 from pipeline.models.tokenizers.pixels import Normalizer, Pixels
 from pipeline.models.tokenizers.protocol import NO_TOKEN, Codebook, Precision, not_finite
@@ -159,6 +160,7 @@ class NetworkTokenizer:
         would give those some code all the same. On an accelerator, where to look would be to wait for it, all tokens of
         such an image are NO_TOKEN instead.
         """
+        check_images(img_B3HW)
         pixels = img_B3HW.to(self.device).contiguous(memory_format=self._memory_format)
         return self._search(self._vectors(self._encodes.encode, pixels))
 
@@ -212,7 +214,7 @@ class NetworkTokenizer:
         Raises TokenizerError as `BlockLayout.join` and the network do.
         """
         with float32_arithmetic("ieee"), torch.autocast(self.device.type, enabled=False):
-            return self.model.decode_indices(self.layout.join(idx_Bl, grid)).float()
+            return self.model.decode_indices(self.layout.join(listed(idx_Bl), grid)).float()
 
     @torch.no_grad()
     def idxBl_to_var_input(self, idx_Bl: Sequence[Tensor]) -> Tensor:

@@ -44,6 +44,21 @@ def test_encode_and_decode_are_those_of_the_model() -> None:
     assert ours.model.training  # encoding in the middle of training changes no mode
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 16), (1, 4, 4), (2, 16)])
+def test_one_tensor_is_no_list_of_blocks(shape: tuple[int, ...]) -> None:
+    """Its images would pass for blocks."""
+    ours, idx = tokenizer("raster"), torch.zeros(shape, dtype=torch.int64)
+    calls = (ours.decode, ours.idxBl_to_var_input, ours.model.idxBl_to_var_input)
+    for call in (*calls, lambda idx_Bl: ours.model.idxBl_to_img(idx_Bl, "raster")):
+        with pytest.raises(TokenizerError, match=r"not one tensor of shape .*: give batch\.idx_Bl"):
+            call(idx)
+
+
+def test_one_image_is_no_batch() -> None:
+    with pytest.raises(TokenizerError, match=r"images must be \[B, 3, H, W\], not \[3, 16, 16\]"):
+        tokenizer().encode(images(1, 16, 16)[0])
+
+
 def test_decode_says_why_it_cannot() -> None:
     with pytest.raises(TokenizerError, match="'diagonal' leaves cells out"):
         tokenizer("diagonal").decode(tokenizer("diagonal").encode(images(1, 8, 8)))
