@@ -24,8 +24,16 @@ def refuse_collating() -> None:
     Of what a transform makes of them, such as dicts of tensors, it would make tensors of one dimension more.
     """
     fetcher = sys._getframe(2).f_locals.get("self")
-    if getattr(fetcher, "auto_collation", False) and getattr(fetcher, "collate_fn", None) is default_collate:
+    if not getattr(fetcher, "auto_collation", False):
+        return
+    collate = getattr(fetcher, "collate_fn", None)
+    if collate is default_collate:
         raise TypeError(_REMEDY)
+    if str(getattr(collate, "__module__", "")).partition(".")[0] == "transformers":
+        raise TypeError(
+            "Trainer would put together what are batches already: in its place take TokenTrainer, from "
+            "pipeline.loader.trainers.huggingface"
+        )
 
 
 def explain_collating() -> None:

@@ -1,10 +1,10 @@
-"""The Trainer of transformers over a `TokenLoader`, resumed in the middle of an epoch without reading what it skips.
+"""The Trainer of transformers over a loader, resumed in the middle of an epoch without reading what it skips.
 
 Trainer makes of what `get_train_dataloader` gives, when it resumes, a data loader that throws away as many batches as
 have been trained on. The position is in the checkpoint, so that here these batches are empty ones, which cost nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch.utils.data import IterableDataset
@@ -12,10 +12,15 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from pipeline.loader.loader import TokenLoader
+from pipeline.loader.mixtures.loader import MixtureLoader
+from pipeline.store.reader import TokenStore
+
+Loader = TokenLoader | MixtureLoader
 
 
 class TokenTrainer(Trainer):
-    """Takes a TokenLoader as `train_dataset`, and saves and restores where it stands.
+    """Takes a TokenLoader as `train_dataset`, or a MixtureLoader with rows_per_epoch, and saves and restores where it
+    stands.
 
         def inputs(batch):
             return {"input_ids": batch.tokens, "labels": batch.tokens}
@@ -30,18 +35,26 @@ class TokenTrainer(Trainer):
     A checkpoint goes on with as many processes, the batch size and the accumulated steps that it was written with, for
     Trainer counts steps. TokenLoader itself needs none of them to be the same.
 
-    Raises ValueError for a loader of another batch size or rank.
+    Raises ValueError for a loader of another batch size or rank, and for a mixture without epochs; TypeError for an
+    open store. A loader whose batches are no dicts of inputs is a TypeError with the first of them.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        if isinstance(self.train_dataset, TokenLoader):
+        if isinstance(self.train_dataset, TokenLoader | MixtureLoader):
             _check(self.train_dataset, self.args, batch_size=self.args.train_batch_size)
+            if self.train_dataset.steps_left is None:
+                raise ValueError("Trainer goes by epochs: give the mixture its rows_per_epoch")
             self.add_callback(LoaderPosition())
+        elif isinstance(self.train_dataset, TokenStore):
+            raise TypeError(
+                f"{self.train_dataset.root}: a store makes no batches; train_dataset=TokenLoader(store, "
+                "args.per_device_train_batch_size, rank=args.process_index, world_size=args.world_size, transform=...)"
+            )
 
     def get_train_dataloader(self) -> Any:
         """The loader as it is: Trainer would have Accelerate share out its rows once more."""
-        if isinstance(self.train_dataset, TokenLoader):
+        if isinstance(self.train_dataset, TokenLoader | MixtureLoader):
             return _Batches(self.train_dataset)
         return super().get_train_dataloader()
 
@@ -56,7 +69,7 @@ class TokenTrainer(Trainer):
         return self._as_it_is(test_dataset) or super().get_test_dataloader(test_dataset)
 
     def _as_it_is(self, loader: Any) -> "_Batches | None":
-        if not isinstance(loader, TokenLoader):
+        if not isinstance(loader, TokenLoader | MixtureLoader):
             return None
         _check(loader, self.args)
         return _Batches(loader)
@@ -67,7 +80,7 @@ class LoaderPosition(TrainerCallback, ExportableState):
 
     def __init__(self) -> None:
         self.position: dict[str, Any] = {}
-        self.loader: TokenLoader | None = None
+        self.loader: Loader | None = None
 
     def state(self) -> dict[str, Any]:
         """What the checkpoint has of the loader; the same on every rank."""
@@ -102,11 +115,11 @@ class _Batches:
     drop_last = False
     prefetch_factor = None
 
-    def __init__(self, loader: TokenLoader) -> None:
+    def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.loader)
+        return _inputs(self.loader)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -123,18 +136,34 @@ class _Batches:
 class _Skipped(IterableDataset[Any]):
     """An epoch in which the batches before the position of the loader are there, and empty."""
 
-    def __init__(self, loader: TokenLoader) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
     def __iter__(self) -> Iterator[Any]:
         yield from [{}] * self._loader.steps_done
-        yield from self._loader
+        yield from _inputs(self._loader)
 
     def __len__(self) -> int:
-        return len(self._loader.ordered)
+        loader = self._loader
+        if isinstance(loader, TokenLoader):
+            return len(loader.ordered)
+        return len(loader) * loader.batch_size * loader.world_size
 
 
-def _check(loader: TokenLoader, args: Any, **batch_size: int) -> None:
+def _inputs(loader: Loader) -> Iterator[Mapping[str, Any]]:
+    """Batches as Trainer takes them. Raises TypeError for others."""
+    for batch in loader:
+        made: object = batch  # of a transform it is what that made
+        if not isinstance(made, Mapping):
+            raise TypeError(
+                f"the loader gives a {type(made).__name__}, where Trainer takes the inputs of the model by name: give "
+                "the loader a transform, such as lambda batch: {'input_ids': batch.tokens, 'labels': batch.tokens}, or "
+                "lambda batch: sequences(batch).as_dict() for texts and images"
+            )
+        yield made
+
+
+def _check(loader: Loader, args: Any, **batch_size: int) -> None:
     """Raises ValueError for a loader of another rank, or of another batch size where one is given."""
     theirs = {**batch_size, "rank": args.process_index, "world_size": args.world_size}
     ours = {name: getattr(loader, name) for name in theirs}
@@ -145,7 +174,7 @@ def _check(loader: TokenLoader, args: Any, **batch_size: int) -> None:
         )
 
 
-def _check_steps(loader: TokenLoader, global_step: int, accumulated: int) -> None:
+def _check_steps(loader: Loader, global_step: int, accumulated: int) -> None:
     """Raises ValueError where Trainer would skip other batches than those before the position of the loader."""
     epoch, rest = divmod(global_step, max(-(-len(loader) // accumulated), 1))
     at_its_end = loader.epoch == epoch - 1 and not loader.steps_left and not rest

@@ -7,13 +7,13 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from accelerate import skip_first_batches
 from fixtures_store import cold, store_of_rows
 
-from pipeline.loader import TokenLoader
+from pipeline.loader import MixtureLoader, TokenLoader
 from pipeline.store import TokenStore
 from pipeline.store.batch import TokenBatch
 
@@ -111,6 +111,57 @@ def test_a_checkpoint_that_trainer_would_go_on_from_elsewhere_is_refused(store: 
         trained(store, tmp_path / "other", tmp_path / "checkpoint-2", gradient_accumulation_steps=4)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_mixture_goes_on_with_exactly_the_rest(store: TokenStore, tmp_path: Path) -> None:
+    args = partial(
+        transformers().TrainingArguments,
+        num_train_epochs=2,
+        per_device_train_batch_size=10,
+        save_steps=1,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        remove_unused_columns=False,
+    )
+
+    def inputs(batch: TokenBatch) -> dict[str, Any]:
+        return {"tokens": batch.tokens, "row": batch.as_dict()["row"], "label": batch.label}
+
+    def mixture(**options: Any) -> MixtureLoader:
+        return MixtureLoader([store, store], weights=[0.7, 0.3], batch_size=10, transform=inputs, **options)
+
+    loader = mixture(rows_per_epoch=50)
+    expected = [batch["row"].tolist() for _ in range(2) for batch in cast("Any", loader)]
+    for step in (0, 3, 5, 7):
+        model = loops_transformers().Model()
+        trainer = trainers().TokenTrainer(
+            model,
+            args(output_dir=str(tmp_path / ("resumed" if step else "whole"))),
+            train_dataset=mixture(rows_per_epoch=50),
+        )
+        trainer.train(resume_from_checkpoint=str(tmp_path / f"whole/checkpoint-{step}") if step else None)
+        assert model.rows == expected[step:]
+    endless = args(output_dir=str(tmp_path), max_steps=1)
+    with pytest.raises(ValueError, match="give the mixture its rows_per_epoch"):
+        trainers().TokenTrainer(loops_transformers().Model(), endless, train_dataset=mixture())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_trainer_cannot_take_is_refused(store: TokenStore, tmp_path: Path) -> None:
+    args = transformers().TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=10, max_steps=1, report_to=[], use_cpu=True
+    )
+    model = loops_transformers().Model()
+    with pytest.raises(TypeError, match=r"the loader gives a TokenBatch.*give the loader a transform"):
+        trainers().TokenTrainer(model, args, train_dataset=TokenLoader(store, 10)).train()
+    with pytest.raises(TypeError, match="a store makes no batches; train_dataset=TokenLoader"):
+        trainers().TokenTrainer(model, args, train_dataset=store)
+    full = TokenLoader(store, 10, remainder="drop", transform=TokenBatch.as_dict)  # of one shape, which can be stacked
+    for dataset in (full, MixtureLoader([store], batch_size=10, rows_per_epoch=50, transform=TokenBatch.as_dict)):
+        with pytest.raises(TypeError, match="in its place take TokenTrainer"):
+            transformers().Trainer(model, args, train_dataset=dataset).train()
+
+
 # --- two processes ----------------------------------------------------------------------------------------
 
 
@@ -118,14 +169,16 @@ def test_a_checkpoint_that_trainer_would_go_on_from_elsewhere_is_refused(store: 
 def test_what_accelerate_skips_is_what_has_been_seen_on_every_rank(store: TokenStore, skipped: int) -> None:
     """As Trainer resumes: six batches of ten on each of two ranks, the last filled up."""
     for rank in range(2):
-        whole, loader = (TokenLoader(store, 10, seed=1, rank=rank, world_size=2) for _ in range(2))
-        expected = [batch.row.tolist() for batch in whole]
+        whole, loader = (
+            TokenLoader(store, 10, seed=1, rank=rank, world_size=2, transform=TokenBatch.as_dict) for _ in range(2)
+        )
+        expected = [batch["row"].tolist() for batch in cast("Any", whole)]
         loader.load_state_dict(loader.state_after(skipped))
         batches = trainers()._Batches(loader)
         rest = skip_first_batches(batches, skipped) if skipped else batches
         if hasattr(rest, "set_epoch"):
             rest.set_epoch(0)
-        assert [batch.row.tolist() for batch in rest] == expected[skipped:]
+        assert [batch["row"].tolist() for batch in rest] == expected[skipped:]
         assert len(expected) == 6
 
 

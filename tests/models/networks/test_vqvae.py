@@ -197,7 +197,10 @@ def test_var_input_is_block_after_block_from_the_codebook() -> None:
     ("idx_Bl", "message"),
     [
         ([], "expected a list of blocks"),
-        (torch.zeros(2, 4, dtype=torch.int64), r"expected a list of blocks \[B, L_i\], not one tensor of shape \[2, 4\]"),
+        (
+            torch.zeros(2, 4, dtype=torch.int64),
+            r"expected a list of blocks \[B, L_i\], not one tensor of shape \[2, 4\]",
+        ),
         ([torch.zeros(2, 4, dtype=torch.int64), torch.zeros(3, 4, dtype=torch.int64)], r"\[\[2, 4\], \[3, 4\]\]"),
         ([torch.zeros(2, 4)], "must be integers, not torch.float32"),
         ([torch.zeros(2, 4, dtype=torch.int64), torch.zeros(2, 4, dtype=torch.bool)], "not torch.bool"),
