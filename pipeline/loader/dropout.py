@@ -4,6 +4,7 @@ Which are dropped is the same on every machine: those of rows whose number `row`
 "labels" or "texts", the seed and the epoch (`splitmix.words`) is below probability * 2**64.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +37,19 @@ class Relabelling:
     epoch: int
 
     def __call__(self, rows: Rows, labels: Rows) -> Rows:
-        """int64 [n] row numbers and their labels, -1 for none, to the labels that a batch has."""
+        """int64 [n] row numbers and their labels, -1 for none, to the labels that a batch has.
+
+        Warns of a class that has the number of the label that is none: a model could not tell them apart.
+        """
+        null = self.dropout.null_label
+        if null != NO_LABEL and (labels == null).any():
+            warnings.warn(
+                f"null_label={null} is also the label of row {rows[labels == null][0]}: a model cannot tell that class "
+                "from a label that was dropped; take a number above all labels, such as the number of classes",
+                stacklevel=2,
+            )
         dropped = chosen(words("labels", self.dropout.seed, self.epoch, rows), self.dropout.probability)
-        return np.where(dropped | (labels == NO_LABEL), self.dropout.null_label, labels)
+        return np.where(dropped | (labels == NO_LABEL), null, labels)
 
 
 @dataclass(frozen=True)

@@ -186,8 +186,15 @@ def checked_rows(rows: Sequence[int] | Rows, length: int) -> Rows:
             remedy = f"; range{rows.indices(length)} are those of a slice"
         raise ValueError(f"rows must be a sequence of row numbers, not {reprlib.repr(rows)}{remedy}")
     numbers = numbers.astype(np.int64)
-    if numbers.size and not (numbers[0] >= 0 and numbers[-1] < length and (np.diff(numbers) > 0).all()):
-        raise ValueError(f"rows must be sorted, without repeats, and in 0 .. {length - 1}, the rows of the store")
+    unknown = numbers[(numbers < 0) | (numbers >= length)]
+    if unknown.size:
+        raise ValueError(f"rows must be in 0 .. {length - 1}, the rows of the store, not {unknown[0]}")
+    unsorted = np.flatnonzero(np.diff(numbers) <= 0)
+    if unsorted.size:
+        before, after = numbers[unsorted[0] :][:2]
+        raise ValueError(
+            f"rows must be sorted and without repeats, and {after} comes after {before}: np.unique(rows) gives them so"
+        )
     return numbers
 
 

@@ -116,6 +116,10 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._is_resumed = self._resumes = self._all_taken = False
         self._shared = Shared()
         self._loads, self._moves = self._shared.loads, self._shared.moves
+        if rows is not None and not len(self.ordered) and len(store):
+            warnings.warn(
+                f"no rows of the {len(store):,} of {store.root} are chosen: there are no batches", stacklevel=2
+            )
         if remainder == "drop" and len(self.ordered) and not len(self):
             warnings.warn(
                 f"{len(self.ordered):,} rows fill no batch of {batch_size} on each of {world_size} ranks, and "

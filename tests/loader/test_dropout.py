@@ -45,6 +45,15 @@ def expected(store: TokenStore, rows: np.ndarray, seed: int, epoch: int, share: 
     return [null if label == -1 or dropped("labels", row, seed, epoch, share) else label for row, label in labels]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_class_with_the_number_of_none_is_warned_of(store: TokenStore, share: float) -> None:
+    batch = next(iter(TokenLoader(store, len(store), label_dropout=share, null_label=5)))
+    with pytest.warns(
+        UserWarning, match=r"null_label=5 is also the label of row \d+: .* such as the number of classes"
+    ):
+        assert batch.label is not None
+
+
 @pytest.mark.parametrize(("share", "null"), [(0.3, 6), (1.0, -1), (0.0, 6), (0.1, -1)])
 def test_which_labels_are_dropped_depends_on_nothing_else(store: TokenStore, share: float, null: int) -> None:
     shares = []

@@ -165,5 +165,13 @@ def test_senseless_splits_are_refused(store: TokenStore, held_out: float, messag
 
 
 def test_rows_out_of_order_are_refused(store: TokenStore) -> None:
-    with pytest.raises(ValueError, match="must be sorted"):
-        split_rows(store, 0.5, rows=[3, 2])
+    with pytest.raises(ValueError, match=r"must be sorted .*, and 2 comes after 3: np\.unique\(rows\)"):
+        split_rows(store, 0.5, rows=[1, 3, 2])
+    for row in (-1, len(store)):
+        with pytest.raises(ValueError, match=rf"rows must be in 0 \.\. {len(store) - 1}, .*, not {row}$"):
+            TokenLoader(store, rows=[0, row])
+
+
+def test_no_rows_at_all_are_warned_of(store: TokenStore) -> None:
+    with pytest.warns(UserWarning, match=r"no rows of the \d+ of .* are chosen: there are no batches"):
+        assert list(TokenLoader(store, rows=rows_with_label(store, [99]))) == []

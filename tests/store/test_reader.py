@@ -184,6 +184,15 @@ def test_no_store_is_an_error_of_its_own(tmp_path: Path) -> None:
         TokenStore(tmp_path)
 
 
+def test_a_store_nearby_is_named(tmp_path: Path) -> None:
+    """The folder of a run that it is in, and the hierarchy in it, are easily named in its place."""
+    store = store_of_rows(tmp_path / "run/store", [3])
+    with pytest.raises(StoreError, match=rf"run: not a token store .*; {store} is one$"):
+        TokenStore(tmp_path / "run")
+    with pytest.raises(StoreError, match=rf"not a token store .*; name the folder that it is in, {store}$"):
+        TokenStore(store / "tokens.zarr")
+
+
 def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
     store_of_rows(tmp_path, [3])
     (tmp_path / "manifest.json").write_text("{}")

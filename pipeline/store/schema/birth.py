@@ -122,7 +122,7 @@ def read_birth(files: Files) -> Birth:
     """
     data = _read(files)
     if data is None:
-        raise StoreError(f"{files.root}: not a token store (no {names.STORE}); run vqtok tokenize first")
+        raise StoreError(f"{files.root}: not a token store (no {names.STORE}); {_remedy(files)}")
     _refuse_unknown_features(files, data)
     try:
         record, is_sealed = unsealed(data)
@@ -242,6 +242,17 @@ def _compared(birth: Birth) -> JSON:
     features = [feature for feature in birth.features if feature not in (DIGESTS, CLASSES)]
     tree = {**birth.model_dump(mode="json"), "identity": completed_identity(birth.identity), "features": features}
     return {**tree, "classes": None}
+
+
+def _remedy(files: Files) -> str:
+    """For a folder without a store: where one is, if beside it or in it, as `vqtok run` makes them."""
+    above, _, name = files.root.rstrip("/").rpartition("/")
+    if name == names.HIERARCHY:
+        return f"name the folder that it is in, {above or '.'}"
+    with contextlib.suppress(OSError, StoreError):
+        files.stat(f"store/{names.STORE}")
+        return f"{files.root}/store is one"
+    return "run vqtok tokenize first"
 
 
 def _read(files: Files) -> bytes | None:
