@@ -63,7 +63,7 @@ def train(config: Config, allow_change: bool, allow_slow: bool) -> None:
 
 @click.command()
 @with_config
-@click.option("--dry-run", is_flag=True, help="Only say what is pending.")
+@click.option("--dry-run", is_flag=True, help="Only say what is pending, or why the job would be refused.")
 @click.option("--no-wait", is_flag=True, help="Leave when nothing is pending but what others work on.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @allowances
@@ -75,9 +75,14 @@ def tokenize(config: Config, dry_run: bool, processes: int | None, **options: bo
     times side by side, on one machine or on many that share the store.
     """
     if dry_run:
-        from pipeline.jobs.plan import make_plan
+        from pipeline.jobs.plan import make_plan, refuse_other_identity
+        from pipeline.jobs.tokenizing.checked import refuse_what_differs
 
-        say(make_plan(config))
+        plan = make_plan(config)
+        say(plan)
+        refuse_what_differs(plan, config, options["allow_other_sources"], options["check_files"])
+        if plan.birth is not None:
+            refuse_other_identity(plan.store, config)
     else:
         from pipeline.jobs.tokenizing.command import tokenize_as_asked
 

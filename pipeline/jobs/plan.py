@@ -1,17 +1,19 @@
 """What a configuration asks for, and what of it is done. Imports neither torch nor Zarr."""
 
+import contextlib
 import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.errors import ConfigError, IdentityMismatch
-from pipeline.files import Files, LocalFiles, files_at
+from pipeline.errors import ConfigError, IdentityMismatch, VqtokError
+from pipeline.files import Files, LocalFiles, files_at, is_url
 from pipeline.files.damage import damaged
 from pipeline.files.places import why_unlistable, why_unreadable, why_unwritable
-from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity
+from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity, told_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.classes.names import source_identity
 from pipeline.source.find import find_source_shards
@@ -177,6 +179,21 @@ def job_identity(config: Config) -> JSON:
         "layout": layout_name(config.tokenizer.path, config.tokenize.layout, config.tokenizer.storage),
         "source": source_identity(config.source),
     }
+
+
+def differences_told(config: Config, birth: Birth) -> list[str]:
+    """Every field in which a configuration asks for other tokens than a store holds, as far as small files tell.
+
+    A tokenizer that is not on this machine, and weights, are left to who tokenizes.
+    """
+    ours: JSON = {"image": config.image.identity()}
+    with contextlib.suppress(VqtokError, OSError):
+        ours["source"] = source_identity(config.source)
+    if not is_url(folder := config.tokenizer.path):
+        with contextlib.suppress(VqtokError, OSError):
+            ours["tokenizer"] = told_identity(Path(folder.removeprefix("file://")))
+            ours["layout"] = layout_name(folder, config.tokenize.layout)
+    return identity_differences(ours, {key: value for key, value in birth.identity.items() if key in ours})
 
 
 def is_finished(plan: Plan, config: Config) -> bool:

@@ -11,7 +11,7 @@ from pipeline.errors import StoreError
 from pipeline.files.each import read_sound
 from pipeline.jobs.bounds import Bounds, find_bounds
 from pipeline.jobs.missing import summed
-from pipeline.jobs.plan import Plan, make_plan
+from pipeline.jobs.plan import Plan, differences_told, make_plan
 from pipeline.jobs.rejects import ReasonCounts, RejectReason, count_reasons, most_common, read_rejects
 from pipeline.jobs.status.rates import Rate, WorkDone, rate_of
 from pipeline.jobs.status.summaries import Committed, read_committed
@@ -102,6 +102,9 @@ class Status:
     """Until all is committed at the recent rate, else at the mean; supposes that somebody is at work."""
     complete: bool
     """Whether all is committed and the manifest says so."""
+    differs: list[str]
+    """Fields in which the configuration asks for other tokens than the store holds, with both values: `vqtok tokenize`
+    refuses then."""
     damaged: list[str]
     """What could not be read, a message for each file; what is in it is missing from the figures."""
 
@@ -121,6 +124,8 @@ class Observer:
     """
 
     def __init__(self, config: Config) -> None:
+        self._config = config
+        self._differs: list[str] | None = None
         self._plan = make_plan(config)
         self._shards = {shard.part: shard for shard in self._plan.shards}
         self._asks_for_labels = config.source.label is not None
@@ -170,8 +175,16 @@ class Observer:
             ),
             eta_seconds=bytes_left / speed.bytes_per_second if pending and speed and speed.bytes_per_second else None,
             complete=not (pending or damage) and is_current(manifest, plan.committed, plan.planned),
+            differs=self._differences(),
             damaged=[str(error) for error in damage],
         )
+
+    def _differences(self) -> list[str]:
+        if self._differs is None:
+            with contextlib.suppress(StoreError):  # of a damaged birth, which is told of with the manifest
+                if birth := self._plan.birth:
+                    self._differs = differences_told(self._config, birth)
+        return self._differs or []
 
     def _with_late_commits(self, manifest: Manifest | None) -> Plan:
         """The plan, with commits that the listing lacks, as that of some object stores does for a while: those that the

@@ -27,6 +27,7 @@ def status_table(status: Status) -> str:
             ),
             *_section(["failed", "at", "reason"], ([f.source, _moment(f.time), f.reason] for f in status.failed)),
             *_section(["rejected", "stage", "reason", "one of them"], map(_rejected, status.rejects)),
+            *_section(["not what this configuration makes"], ([text] for text in status.differs)),
             *_section(["damaged; vqtok verify tells more"], ([text] for text in status.damaged)),
             *_section(["committed, but not of this configuration"], ([part] for part in status.unplanned)),
         ]
@@ -62,7 +63,9 @@ def _header(status: Status) -> list[str]:
         lines.append(", ".join(rates))
     if status.bounds:
         lines.append(str(status.bounds))
-    if status.complete:
+    if status.differs:
+        lines.append("the store holds other tokens than this configuration makes: vqtok tokenize would refuse it")
+    elif status.complete:
         lines.append("complete")
     elif not status.pending and status.damaged:
         lines.append("all is committed, and some of it is damaged")

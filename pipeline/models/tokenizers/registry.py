@@ -86,6 +86,15 @@ def tokenizer_identity(folder: str | os.PathLike[str], storage: Storage | None =
     return _open(path)[1].identity_json() if identity is None else identity
 
 
+def told_identity(folder: Path) -> JSON:
+    """`tokenizer_identity` as config.json tells it: weights that are others than it says are not noticed.
+
+    Raises TokenizerError naming the file and the remedy.
+    """
+    config, path = read_config(folder), folder / CONFIG
+    return TokenizerFolder(folder, config, _identity_of(_kind_of(config, path), config, path), {}).identity_json()
+
+
 def layout_name(folder: str | os.PathLike[str], layout: str | None, storage: Storage | None = None) -> str:
     """Name of the block layout that the tokenizer in a folder gives where `layout` is asked for, None being its own.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from damage import edit, rewrite
-from fixtures_store import COLLECTION, ROWS, Halt, Job, make_job, vqtok, wait_for
+from fixtures_store import COLLECTION, ROWS, Halt, Job, make_job, save_tiny_tokenizer, vqtok, wait_for
 
 from pipeline.claims import START, Claim, Claims, read_claims
 from pipeline.errors import ConfigError
@@ -53,6 +53,7 @@ FIELDS = {
     "bounds": dict | None,
     "eta_seconds": float | None,
     "complete": bool,
+    "differs": list,
     "damaged": list,
 }
 
@@ -71,6 +72,30 @@ def asked(job: Job) -> dict[str, object]:
 
 def commit_file(job: Job, path: str) -> Path:
     return job.store / f"commits/{part_name(path)}.json"
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("image.size=64", "image.size: [64, 64] here, [16, 24] there"),
+        ("tokenize.layout=raster", 'layout: "raster" here, "quadrants" there'),
+        ("source.keep=[]", "source.keep: "),
+    ],
+)
+def test_a_store_of_another_configuration_is_not_called_complete(finished: Job, override: str, field: str) -> None:
+    result = status.run(finished.config(override))
+    assert result.complete
+    assert [line for line in result.differs if line.startswith(field)] == result.differs != []
+    assert "complete" not in status_table(result).splitlines()
+    assert f"\nnot what this configuration makes\n{result.differs[0]}" in status_table(result)
+
+
+def test_another_tokenizer_shows_and_one_that_is_not_here_hides_nothing(finished: Job, tmp_path: Path) -> None:
+    other = save_tiny_tokenizer(tmp_path / "other", seed=7)
+    (told,) = status.run(finished.config(f"tokenizer.path={other}")).differs
+    assert told.startswith("tokenizer.weights: ")
+    for elsewhere in (tmp_path / "nowhere", "s3://nobody/tokenizer"):
+        assert status.run(finished.config(f"tokenizer.path={elsewhere}")).differs == []
 
 
 def test_a_job_that_nobody_has_begun(job: Job) -> None:

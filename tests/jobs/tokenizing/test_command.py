@@ -1,5 +1,8 @@
 """`vqtok tokenize` before there is anything to do: neither torch nor Zarr is loaded."""
 
+import shutil
+from pathlib import Path
+
 from fixtures_store import COLLECTION, Job, cold_python
 
 pytest_plugins = ["fixtures_store"]
@@ -28,3 +31,16 @@ def test_a_dry_run_tells_what_is_pending_and_writes_nothing(job: Job) -> None:
     assert done.out == f"{job.store}: 6 of 6 source shards are pending, {size:,} bytes\n[]\n"
     assert done.status == 0
     assert not job.store.exists()
+
+
+def test_a_dry_run_says_that_the_job_would_be_refused(finished: Job, tmp_path: Path) -> None:
+    shutil.copy(finished.source / min(COLLECTION), tmp_path / "other.tar")
+    other_source = (f"source.shards={tmp_path}/*.tar", "source.base=null")
+    for settings, reason in (
+        (("image.size=64",), "the configuration is not that of the store (there): image.size: [64, 64] here, "),
+        (other_source, "none of them of the source shards of this configuration"),
+    ):
+        overrides = [word for setting in settings for word in ("--set", setting)]
+        done = cold_python(NO_OP, "tokenize", "--dry-run", "--config", finished.file, *overrides)
+        assert done.status == 1
+        assert reason in done.err
