@@ -3,7 +3,7 @@
 import contextlib
 import time
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pipeline.claims import Claim, claimed_parts, find_claim, is_local_and_gone
 from pipeline.config import Config
@@ -65,6 +65,8 @@ class Status:
     """The state of a job."""
 
     store: str
+    time: str
+    """Of this look: UTC by our clock, ISO 8601."""
     exists: bool
     """Whether the store is there: the first processes of a job make it when they have loaded PyTorch."""
     planned: int
@@ -151,6 +153,7 @@ class Observer:
         failures = read_failures(plan.store, {shard.part for shard in pending} | {JOB})
         return Status(
             store=plan.store.root,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
             exists=bool(plan.committed) or is_born(plan.store),
             planned=len(plan.shards),
             done=len(plan.committed & plan.planned),

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from datetime import datetime
 
 from pipeline.config import Config
 from pipeline.errors import VqtokError
@@ -50,7 +51,9 @@ class Watcher:
             self._look_due = began + 10 * (time.monotonic() - began)
 
     def show(self, note: str = "") -> None:
-        """The table, in place on a terminal."""
+        """The table, in place on a terminal; elsewhere below the time, which a log is read for."""
+        if not self._stream.isatty():
+            say(f"\n{datetime.fromisoformat(self.status.time).astimezone():%Y-%m-%d %H:%M:%S %z}", error=self._error)
         self._in_place.show("\n\n".join(filter(None, (status_table(self.status), note, self.trouble))))
 
     def show_progress(self, note: str) -> None:

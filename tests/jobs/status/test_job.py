@@ -31,6 +31,7 @@ pytest_plugins = ["fixtures_store"]
 
 FIELDS = {
     "store": str,
+    "time": str,
     "exists": bool,
     "planned": int,
     "done": int,
@@ -505,6 +506,21 @@ def test_a_program_may_watch_in_lines_of_json(damageable: Job) -> None:
     assert [answers[0]["done"], answers[-1]["done"]] == [5, 6]
     assert [answer["complete"] for answer in answers] == [False] * (len(answers) - 1) + [True]
     assert any(f"{path}: not a commit record" in message for answer in answers for message in answer["damaged"])
+
+
+def test_in_a_log_each_look_has_its_time(damageable: Job) -> None:
+    path = commit_file(damageable, "train-0003.tar")
+    data = path.read_bytes()
+    path.unlink()
+    began = datetime.now(UTC).replace(microsecond=0)
+    child = vqtok("status", "-w", "1.5", "--config", damageable.file, folder=damageable.output)
+    wait_for(lambda: "nobody is at work" in (damageable.output / "out-0").read_text())
+    path.write_bytes(data)
+    looks = child.wait().out.split(f"\n{damageable.store}\n")
+    times = [datetime.strptime(look.splitlines()[-1], "%Y-%m-%d %H:%M:%S %z") for look in looks[:-1]]
+    assert len(times) > 1
+    assert began <= times[0] < times[-1] <= datetime.now(UTC)
+    assert began <= datetime.fromisoformat(str(asked(damageable)["time"])) <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.05", "soon"])
