@@ -90,8 +90,19 @@ class Estimate:
         return _ratio(self.measured.images, self.measured.seconds)
 
     @property
+    def shards_of_one(self) -> int:
+        """Source shards that a process does, one after the other, where none does fewer than it can."""
+        return max(math.ceil(self.source_shards / self.processes), 1)
+
+    @property
+    def at_work(self) -> float:
+        """Processes that are at work, on average: a source shard is the work of one, so that some find none in the end,
+        or from the beginning."""
+        return self.source_shards / self.shards_of_one
+
+    @property
     def hours(self) -> float:
-        return self.samples / (self.images_per_second * self.processes) / 3600 if self.images_per_second else math.nan
+        return self.samples / (self.images_per_second * self.at_work) / 3600 if self.images_per_second else math.nan
 
     @property
     def process_hours(self) -> float:
@@ -155,6 +166,7 @@ class Estimate:
             "device": self.measured.device,
             "cores": self.measured.cores,
             "processes": self.processes,
+            "processes_at_work": self.at_work,
             "hours": None if math.isnan(self.hours) else self.hours,
             "process_hours": None if math.isnan(self.hours) else self.process_hours,
             "gpu_hours": self.process_hours if self.measured.on_gpu and not math.isnan(self.hours) else None,

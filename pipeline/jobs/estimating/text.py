@@ -47,8 +47,12 @@ def _images(estimate: Estimate) -> str:
 def _time(estimate: Estimate) -> str:
     if math.isnan(estimate.hours):
         return ""
-    rate = f"({estimate.images_per_second:,.1f} images/s x {estimate.processes:,} processes)"
-    return f"{_hours(estimate.hours)} = {estimate.samples:,.0f} images / {rate}"
+    rate = f"({estimate.images_per_second:,.1f} images/s x {estimate.at_work:,.4g} processes)"
+    said = f"{_hours(estimate.hours)} = {estimate.samples:,.0f} images / {rate}"
+    if estimate.at_work == estimate.processes:
+        return said
+    there = f"there are {estimate.source_shards:,}, each the work of one"
+    return f"{said}; on average the others of {estimate.processes:,} find no source shard: {there}"
 
 
 def _process_hours(estimate: Estimate) -> str:

@@ -84,3 +84,25 @@ def test_the_text_has_the_arithmetic_and_the_json_every_figure() -> None:
     assert tree["gpu_hours"] is None
     assert tree["process_hours"] == pytest.approx(4 * tree["hours"])
     assert tree["store_bytes_of"]["each_row"] == 100
+
+
+@pytest.mark.parametrize(
+    ("source_shards", "at_work"),
+    [
+        (1, 1.0),
+        (3, 3.0),
+        (4, 4.0),
+        (5, 2.5),  # one does two, for which the others wait
+        (8, 4.0),
+        (1001, 1001 / 251),
+    ],
+)
+def test_a_source_shard_is_the_work_of_one_of_the_four_processes(source_shards: int, at_work: float) -> None:
+    found = estimate(source_shards, 100_000_000)
+    assert found.at_work == pytest.approx(at_work)
+    assert found.hours == pytest.approx(1_000_000 / 100 / 3600 / at_work)
+    assert found.process_hours == pytest.approx(4 * found.hours)  # those that wait are paid for
+    others = f"; on average the others of 4 find no source shard: there are {source_shards:,}, each the work of one"
+    assert (others in as_text(found)) == (at_work != 4)
+    assert f"x {at_work:,.4g} processes)" in as_text(found)
+    assert found.to_json()["processes_at_work"] == found.at_work
