@@ -43,6 +43,11 @@ class _Commands(click.Group):
                 raise  # the reader of our output left; click ends quietly
             _complain(error)
             ctx.exit(VqtokError.exit_status)
+        except ImportError as error:
+            if "failed to map segment" not in str(error):
+                raise
+            _complain(VqtokError(f"{error}: give the process more memory (ulimit -v)"))
+            ctx.exit(VqtokError.exit_status)
         except KeyboardInterrupt:
             _complain(VqtokError("interrupted"))
             ctx.exit(exit_status(signal.SIGINT))

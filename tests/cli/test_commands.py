@@ -13,7 +13,17 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
-from fixtures_store import COLLECTION, Done, Job, cold, good_samples, save_tiny_tokenizer, vqtok, write_shard
+from fixtures_store import (
+    COLLECTION,
+    Done,
+    Job,
+    cold,
+    cold_python,
+    good_samples,
+    save_tiny_tokenizer,
+    vqtok,
+    write_shard,
+)
 from support import ROOT, sampled
 
 import pipeline
@@ -280,6 +290,30 @@ def test_a_store_below_a_file_is_refused_without_a_traceback(job: Job, command: 
     override = f"tokenize.store={job.store}/below"
     done = answer(command, "--config", job.file, "--set", override)
     assert refused(done, 2) == f"vqtok: tokenize.store: {job.store}/below cannot be a store: {job.store} is a file\n"
+
+
+NO_ROOM_FOR_TORCH = """
+import sys
+from pipeline.cli import main
+class Loader:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            raise ImportError("libtorch_cpu.so: " + reason)
+reason = sys.argv[1]
+sys.meta_path.insert(0, Loader())
+main(sys.argv[2:])
+"""
+
+
+def test_a_library_for_which_memory_is_short_is_one_message(job: Job) -> None:
+    """As the loader says it below a `ulimit -v`; another reason is a fault of the installation, with its traceback."""
+    command = ("tokenize", "--no-progress", "--config", job.file)
+    done = cold_python(NO_ROOM_FOR_TORCH, "failed to map segment from shared object", *command)
+    said = (
+        "vqtok: libtorch_cpu.so: failed to map segment from shared object: give the process more memory (ulimit -v)\n"
+    )
+    assert refused(done, 1) == said
+    assert "Traceback" in cold_python(NO_ROOM_FOR_TORCH, "undefined symbol", *command).err
 
 
 def test_a_reader_that_leaves_is_no_error(finished: Job) -> None:

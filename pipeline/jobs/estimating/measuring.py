@@ -19,6 +19,7 @@ from pipeline.jobs.work.machine import this_machine
 from pipeline.jobs.work.precision import refuse_slow_precision
 from pipeline.jobs.work.shard import Work
 from pipeline.jobs.work.tokenizer import tokenizer_of
+from pipeline.process.signals import terminable
 from pipeline.records import SourceRecord, SourceShard
 from pipeline.source.classes.finding import find_classes, labels_of
 from pipeline.source.containers.container import ShardReader
@@ -133,6 +134,7 @@ def measure(config: Config, plan: Plan, seconds: float) -> Measured:
     labels = labels_of(config.source, birth.classes, plan.shards)
     shards = spread(plan.shards, _SHARDS)
     with (
+        terminable(),
         tempfile.TemporaryDirectory(prefix="vqtok-estimate-") as folder,
         this_machine(config, tokenizer, world) as here,
     ):

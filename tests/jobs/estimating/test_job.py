@@ -1,6 +1,9 @@
 """`vqtok estimate` held against whole runs."""
 
 import json
+import os
+import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,23 @@ def test_beginnings_tell_what_a_whole_run_writes(varied: Job, monkeypatch: pytes
     assert varied.run().complete
     assert found.rows == pytest.approx(270, rel=0.1)
     assert found.store_bytes == pytest.approx(bytes_of(varied.store), rel=0.1)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_told_to_end_leaves_no_folder_behind(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+
+    def told(*arguments: object) -> None:
+        assert list((tmp_path / "tmp").glob("vqtok-estimate-*/store/store.json"))
+        os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(measuring, "tokenize_all", told)
+    with pytest.raises(SystemExit):
+        estimate.run(job.config(), seconds=0)
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_of_slow_tokenizers_a_batch_is_enough(job: Job) -> None:
