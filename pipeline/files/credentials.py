@@ -1,5 +1,6 @@
 """Whose credentials a client of an object store has, and newer ones when they run out."""
 
+import contextlib
 import http.client
 import os
 import threading
@@ -148,11 +149,12 @@ def needs_boto3(profile: str | None) -> bool:
 
 def refuse_no_google(url: str) -> None:
     """Raise ConfigError where Google Cloud Storage would be asked in vain: object_store looks for long."""
-    file = Path(
-        os.environ.get("CLOUDSDK_CONFIG", Path.home() / ".config/gcloud"), "application_default_credentials.json"
-    )
-    if any(variable in os.environ for variable in _GOOGLE_NATIVE) or file.exists():
+    if any(variable in os.environ for variable in _GOOGLE_NATIVE):
         return
+    with contextlib.suppress(RuntimeError):  # a user without a home, as in containers
+        folder = os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config/gcloud"
+        if Path(folder, "application_default_credentials.json").exists():
+            return
     host = os.environ.get("GCE_METADATA_HOST", _METADATA_HOST)
     if not _is_there(host, "/computeMetadata/v1/", {"Metadata-Flavor": "Google"}):
         raise ConfigError(

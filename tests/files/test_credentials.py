@@ -192,3 +192,13 @@ def test_without_any_the_message_says_where_they_are_looked_for(home: Home, buck
     with pytest.raises(FileNotFoundError):
         ObjectFiles(bucket_url, Storage(anonymous=True, patience_s=5)).read("a")
     assert time.monotonic() - started < 5
+
+
+def test_a_user_without_a_home_has_no_credentials_of_google(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container in which nobody has the number of its user."""
+    for name in (*module._GOOGLE_NATIVE, "CLOUDSDK_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
+    monkeypatch.setattr(Path, "home", lambda: Path("~nobody-at-all").expanduser())
+    with pytest.raises(ConfigError, match="no credentials for Google Cloud Storage"):
+        module.refuse_no_google("gs://bucket/tokens")
