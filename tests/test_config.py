@@ -174,6 +174,8 @@ def test_keys_at_odds_are_refused_by_name(file: Path, keys: dict[str, Any], name
 
 def test_an_unknown_key_names_the_one_that_was_meant(file: Path) -> None:
     assert explained(file, "tokenize.batchsize=8").endswith("tokenize.batchsize: unknown key; did you mean batch_size?")
+    assert explained(file, "source.keep=[.txt]").endswith("column; write txt, without the dot (got '.txt')")
+    assert explained(file, "source.image=a/b").endswith("neither an extension, such as txt, nor a column (got 'a/b')")
     assert "sorce: unknown key; did you mean source?" in explained(file, "sorce.shards=a.tar")
     assert "train.model.vocabsize: unknown key; did you mean vocab_size?" in explained(file, "train.model.vocabsize=8")
 

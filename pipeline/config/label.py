@@ -7,6 +7,14 @@ MEMBER = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 _KINDS: dict[str, Literal["json", "prefix", "table"]] = {"json": "json", "prefix": "prefix", "table": "table"}
 
 
+def checked_member(text: str) -> str:
+    """The same text. Raises ValueError for what no member and no column is called."""
+    if not re.match(MEMBER, text):
+        dot = f"; write {text[1:]}, without the dot" if re.match(MEMBER, text[1:]) and text[0] == "." else ""
+        raise ValueError(f"neither an extension, such as txt, nor a column{dot}")
+    return text
+
+
 class LabelRule(NamedTuple):
     """A `source.label`, taken apart."""
 

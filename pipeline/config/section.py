@@ -14,7 +14,7 @@ from pydantic import (
     field_validator,
 )
 
-from pipeline.config.label import MEMBER, checked_rule
+from pipeline.config.label import checked_member, checked_rule
 from pipeline.storage import Storage
 
 
@@ -71,7 +71,7 @@ def checked_place(place: str) -> str:
 Patterns = Annotated[tuple[str, ...], BeforeValidator(one_or_many)]
 Side = Annotated[int, Field(ge=1, le=16384)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(checked_place)]
-Member = Annotated[str, Field(pattern=MEMBER)]
+Member = Annotated[str, AfterValidator(checked_member)]
 """An extension, or a column."""
 Reached = Annotated[Storage, Field(exclude=True)]
 """How a URL is reached: no part of what is written down or compared."""

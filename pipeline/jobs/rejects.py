@@ -12,8 +12,11 @@ from pipeline.files.damage import damaged, naming_no_file
 from pipeline.records import Reject
 from pipeline.store.schema import names
 
-# Quoted values and numbers: what differs between two messages of one cause. An apostrophe opens no quotation.
-_VARYING = re.compile(r"""(?<!\w)b?'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)b?"(?:[^"\\]|\\.)*"(?!\w)|\d(?:[\d,.]*\d)?""")
+# Quoted values and numbers: what differs between two messages of one cause. An apostrophe opens no quotation, and
+# JPEG2000 is a name.
+_VARYING = re.compile(
+    r"""(?<!\w)b?'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)b?"(?:[^"\\]|\\.)*"(?!\w)|(?<!JPEG)(?<!\d)\d(?:[\d,.]*\d)?"""
+)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def rejects(*reasons: str, stage: str = "decode") -> list[Reject]:
         ("the image's size isn't known", "the image's size isn't known"),
         ("400x300 pixels are more than image.max_pixels = 100,000", "…x… pixels are more than image.max_pixels = …"),
         ("ratio 0.75.", "ratio …."),
+        ("no image (JPEG, JPEG2000, TGA) of 2000 bytes", "no image (JPEG, JPEG2000, TGA) of … bytes"),
         ("plain", "plain"),
         ("", ""),
     ],

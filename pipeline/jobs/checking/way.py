@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.errors import CorruptStore, SourceError
+from pipeline.errors import BadSample, CorruptStore, SourceError
 from pipeline.files import Files, files_at
 from pipeline.jobs.checking.lines import Checks
 from pipeline.jobs.checking.model import TIMES, Model
@@ -85,7 +85,7 @@ def check_way(
     begun = checks.attempt(ABOUT, "read", lambda: _begin(config, shards), _describe, at_most=3)
     if begun is None:
         return Way()
-    _note_what_is_missing(checks, config, begun)
+    _note_what_is_missing(checks, config, begun, labels)
     if model is None:
         checks.attempt(ABOUT, "decode", lambda: _decode_alone(config, begun, labels), _describe_batch, at_most=TIMES)
         return Way(begun)
@@ -122,9 +122,12 @@ def _first_samples(config: Config, shard: SourceShard) -> list[Sample]:
         opener.stop()  # a command may have more to say
 
 
-def _note_what_is_missing(checks: Checks, config: Config, begun: Begun) -> None:
+def _note_what_is_missing(checks: Checks, config: Config, begun: Begun, labels: Labels | None) -> None:
     there = {name for sample in begun.samples for name in sample.members}
     absent = [f"source.keep: {name}" for name in config.source.keep if name not in there]
+    if config.source.label and labels and not any(_is_labelled(sample, labels) for sample in begun.samples):
+        table = labels.table.none_for(begun.samples[0].key) if labels.table else ""
+        absent.insert(0, f"source.label: {config.source.label}{table}")
     if absent:
         checks.add(
             ABOUT,
@@ -133,6 +136,14 @@ def _note_what_is_missing(checks: Checks, config: Config, begun: Begun) -> None:
             f"{shard_name(begun.shard)}: its first {_many(begun.samples)} have nothing of what is asked for "
             f"({', '.join(absent)}); there is: {', '.join(sorted(there))}",
         )
+
+
+def _is_labelled(sample: Sample, labels: Labels) -> bool:
+    """Whether a sample has a label, good or bad: a bad one is told when it is decoded."""
+    try:
+        return labels.of(sample) != NO_LABEL
+    except (BadSample, SourceError):
+        return True
 
 
 def _decode_alone(config: Config, begun: Begun, labels: Labels | None) -> ImageBatch:

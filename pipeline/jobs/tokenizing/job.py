@@ -150,7 +150,11 @@ def _work_in(
         if other := describe_another_size(config):
             say(f"vqtok: {other}", error=True)
         if birth.classes and config.source.classes is None:
-            say(f"vqtok: {describe_classes(birth.classes)}; source.classes has another order", error=True)
+            say(
+                f"vqtok: {describe_classes(birth.classes)}; another order is that of a file in source.classes, in a "
+                "store of its own",
+                error=True,
+            )
     with (
         terminable(),
         Claims(plan.store, config.tokenize.claim_timeout) as claims,

@@ -46,17 +46,14 @@ class Absence:
             return
         absent = [f"source.keep: {name}" for name in fields if name not in members]
         if self._source.label is not None and all(label == NO_LABEL for label in labels):
-            absent.insert(0, f"source.label: {self._source.label}{self._not_in_table(keys[0])}")
+            absent.insert(
+                0, f"source.label: {self._source.label}{self._table.none_for(keys[0]) if self._table else ''}"
+            )
         with self._lock:
             if not absent or not self._is_said:
                 return
             self._is_said = False
         say(self._message(shard, absent, members), error=True)
-
-    def _not_in_table(self, key: str) -> str:
-        """The key of a sample and one of the table, for what differs to be seen."""
-        line = next(iter(self._table.by_key), None) if self._table else None
-        return "" if line is None else f", which has lines such as that of {line!r}, and none for {key!r}"
 
     def _message(self, shard: SourceShard, absent: list[str], members: Collection[str]) -> str:
         named = ", ".join(map(printable, sorted(members)[:_SHOWN])) + (", ..." if len(members) > _SHOWN else "")

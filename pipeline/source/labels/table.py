@@ -35,6 +35,11 @@ class Table:
             )
         return Table(self.file, dict(zip(sorted(keys), self.in_order, strict=True)), ())
 
+    def none_for(self, key: str) -> str:
+        """What to say where no sample is found here: the key of one, and one that is here, to show the difference."""
+        line = next(iter(self.by_key), None)
+        return f", which has lines such as that of {line!r}, and none for {key!r}"
+
     def label_of(self, key: str) -> str | None:
         """That of a sample: by its key, or by the last name in it."""
         key = key.removeprefix("./")

@@ -197,6 +197,18 @@ def test_members_that_no_sample_has_are_noted(job: Job) -> None:
     assert "source.keep: caption" in said(checks, "image members")
 
 
+def test_a_label_that_no_sample_has_is_noted(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("elsewhere/a.jpg,1\n")
+    for label, shown in (
+        ("id", "source.label: id)"),
+        (f"table:{tmp_path}/other.csv", "that of 'elsewhere/a', and none"),
+    ):
+        checks = check.run(job.config(f"source.label={label}"))
+        assert failures(checks) == {}
+        assert shown in said(checks, "image members")
+    assert "image members" not in tried(check.run(job.config("source.label=null")))
+
+
 def test_a_bad_configuration_is_status_2(job: Job) -> None:
     done = CliRunner().invoke(main, ["check", "--config", str(job.file), "--set", "image.size=big"], prog_name="vqtok")
     assert (done.exit_code, done.stdout) == (2, "")
