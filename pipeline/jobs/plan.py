@@ -16,7 +16,7 @@ from pipeline.files.places import why_unlistable, why_unreadable, why_unwritable
 from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity, told_identity
 from pipeline.records import JSON, SourceShard
 from pipeline.source.classes.names import source_identity
-from pipeline.source.find import find_source_shards
+from pipeline.source.find import find_source_shards, refuse_among_images
 from pipeline.source.folders.listings import Listings, Mode
 from pipeline.source.shards.identity import is_gone
 from pipeline.store.schema import names
@@ -122,6 +122,8 @@ def _planned(store: Files, config: Config, mode: Mode) -> Plan:
         # Originals may be deleted once they are tokenized, as whole tars may.
         if not (shard.part in committed and is_gone(shard))
     ]
+    if isinstance(store, LocalFiles) and not is_born(store):
+        refuse_among_images(str(store.path(".")), shards, "tokenize.store")
     plan = Plan(store, shards, committed, listings, tuple(listings.remarks))
     _refuse_lost_listings(plan)
     return plan

@@ -97,6 +97,26 @@ def refuse_overlap(shards: Iterable[SourceShard], field: str = "source.shards") 
         )
 
 
+def refuse_among_images(output: str, shards: Iterable[SourceShard], field: str) -> None:
+    """Raise ConfigError for a local folder that images lie in: as a store or a tokenizer it would hide them."""
+    if not Path(output).is_dir():
+        return
+    place = os.path.realpath(output)
+    for shard in shards:
+        if shard.listing is None or is_url(shard.base):
+            continue
+        top = _place(shard.base, shard.listing.folder)
+        if os.path.commonpath([top, place]) not in (top, place):
+            continue
+        for inside in shard.listing.files:
+            folder = os.path.normpath(f"{top}/{inside}")
+            if folder == place or folder.startswith(f"{place}/"):
+                raise ConfigError(
+                    f"{field}: {printable(output)} holds images of the collection, such as those in "
+                    f"{printable(folder)}, which would be passed over from then on; name a folder of its own"
+                )
+
+
 def _place(base: str, folder: str) -> str:
     """A folder, the same text however it is named."""
     return f"{base}/{folder}".rstrip("/") if is_url(base) else os.path.realpath(Path(base, folder))

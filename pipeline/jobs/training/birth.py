@@ -15,9 +15,17 @@ from pipeline.files import LocalFiles, is_url
 from pipeline.files.regular import read_regular
 from pipeline.jobs.training.changes import FROM_NOW_ON, PATTERNS, Change, changed_values, configuration_of
 from pipeline.jobs.training.checkpoint_names import checkpointed_steps
-from pipeline.jobs.training.source_files import Sources, changed_holdout, changed_shards, read_holdout, read_sources
+from pipeline.jobs.training.source_files import (
+    Sources,
+    changed_holdout,
+    changed_shards,
+    found_shards,
+    read_holdout,
+    read_sources,
+)
 from pipeline.records import JSON, Record
 from pipeline.redaction import redacted_tree
+from pipeline.source.find import refuse_among_images
 from pipeline.source.folders.listings import Mode
 
 FILE = "train.json"
@@ -101,6 +109,8 @@ def begin(config: Config, step: int) -> None:
     """
     path = Path(config.tokenizer.path, FILE)
     birth = _read(path) if _holds_work(path.parent) else None
+    if birth is None:
+        refuse_among_images(config.tokenizer.path, found_shards(config), "tokenizer.path")
     changes = _changes(config, birth, finished=False, growing=False) if birth else []
     born = _rewritten(birth, changes, step).model_copy(
         update={

@@ -34,7 +34,7 @@ class Scan:
         """What files there are, for a message."""
         kinds = Counter(os.path.splitext(name)[1].lower() for names in self.names.values() for name in names)  # noqa: PTH122
         if not kinds:
-            return "it is empty"
+            return "it is empty, or a store or a tokenizer, whose pictures belong to no collection"
         named = ", ".join(f"{count:,} {kind or 'without an extension'}" for kind, count in kinds.most_common(5))
         return f"it holds {sum(kinds.values()):,} files: {named}{', ...' if len(kinds) > 5 else ''}"
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fixtures_store import MIXED, Done, Halt, Job, all_files, good_samples, jpeg, make_job, vqtok, write_shard
 
+from pipeline.errors import ConfigError
 from pipeline.source.shards.naming import part_name
 from pipeline.store import TokenStore
 
@@ -227,6 +228,20 @@ def test_a_store_that_has_lost_its_listings_is_not_filled_anew(folders: Job, wit
         assert done.status == 1
         assert "listings: the listing of a/#000000 is gone, and it is committed" in done.err
     assert folders.listing("listings") == []
+
+
+@pytest.mark.parametrize("inside", ["", "deep", "deep/er"])
+def test_a_store_among_the_images_is_refused_before_it_hides_them(inside: str, tmp_path: Path, unpacked: Job) -> None:
+    images = tmp_path / "images"
+    for name in ("a.jpg", "deep/er/b.jpg"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(jpeg(1))
+    job = make_job(tmp_path / "job", images, unpacked.tokenizer, {"source.shards": str(images), "source.label": None})
+    with pytest.raises(ConfigError, match=r"tokenize\.store: .* holds images of the collection, such as those in"):
+        job.run(f"tokenize.store={images / inside}")
+    assert not list(images.rglob("*.json"))
+    assert job.run(f"tokenize.store={images}/runs/store").complete  # beside them is passed over
+    assert job.run(f"tokenize.store={images}/runs/store").complete
 
 
 def test_originals_may_all_be_deleted(folders: Job) -> None:

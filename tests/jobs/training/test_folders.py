@@ -88,3 +88,13 @@ def test_all_processes_of_a_training_take_the_files_that_were_listed(source: Pat
     listed = training_shards(config, Mode.KEEP)
     (source / "train/later.jpg").write_bytes(jpeg(1))
     assert training_shards(config, Mode.LISTED) == listed
+
+
+def test_a_tokenizer_among_the_images_is_refused_before_it_hides_them(source: Path, tmp_path: Path) -> None:
+    job = TrainingJob(tmp_path / "job", source)
+    job.folder.mkdir()
+    job.write(f"{source}/train", holdout=f"{source}/heldout", steps=6)
+    with pytest.raises(ConfigError, match=r"tokenizer\.path: .*train holds images of the collection"):
+        train.run(job.config(f"tokenizer.path={source}/train"))
+    assert not (source / "train/train.json").exists()
+    assert train.run(job.config(f"tokenizer.path={source}/train/runs/tokenizer")).trained

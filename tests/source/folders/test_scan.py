@@ -75,7 +75,7 @@ def test_stores_and_tokenizers_in_it_are_passed_over(tmp_path: Path) -> None:
 
 def test_what_there_is_instead_of_images_is_told(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
-    assert scanned(tmp_path / "x").extensions() == "it is empty"
+    assert scanned(tmp_path / "x").extensions().startswith("it is empty")
     make(tmp_path / "x", "0.tar", "1.TAR", "README")
     assert scanned(tmp_path / "x").extensions() == "it holds 3 files: 2 .tar, 1 without an extension"
 
