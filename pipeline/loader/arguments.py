@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.store.reader import TokenStore
@@ -11,11 +11,17 @@ from pipeline.world import launched_rank
 
 
 def open_store(store: Any) -> TokenStore:
-    """An open store. Raises TypeError for its path."""
+    """An open store. Raises TypeError for its path, for several, and for anything else."""
     if isinstance(store, str | os.PathLike):
         raise TypeError(f"an open store is wanted, not its path: TokenStore({str(store)!r})")
-    opened: TokenStore = store
-    return opened
+    if isinstance(store, TokenStore):
+        return store
+    remedy = ""
+    if isinstance(getattr(store, "store", None), TokenStore):
+        remedy = "; that of a loader is loader.store"
+    elif isinstance(store, Sequence):
+        remedy = "; MixtureLoader takes several"
+    raise TypeError(f"an open store is wanted, not a {type(store).__name__}{remedy}")
 
 
 def transform_of(transform: Any) -> Callable[..., Any] | None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from pipeline.loader.arguments import open_store
 from pipeline.loader.epoch_rows import checked_rows
 from pipeline.loader.epochs import Rows
 from pipeline.loader.splitmix import Words, chosen, splitmix64
@@ -35,6 +36,7 @@ class RowRecord:
 
 def rows_with_label(store: TokenStore, labels: int | Iterable[int]) -> Rows:
     """Rows whose label is one of these, sorted, int64 [n]; -1 finds those without one."""
+    store = open_store(store)
     wanted = np.asarray([labels] if isinstance(labels, int | np.integer) else list(labels), np.int64)
     found = [rows[np.isin(store.labels_of(rows), wanted)] for rows in _stretches(len(store), _LABEL_ROWS)]
     return _together(found)
@@ -51,6 +53,7 @@ def rows_where(store: TokenStore, predicate: Callable[[RowRecord], bool], fields
 
     Raises StoreError for a field that the store does not have.
     """
+    store = open_store(store)
     for name in fields:
         store.field_of(name, np.empty(0, np.int64))
     found = [
@@ -77,6 +80,7 @@ def split_rows(
 
     Raises ValueError for a fraction outside 0 .. 1, or more rows than there are.
     """
+    store = open_store(store)
     own = np.arange(len(store)) if rows is None else checked_rows(rows, len(store))
     hashes = _hashes(store, own, seed)
     is_fraction = isinstance(held_out, float | np.floating)

@@ -1,7 +1,10 @@
 """`TokenDataset`: what samplers pick, each time in one read."""
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -20,7 +23,18 @@ from torch.utils.data import (
     random_split,
 )
 
-from pipeline.loader import MixtureLoader, TokenBatch, TokenDataset, TokenLoader
+from pipeline.loader import (
+    MixtureLoader,
+    TextImageSequences,
+    TextTokens,
+    TokenBatch,
+    TokenDataset,
+    TokenLoader,
+    rows_where,
+    rows_with_label,
+    split_rows,
+)
+from pipeline.loader.trainers.torchtitan import TokenSequences
 from pipeline.store import TokenStore
 from pipeline.store.arrays import storage as arrays
 
@@ -74,7 +88,7 @@ def test_only_the_rows_asked_for_are_there(store: TokenStore) -> None:
             dataset.__getitems__([0, bad])
     check(store, batches_of(dataset, shuffle=True, num_workers=2), rows)
     for senseless in ([3, 2], [0, 0], [ROWS], [-1]):
-        with pytest.raises(ValueError, match=r"sorted, without repeats, and in 0 \.\. 130"):
+        with pytest.raises(ValueError, match=r"rows must be (sorted and without repeats|in 0 \.\. 130)"):
             TokenDataset(store, senseless)
 
 
@@ -192,3 +206,25 @@ def test_wrong_use_is_told_what_to_do(store: TokenStore) -> None:
 def test_a_store_of_nothing(tmp_path: Path) -> None:
     dataset = TokenDataset(TokenStore(store_of_rows(tmp_path, [])))
     assert (len(dataset), batches_of(dataset)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "takes",
+    [
+        TokenDataset,
+        TokenLoader,
+        partial(split_rows, held_out=0.5),
+        partial(rows_with_label, labels=1),
+        partial(rows_where, predicate=bool),
+        partial(TextTokens, encode=list, name="bytes"),
+        partial(TextImageSequences, texts=[], length=9),
+        partial(TokenSequences, dp_rank=0, dp_world_size=1, local_batch_size=2),
+    ],
+)
+def test_what_is_no_open_store_is_told(store: TokenStore, takes: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError, match=r"an open store is wanted, not its path: TokenStore\('.*'\)"):
+        takes(store.root)
+    with pytest.raises(TypeError, match=r"not a TokenLoader; that of a loader is loader\.store"):
+        takes(TokenLoader(store))
+    with pytest.raises(TypeError, match=r"not a list; MixtureLoader takes several|of several stores give mixture\.st"):
+        takes([store, store])

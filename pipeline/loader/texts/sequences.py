@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
+from pipeline.loader.arguments import open_store
 from pipeline.loader.epochs import Rows
 from pipeline.loader.mixtures.stores import MixedStores
 from pipeline.loader.texts.tokens import TextTokens
@@ -114,6 +115,9 @@ class TextImageSequences:
         pad: int = 0,
         order: Order | None = None,
     ) -> None:
+        if isinstance(store, list | tuple):
+            raise TypeError("of several stores give mixture.stores, which a MixtureLoader has, and not a list of them")
+        store = store if isinstance(store, MixedStores) else open_store(store)
         self.image: SequenceFormat = store.sequence_format(offset=offset, bos=boi, eol=eol, eos=eoi, order=order)
         """From boi to eoi: its `len`, and the way back from ids that a model has drawn to tokens."""
         self._digests = _digests_of(store)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.files import is_url
+from pipeline.loader.arguments import open_store
 from pipeline.loader.epochs import Rows, ranges
 from pipeline.loader.texts.folder import Ids, stored_ids
 from pipeline.records import JSON, digest_of
@@ -54,7 +55,7 @@ class TextTokens:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ValueError(f"name must be that of the tokenizer, such as 'gpt2', not {name!r}")
-        store.field_of(field, np.empty(0, np.int64))  # raises where there is no such field
+        open_store(store).field_of(field, np.empty(0, np.int64))  # raises where there is no such field
         self.content_digest = store.content_digest
         """Of the store."""
         self._folder = _folder_for(store, folder)

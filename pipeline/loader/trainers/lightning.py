@@ -4,11 +4,14 @@ Lightning saves and restores the state of a loader that it is given, also in the
 epoch.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from lightning import Callback, LightningDataModule
 
+from pipeline.loader.arguments import open_store
 from pipeline.loader.epochs import Rows
 from pipeline.loader.loader import TokenLoader
 from pipeline.store.reader import TokenStore
@@ -45,14 +48,27 @@ class TokenDataModule(LightningDataModule):
         super().__init__()
         if given := {"rank", "world_size"} & options.keys():
             raise ValueError(f"{' and '.join(sorted(given))}: the trainer's are taken; leave them out")
-        self.store = store
+        self.store = open_store(store)
         self.loader: TokenLoader | None = None
         """What the model is trained on, once training has begun."""
         self._val_rows, self._test_rows = val_rows, test_rows
         self._options = {"batch_size": batch_size, **options}
 
+    def _warn_of_shared_rows(self, rows: Sequence[int] | Rows | None) -> None:
+        for name, held_out in (("val_rows", self._val_rows), ("test_rows", self._test_rows)):
+            if held_out is not None:
+                shared = len(held_out) if rows is None else len(np.intersect1d(rows, held_out))
+                if shared:
+                    warnings.warn(
+                        f"{shared:,} of {len(held_out):,} {name} are trained on, too: leave them out of rows, as "
+                        "`train, held_out = split_rows(store, 0.01)` does, with rows=train",
+                        stacklevel=2,
+                    )
+
     def setup(self, stage: str) -> None:
         """Let the trainer tell the loader its epochs."""
+        if stage == "fit":
+            self._warn_of_shared_rows(self._options.get("rows"))
         callbacks = self._trainer.callbacks
         if stage == "fit" and not any(isinstance(callback, _Epochs) for callback in callbacks):
             callbacks.append(_Epochs())

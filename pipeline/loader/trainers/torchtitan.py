@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from pipeline.loader.arguments import open_store
 from pipeline.loader.loader import TokenLoader
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
@@ -45,7 +46,7 @@ class TokenSequences(IterableDataset[Pair]):
         loader_options: dict[str, Any] | None = None,
         **sequence_options: Any,
     ) -> None:
-        self.format = store.sequence_format(**sequence_options)
+        self.format = open_store(store).sequence_format(**sequence_options)
         """Length and vocabulary of a whole sequence, and the way back."""
         self._options = sequence_options
         self._infinite = infinite

@@ -117,7 +117,19 @@ def test_what_a_data_module_is_made_of(path: Path) -> None:
             self.global_rank, self.world_size = rank, world_size
             self.callbacks: list[Any] = []
 
-    data = trainers().TokenDataModule(store, 20, val_rows=[3, 5], label_dropout=0.5)
+    shared = {"rows": [2, 3, 9], "val_rows": [3, 5], "test_rows": [4]}
+    for options, message in (
+        (shared, r"^1 of 2 val_rows are"),
+        ({"test_rows": [3, 5]}, r"^2 of 2 test_rows are trained"),
+    ):
+        data = trainers().TokenDataModule(store, 20, **options)
+        data.trainer = Trainer(0, 1)
+        data.setup("test")
+        with pytest.warns(UserWarning, match=message) as caught:
+            data.setup("fit")
+        assert len(caught) == 1
+    rest = [row for row in range(len(store)) if row not in (3, 5)]
+    data = trainers().TokenDataModule(store, 20, rows=rest, val_rows=[3, 5], label_dropout=0.5)
     lengths = []
     for world_size in (1, 2):
         data.trainer = Trainer(0, world_size)
