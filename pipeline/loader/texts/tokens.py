@@ -1,8 +1,10 @@
 """`TextTokens`: the texts of a store, such as captions, as ids of a tokenizer that the user brings."""
 
+import inspect
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class TextTokens:
     Args:
         store: an open store.
         encode: gives the ids of a text, whole numbers from 0 to 2**32 - 1: called once for each text of the store, and
-            not at all where the ids are there. None to read those that are.
+            where the ids are there for one, to warn of another tokenizer's. None to read those that are.
         name: of the tokenizer, under which its ids are found again: another tokenizer needs another name. Together with
             the store's content digest and the field it decides which ids these are.
         field: the kept member with the texts, in UTF-8. A row without it has no ids.
@@ -62,6 +64,19 @@ class TextTokens:
         self._of: JSON = {"content_digest": self.content_digest, "field": field, "tokenizer": name}
         texts = None if encode is None else _encoded(store, encode, field)
         self._stored = stored_ids(self._folder, _name_for(self._of), self._of, texts)
+        if encode is not None and texts is not None and inspect.getgeneratorstate(texts) == inspect.GEN_CREATED:
+            self._warn_of_other_ids(store, encode, field)
+
+    def _warn_of_other_ids(self, store: TokenStore, encode: Encode, field: str) -> None:
+        """Of one text, the first that has ids."""
+        some = np.flatnonzero(self.lengths(np.arange(min(len(self), _ROWS_AT_ONCE))))[:1]
+        for row, text in zip(some.tolist(), store.read(some).text(field), strict=True):
+            if text is None or not np.array_equal(_checked(encode(text), store, row), self[row]):
+                warnings.warn(
+                    f"encode gives other ids for the text of row {row}, {store.keys[row]!r}, than {self._folder} has "
+                    f"by the name {self._of['tokenizer']!r}, and those are used: give another tokenizer another name",
+                    stacklevel=3,
+                )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self._folder, self._of)
@@ -136,7 +151,7 @@ def _name_for(of: JSON) -> str:
     return f"{words}-{digest_of(of)[:12]}"
 
 
-def _encoded(store: TokenStore, encode: Encode, field: str) -> Iterator[Ids]:
+def _encoded(store: TokenStore, encode: Encode, field: str) -> Generator[Ids, None, None]:
     """The ids of each row, of those without a text none."""
     for first in range(0, len(store), _ROWS_AT_ONCE):
         texts = store.read(slice(first, first + _ROWS_AT_ONCE)).text(field)

@@ -1,6 +1,7 @@
 """`TextTokens`: the ids of a store's texts, made once."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,19 @@ def test_ids_are_made_once_and_read_from_then_on(store: TokenStore, tmp_path: Pa
             texts[row]
     with pytest.raises(TypeError, match=r"texts\.take\(np\.arange\(\.\.\.\)\) has the ids of several: not texts"):
         texts[1:3]  # type: ignore[index]
+
+
+def test_another_tokenizer_by_the_same_name_is_warned_of(store: TokenStore) -> None:
+    TextTokens(store, encode, name="n")
+    with warnings.catch_warnings(action="error"):
+        TextTokens(store, encode, name="n")
+        TextTokens(store, None, name="n")
+    for other in (lambda text: [2, *map(ord, text)], lambda text: []):
+        with pytest.warns(
+            UserWarning, match=r"encode gives other ids for the text of row 0, .* give another tokenizer"
+        ):
+            texts = TextTokens(store, other, name="n")
+        assert texts[5].tolist() == expected(5)
 
 
 def test_store_field_and_name_tell_ids_apart(tmp_path: Path) -> None:
