@@ -49,18 +49,18 @@ def job(server: Server, collection: Path, tokenizer_folder: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_killed_job_is_resumed_to_the_digest_of_a_local_one(job: Job, server: Server, finished: Job) -> None:
-    checked = vqtok("check", "--config", job.file, folder=job.output).wait()
+    checked = vqtok("check", "--config", job.file, folder=job.output, environment=server.environment).wait()
     assert checked.status == 0, checked.out + checked.err
     store = files_at(f"{server.url}/store")
     assert store.stats("") == {}
-    killed = job.start()
+    killed = job.start(environment=server.environment)
     wait_for(lambda: len(store.list("commits")) >= 2)
     killed.signal(signal.SIGKILL)
     killed.wait()
-    children = [job.start() for _ in range(2)]
+    children = [job.start(environment=server.environment) for _ in range(2)]
     assert [child.wait().status for child in children] == [0, 0]
-    done = vqtok("verify", "--json", "--config", job.file, folder=job.output).wait()
+    done = vqtok("verify", "--json", "--config", job.file, folder=job.output, environment=server.environment).wait()
     assert done.status == 0, done.out + done.err
     assert json.loads(done.out)["content_digest"] == finished.digest
     assert sorted(TokenStore(store.root).keys) == sorted(TokenStore(finished.store).keys)
-    assert vqtok("clean", "--config", job.file, folder=job.output).wait().status == 0
+    assert vqtok("clean", "--config", job.file, folder=job.output, environment=server.environment).wait().status == 0
