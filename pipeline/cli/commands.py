@@ -28,8 +28,8 @@ from pipeline.process.signals import exit_status
 class _Commands(click.Group):
     """Commands whose errors end in one message and an exit status, not in a traceback.
 
-    That holds for what a user can act on: VqtokError, and what the operating system refuses (disk full, no
-    permission).
+    That holds for what a user can act on: VqtokError, what the operating system refuses (disk full, no permission,
+    memory), and Ctrl-C.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -43,10 +43,10 @@ class _Commands(click.Group):
                 raise  # the reader of our output left; click ends quietly
             _complain(error)
             ctx.exit(VqtokError.exit_status)
-        except ImportError as error:
-            if "failed to map segment" not in str(error):
+        except (ImportError, MemoryError) as error:
+            if isinstance(error, ImportError) and "failed to map segment" not in str(error):
                 raise
-            _complain(VqtokError(f"{error}: give the process more memory (ulimit -v)"))
+            _complain(VqtokError(f"{str(error) or 'MemoryError'}: give the process more memory (ulimit -v)"))
             ctx.exit(VqtokError.exit_status)
         except KeyboardInterrupt:
             _complain(VqtokError("interrupted"))

@@ -299,8 +299,8 @@ def start_with_clock(job: Job, library: Path, shift: str) -> "subprocess.Popen[s
 
 
 def holds_a_claim(job: Job, group: int) -> bool:
-    """Whether a process of a group is at work."""
-    for path in (job.store / "claims").glob("*.json"):
+    """Whether a process of a group is at work on a source shard."""
+    for path in (job.store / "claims").glob("[!~]*.json"):  # `~` are those that only begin
         try:
             if os.getpgid(json.loads(path.read_text())["pid"]) == group:
                 return True
