@@ -172,6 +172,16 @@ def test_every_host_of_a_list_starts_the_command(tmp_path: Path, text: bytes) ->
     ]
 
 
+@pytest.mark.parametrize(("recipe", "program"), [("slurm_array", "vqtok"), ("slurm_train", "torchrun")])
+def test_a_job_from_another_folder_is_told_what_is_missing(tmp_path: Path, recipe: str, program: str) -> None:
+    tools = programs(tmp_path / "slurm", scontrol="echo node0")
+    run = start(f"{recipe}.sbatch", folder=tmp_path, BIN=".venv/bin", PATH=f"{tools}:{os.environ['PATH']}")
+    with all_ended(run):
+        printed, _ = run.communicate(timeout=20)
+    said = f"{recipe}: no .venv/bin/{program} in {tmp_path}: run sbatch in the repository, or set BIN\n"
+    assert (run.returncode, printed) == (2, said)
+
+
 @pytest.mark.parametrize("text", [None, "", "# none\n"])
 def test_a_list_without_hosts_is_no_success(tmp_path: Path, text: str | None) -> None:
     hosts = tmp_path / "hosts.txt"
