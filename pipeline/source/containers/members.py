@@ -44,7 +44,9 @@ def split_name(name: str) -> tuple[str, str] | None:
     return match[1], match[2].lower()
 
 
-def group_members(members: Iterable[Member], location: str, ignored: list[str], first: int = 0) -> Iterator[Sample]:
+def group_members(
+    members: Iterable[Member], location: str, ignored: list[str], first: int = 0, is_compressed: bool = False
+) -> Iterator[Sample]:
     """Samples of the members of a source shard, or of a stretch of it whose first sample has the index `first`.
 
     Names of members that belong to no sample are noted in `ignored`. A sample with two members of one extension has a
@@ -64,7 +66,7 @@ def group_members(members: Iterable[Member], location: str, ignored: list[str], 
             if key in seen:
                 raise SourceError(
                     f"{location}: at byte {member.offset:,}: key {key!r} comes again after other samples; the members "
-                    f"of a sample must stand together: {how_to_sort(location)}"
+                    f"of a sample must stand together: {how_to_sort(location, is_compressed)}"
                 )
             seen.add(key)
             sample = Sample(first + len(seen) - 1, key, {}, member.start)
@@ -94,14 +96,16 @@ def add_problem(sample: Sample, extension: str, problem: str) -> None:
     sample.problems.append(f".{printable(extension)}: {problem}")
 
 
-def how_to_sort(location: str) -> str:
+def how_to_sort(location: str, is_compressed: bool) -> str:
     """What to do about a tar whose samples lie in pieces."""
+    regroup = "set source.regroup=true, which reads a local tar that is not compressed as it is"
+    if is_compressed:
+        regroup = "decompress it, for source.regroup to read it as it is then"
     if not location.isprintable() or "\\" in location:  # nothing to paste into a shell
-        return "set source.regroup=true, which reads a local tar that is not compressed as it is, or repack it"
-    name = PurePosixPath(location).name
+        return f"{regroup}, or repack it"
+    name = re.sub(r"\.(tgz|tar\.\w+)$", ".tar", PurePosixPath(location).name)
     tar, folder, sorted_tar = (shlex.quote(text) for text in (location, f"{name}.unpacked", f"sorted-{name}"))
     return (
-        f"set source.regroup=true, which reads a local tar that is not compressed as it is, or repack it: "
-        f"mkdir -- {folder} && tar -xf {tar} -C {folder} && "
+        f"{regroup}, or repack it: mkdir -- {folder} && tar -xf {tar} -C {folder} && "
         f"tar --sort=name --transform='s|^\\./||' -cf {sorted_tar} -C {folder} ."
     )

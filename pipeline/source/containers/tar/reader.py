@@ -65,7 +65,7 @@ class TarReader:
             content = decompressed(raw, location, self._limits.expansion)
             self.is_compressed = content is not None
             tar = StrictTar(content or raw, location, self._wants, self._allow_unterminated, limits=self._limits)
-            yield from group_members(self._counted(tar, raw), location, self.ignored)
+            yield from group_members(self._counted(tar, raw), location, self.ignored, is_compressed=self.is_compressed)
             self._count(tar, raw)
             if self._digests and isinstance(raw, RawStream):
                 self.digest, self.head = raw.digest, raw.head

@@ -1,5 +1,6 @@
 """Members grouped into samples by WebDataset's rules, and what those rules do not allow."""
 
+import gzip
 import hashlib
 import os
 import subprocess
@@ -128,6 +129,16 @@ def test_the_command_of_the_message_repairs_members_that_stand_apart(tmp_path: P
         "b": {"jpg": b"1", "txt": b"3"},
         "s/a": {"jpg": b"4", "txt": b"2"},
     }
+
+
+def test_of_a_compressed_tar_the_message_asks_for_no_regrouping_as_it_is(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", [("a.jpg", b""), ("b.jpg", b""), ("a.cls", b"")])
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress((tmp_path / "x.tar").read_bytes()))
+    with pytest.raises(SourceError) as caught:
+        list(TarReader(LocalFiles(tmp_path), "x.tar.gz"))
+    assert "decompress it, for source.regroup to read it as it is then, or repack it: " in str(caught.value)
+    assert "source.regroup=true" not in str(caught.value)  # what inspect tries, and init proposes
+    assert " -cf sorted-x.tar -C " in str(caught.value)
 
 
 TWINS = [

@@ -73,5 +73,5 @@ def test_a_compressed_one_is_read_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(gzip.compress(tar_bytes([("a.jpg", b"1"), ("b.jpg", b"2"), ("a.cls", b"3")])))
     shard, source = regrouping(path)
-    with pytest.raises(SourceError, match=r"that is not compressed.* or repack it: mkdir -- x\.tar\.unpacked &&"):
+    with pytest.raises(SourceError, match=r"decompress it, .* or repack it: mkdir -- x\.tar\.unpacked &&"):
         list(open_shard(shard, source))
