@@ -57,7 +57,7 @@ def refuse_other_names(shard: SourceShard, source: SourceConfig, classes: Sequen
         if unknown := set(names).difference(classes):
             raise SourceError(
                 f"{shard_name(shard)}: {unknown_class(min(unknown), classes)}. Where it does not belong here, move it "
-                f"away and name {min(unknown)}/* below its folder in source.exclude: its samples are rejects then"
+                f"away and name {f'{min(unknown)}/*'!r} below its folder in source.exclude: its samples are rejects then"
             )
     elif source.classes is None and names != tuple(classes):
         raise SourceError(

@@ -119,7 +119,7 @@ def test_a_folder_that_does_not_belong_there_can_be_taken_away_again(image_folde
     shutil.copytree(image_folder.store, job.store)
     write(source, ["10/10_new", "wrong/0"], 50)
     (reason,) = job.run().failures.values()
-    assert "move it away and name wrong/* below its folder in source.exclude" in reason
+    assert "move it away and name 'wrong/*' below its folder in source.exclude" in reason
     shutil.rmtree(source / "wrong")
     (reason,) = job.run().failures.values()
     assert "wrong/0.jpg': No such file or directory; restore the file" in reason
