@@ -55,9 +55,10 @@ def refuse_other_names(shard: SourceShard, source: SourceConfig, classes: Sequen
         return
     if source.label == "folder":
         if unknown := set(names).difference(classes):
+            name = min(unknown)
             raise SourceError(
-                f"{shard_name(shard)}: {unknown_class(min(unknown), classes)}. Where it does not belong here, move it "
-                f"away and name {f'{min(unknown)}/*'!r} below its folder in source.exclude: its samples are rejects then"
+                f"{shard_name(shard)}: {unknown_class(name, classes)}. Where it does not belong here, move it "
+                f"away and name {name + '/*'!r} below its folder in source.exclude: its samples are rejects then"
             )
     elif source.classes is None and names != tuple(classes):
         raise SourceError(
