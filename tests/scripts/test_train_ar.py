@@ -217,7 +217,11 @@ def test_bad_input_gives_one_message(finished: Job, random_store: Path, tmp_path
         (1, "implicit", ["--store", implicit]),
         (2, "0 images", ["--store", empty]),
         (2, "--batch-size 39", ["--store", random_store, "--batch-size", "39"]),
-        (1, "no-such-folder", ["--store", finished.store, "--tokenizer", tmp_path / "no-such-folder"]),
+        (
+            1,
+            "only pictures need it: name it with --tokenizer, or say --no-sample",
+            ["--store", finished.store, "--tokenizer", tmp_path / "no-such-folder"],
+        ),
         (2, "the one that made", ["--store", finished.store, "--tokenizer", foreign]),
         (1, str(file), ["--store", random_store, "--output", file]),
         (2, "choose another --output", ["--store", random_store, "--output", finished.tokenizer]),

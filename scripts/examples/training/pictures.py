@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.tokenizers.pixels import to_pixels
 from pipeline.models.tokenizers.protocol import Tokenizer
 from pipeline.models.tokenizers.registry import load_tokenizer
@@ -24,7 +24,10 @@ def open_tokenizer(store: TokenStore, folder: str | None, storage: Storage | Non
         layout = f"layout {store.geometry.layout!r} leaves cells of the image out, tokenize with quadrants or raster"
         click.echo(f"no picture of new images: {'name a --tokenizer' if store.geometry.decodable else layout}")
         return None
-    tokenizer = load_tokenizer(folder, store.geometry.layout, storage=storage)
+    try:
+        tokenizer = load_tokenizer(folder, store.geometry.layout, storage=storage)
+    except TokenizerError as error:
+        raise TokenizerError(f"{error}; only pictures need it: name it with --tokenizer, or say --no-sample") from error
     table = tokenizer.codebook.table
     if table is None or not np.array_equal(table, store.codebook):
         raise ConfigError(f"--tokenizer {folder}: its codebook is not that of the store; name the one that made it")
