@@ -27,9 +27,8 @@ def published_folder(source: str) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists() or not _REPOSITORY.fullmatch(source):
-        raise ConfigError(
-            f"{source}: no such folder; name one as save_pretrained writes it, or a repository of the Hub"
-        )
+        what = f"a file; name its folder, {folder.parent}," if folder.exists() else "no such folder; name one"
+        raise ConfigError(f"{source}: {what} as save_pretrained writes it, or a repository of the Hub")
     from huggingface_hub import snapshot_download
 
     try:

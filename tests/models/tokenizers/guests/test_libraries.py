@@ -261,7 +261,7 @@ def test_what_is_no_such_model_is_refused(tmp_path: Path, spoil: Callable[[Path]
     assert not (tmp_path / "tokenizer").exists()
 
 
-def test_a_hub_name_without_a_network_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_name_without_a_network_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -270,6 +270,10 @@ def test_a_hub_name_without_a_network_says_so(monkeypatch: pytest.MonkeyPatch) -
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="nowhere: no such folder; name one"):
         published_folder("nowhere")
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(ConfigError, match=rf"{file}: a file; name its folder, {tmp_path}, as save_pretrained"):
+        published_folder(str(file))
 
 
 def test_a_model_that_uses_other_codes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
