@@ -23,7 +23,7 @@ from pipeline.loader.views import Views
 from pipeline.records import NO_LABEL
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
-from pipeline.store.requested import whole_number
+from pipeline.store.requested import flag, whole_number
 
 Transform = Callable[[TokenBatch], Any]
 
@@ -99,7 +99,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         remainder = remainder or ("uneven" if self.world_size == 1 else "pad")
         if remainder not in ("uneven", "drop", "pad"):
             raise ValueError(f"remainder must be 'uneven', 'drop' or 'pad', not {remainder!r}")
-        self.ordered = OrderedRows(store, rows, shuffle, seed, parts_at_a_time, views)
+        self.ordered = OrderedRows(store, rows, flag("shuffle", shuffle), seed, parts_at_a_time, views)
         self._steps = Steps(len(self.ordered), self.batch_size, remainder)
         self.label_dropout = LabelDropout(
             probability("label_dropout", label_dropout), whole_number("null_label", null_label), int(seed)
@@ -108,7 +108,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         self._batching = Batching(store, self.ordered, self._steps, self.rank, self.label_dropout, self.text_dropout)
         self.transform = transform_of(transform)
         """What is applied to every batch."""
-        self._resume = resume
+        self._resume = flag("resume", resume)
         self._begun = Position.beginning(0, self.world_size)
         self._steps_done = 0
         self._iteration: object = None

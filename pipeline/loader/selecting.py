@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from pipeline.errors import StoreError
 from pipeline.loader.arguments import open_store
 from pipeline.loader.epoch_rows import checked_rows
 from pipeline.loader.epochs import Rows
@@ -34,6 +35,17 @@ class RowRecord:
     """The kept members that were asked for, None where the sample had none."""
 
 
+class _Asked(dict[str, bytes | None]):
+    """Members of a row. Raises StoreError for one that was not asked for."""
+
+    def __missing__(self, name: str) -> bytes | None:
+        raise StoreError(f"the member {name!r} of a row was not asked for: rows_where(..., fields=[{name!r}])")
+
+    def get(self, name: str, default: object = None) -> bytes | None:
+        """As `fields[name]`: nothing else would tell a member that was not asked for from one that a sample lacks."""
+        return self[name]
+
+
 def rows_with_label(store: TokenStore, labels: int | Iterable[int]) -> Rows:
     """Rows whose label is one of these, sorted, int64 [n]; -1 finds those without one."""
     store = open_store(store)
@@ -51,7 +63,8 @@ def rows_where(store: TokenStore, predicate: Callable[[RowRecord], bool], fields
         predicate: of one row's record.
         fields: kept members that the record shall have; each is one more read.
 
-    Raises StoreError for a field that the store does not have.
+    Raises StoreError for a field that the store does not have, and where the predicate looks at one that is not among
+    `fields`.
     """
     store = open_store(store)
     for name in fields:
@@ -122,7 +135,7 @@ def _records(store: TokenStore, rows: Rows, fields: Sequence[str]) -> Iterator[R
     values = [store.field_of(name, rows) for name in fields]
     columns = zip(rows.tolist(), store.keys_of(rows), store.labels_of(rows).tolist(), parts.tolist(), strict=True)
     for number, (row, key, label, part) in enumerate(columns):
-        members = {name: column[number] for name, column in zip(fields, values, strict=True)}
+        members = _Asked({name: column[number] for name, column in zip(fields, values, strict=True)})
         yield RowRecord(row, key, label, store.manifest.parts[part].sources[0].path, members)
 
 

@@ -26,6 +26,13 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int:
     return number
 
 
+def flag(name: str, value: Any) -> bool:
+    """True or False; 1 and 0 count. Raises ValueError naming the argument for others, such as the text `False`."""
+    if not isinstance(value, bool | np.bool_ | int) or value not in (0, 1):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
+
+
 def row_numbers(rows: slice | Sequence[int] | Array, count: int) -> Array:
     """Rows of a store of `count` samples as int64 [n].
 

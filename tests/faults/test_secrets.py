@@ -164,7 +164,9 @@ def test_what_is_shared_holds_none(piped_training: TrainingJob) -> None:
     assert leaks(job.tokenizer) == []
 
 
-@pytest.mark.parametrize("command", sampled(f"echo {S}; echo {S} >&2; exit 3", f"cat {S}/a.tar", f"cat TAR; exit '{S}'"))
+@pytest.mark.parametrize(
+    "command", sampled(f"echo {S}; echo {S} >&2; exit 3", f"cat {S}/a.tar", f"cat TAR; exit '{S}'")
+)
 def test_failures_of_commands_hold_none(command: str, tokenizer_folder: Path, tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", good_samples(0, 2))
     shards = f"pipe:{command.replace('TAR', str(tmp_path / 'a.tar'))}"

@@ -217,9 +217,11 @@ def test_what_is_no_state_is_refused(store: TokenStore) -> None:
         ({"rank": 2, "world_size": 2}, "rank 2 is not in 0 .. world_size - 1 = 1"),
         ({"rank": -1}, "rank -1"),
         ({"world_size": 0}, "rank 0"),
+        ({"shuffle": "False"}, "shuffle must be True or False, not 'False'"),
+        ({"resume": None}, "resume must be True or False, not None"),
     ],
 )
-def test_senseless_arguments_are_refused(store: TokenStore, options: dict[str, int], message: str) -> None:
+def test_senseless_arguments_are_refused(store: TokenStore, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TokenLoader(store, **options)  # type: ignore[arg-type]
 

@@ -75,6 +75,9 @@ def test_rows_that_a_predicate_chose_are_what_a_loader_delivers(store: TokenStor
 def test_fields_that_were_not_asked_for_are_not_read(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TokenStore, "field_of", None)
     assert len(rows_where(store, lambda record: not record.fields)) == len(store)
+    for look in (lambda record: record.fields["txt"], lambda record: record.fields.get("txt") is None):
+        with pytest.raises(StoreError, match=r"'txt' of a row was not asked for: rows_where\(..., fields=\['txt'\]\)"):
+            rows_where(store, look)
 
 
 def test_no_more_than_a_block_is_read_at_a_time(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:

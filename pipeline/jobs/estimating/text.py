@@ -32,8 +32,18 @@ def _rows(estimate: Estimate) -> list[tuple[str, str]]:
         ("GPU-hours" if measured.on_gpu else "process hours", _process_hours(estimate)),
         ("cost", _cost(estimate)),
         ("store", _store(estimate)),
-        ("supposed", f"that {processes:,} processes have {device} each, and that storage keeps up with all of them"),
+        ("supposed", _supposed(processes, device)),
     ]
+
+
+def _supposed(processes: int, device: str) -> str:
+    if processes == 1:
+        return f"that the process has {device}, and that storage keeps up with it"
+    return f"that {processes:,} processes have {device} each, and that storage keeps up with all of them"
+
+
+def _processes(count: float) -> str:
+    return f"{count:,.4g} process{'es' * (count != 1)}"
 
 
 def _images(estimate: Estimate) -> str:
@@ -47,7 +57,7 @@ def _images(estimate: Estimate) -> str:
 def _time(estimate: Estimate) -> str:
     if math.isnan(estimate.hours):
         return ""
-    rate = f"({estimate.images_per_second:,.1f} images/s x {estimate.at_work:,.4g} processes)"
+    rate = f"({estimate.images_per_second:,.1f} images/s x {_processes(estimate.at_work)})"
     said = f"{_hours(estimate.hours)} = {estimate.samples:,.0f} images / {rate}"
     if estimate.at_work == estimate.processes:
         return said
@@ -58,7 +68,7 @@ def _time(estimate: Estimate) -> str:
 def _process_hours(estimate: Estimate) -> str:
     if math.isnan(estimate.hours):
         return ""
-    return f"{estimate.process_hours:,.4g} = {estimate.hours:,.4g} h x {estimate.processes:,} processes"
+    return f"{estimate.process_hours:,.4g} = {estimate.hours:,.4g} h x {_processes(estimate.processes)}"
 
 
 def _cost(estimate: Estimate) -> str:

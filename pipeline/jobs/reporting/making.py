@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, StoreError
-from pipeline.files import LocalFiles, files_at
+from pipeline.files import LocalFiles, files_at, is_url
 from pipeline.files.each import read_sound
+from pipeline.files.places import why_unwritable
 from pipeline.jobs.missing import summed
 from pipeline.jobs.originals import images_of_rows
 from pipeline.jobs.pictures import PICTURED, comparison_png, evenly_spaced
@@ -41,10 +42,14 @@ def make_report(config: Config, folder: Path, basis: str) -> Report:
     Args:
         basis: digest of all that the figures depend on besides the store.
 
-    Raises ConfigError when no source shard of the configuration is in the store, StoreError for a link.
+    Raises ConfigError when no source shard of the configuration is in the store, or the folder cannot be written;
+    StoreError for a link.
     """
     if folder.is_symlink():  # it comes beside the store, perhaps out of the archive that the store came in
         raise StoreError(f"{folder}: is a link, and a report is written into no other folder; delete the link")
+    if reason := why_unwritable(folder.absolute()):
+        place = "in the working folder, as the store is a URL" if is_url(config.tokenize.store) else "beside the store"
+        raise ConfigError(f"{folder}: the report, which goes there, {place}, cannot be written: {reason}")
     store = TokenStore(config.tokenize.store, storage=config.tokenize.storage)
     output = LocalFiles(folder)
     uses_K = torch.from_numpy(unpack_counts(store.manifest.code_counts, store.vocab_size, names.MANIFEST))

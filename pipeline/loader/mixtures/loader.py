@@ -27,7 +27,7 @@ from pipeline.loader.states import damage_named
 from pipeline.loader.views import Views
 from pipeline.records import NO_LABEL
 from pipeline.store.reader import TokenStore
-from pipeline.store.requested import whole_number
+from pipeline.store.requested import flag, whole_number
 
 _COUNTED_STEPS = 64
 """The passes are brought up to date once in so many steps."""
@@ -123,7 +123,7 @@ class MixtureLoader(IterableDataset[MixedBatch]):
         self._rows_per_epoch = None if rows_per_epoch is None else int(rows_per_epoch)
         self.transform = transform_of(transform)
         """What is applied to every batch."""
-        self._resume = resume
+        self._resume = flag("resume", resume)
         schedule = Schedule(self.weights, seed)
         lengths = [len(loader.ordered) for loader in self._loaders]
         self._batching = MixedBatching(

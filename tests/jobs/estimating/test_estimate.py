@@ -104,5 +104,5 @@ def test_a_source_shard_is_the_work_of_one_of_the_four_processes(source_shards: 
     assert found.process_hours == pytest.approx(4 * found.hours)  # those that wait are paid for
     others = f"; on average the others of 4 find no source shard: there are {source_shards:,}, each the work of one"
     assert (others in as_text(found)) == (at_work != 4)
-    assert f"x {at_work:,.4g} processes)" in as_text(found)
+    assert f"x {at_work:,.4g} process{'es' * (at_work != 1)})" in as_text(found)
     assert found.to_json()["processes_at_work"] == found.at_work

@@ -41,6 +41,14 @@ def test_psnr_is_that_of_the_first_batch_of_every_part(made_report: report.Repor
     assert made_report.psnr == pytest.approx(10 * math.log10(255**2 / torch.stack(errors).mean().item()), abs=1e-3)
 
 
+def test_a_place_that_cannot_be_written_is_told_before_images_are_rebuilt(finished: Job, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ConfigError, match=r"store-report: the report, .* beside the store, cannot be written: .* is a file"
+    ):
+        making.make_report(finished.config(), tmp_path / "file" / "store-report", "basis")
+
+
 def test_a_report_is_written_into_no_other_folder(finished: Job, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "store-report").symlink_to(tmp_path / "elsewhere")

@@ -56,7 +56,8 @@ import signal, subprocess, sys
 from pipeline.jobs.work.launch import launch
 class Other(subprocess.Popen):
     def __init__(self, command, **options):
-        code = "import signal, time; print('ready', flush=True); time.sleep(60)"
+        # In one piece, for both write at once.
+        code = "import time; print('ready' + chr(10), end='', flush=True); time.sleep(60)"
         super().__init__([sys.executable, "-c", code], stderr=subprocess.DEVNULL, **options)
 subprocess.Popen = Other
 sys.exit(launch([], 2))
