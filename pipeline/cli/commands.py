@@ -3,6 +3,7 @@
 Every command loads its job when it is called: importing torch takes seconds, and `--help` should not.
 """
 
+import contextlib
 import errno
 import signal
 import sys
@@ -22,7 +23,7 @@ from pipeline.printing import say, say_tracebacks
 from pipeline.process.cublas import set_repeatable_workspaces
 from pipeline.process.malloc import keep_freed_memory, use_huge_pages
 from pipeline.process.openmp import let_waiting_threads_sleep
-from pipeline.process.signals import exit_status
+from pipeline.process.signals import EndedBySignal, exit_status
 
 
 class _Commands(click.Group):
@@ -48,12 +49,20 @@ class _Commands(click.Group):
                 raise
             _complain(VqtokError(f"{str(error) or 'MemoryError'}: give the process more memory (ulimit -v)"))
             ctx.exit(VqtokError.exit_status)
+        except EndedBySignal as end:
+            _say_what_ended_it(end.signum)
+            raise
         except KeyboardInterrupt:
-            _complain(VqtokError("interrupted"))
+            _say_what_ended_it(signal.SIGINT)
             ctx.exit(exit_status(signal.SIGINT))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of use, not of the alphabet
+
+
+def _say_what_ended_it(signum: int) -> None:
+    with contextlib.suppress(OSError):  # of a terminal that is gone, as SIGHUP tells
+        _complain(VqtokError(f"ended by {signal.Signals(signum).name}"))
 
 
 def _complain(error: Exception) -> None:

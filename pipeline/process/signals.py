@@ -33,6 +33,14 @@ def exit_status(signum: int) -> int:
     return 128 + signum
 
 
+class EndedBySignal(SystemExit):
+    """Raised where a signal asks this process to end; the status is that of `exit_status`."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(exit_status(signum))
+        self.signum = signum
+
+
 @contextlib.contextmanager
 def handling(signums: Collection[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
     """Call `handler` for signals, and put back afterwards what was there before.
@@ -58,7 +66,7 @@ def handling(signums: Collection[int], handler: Callable[[int, FrameType | None]
 def terminable() -> Iterator[None]:
     """Turn what asks this process to end into an exception, so that what is held is released on the way out.
 
-    SystemExit comes of SIGTERM, and of SIGHUP and SIGUSR1 where the program has no use of its own for them;
+    EndedBySignal comes of SIGTERM, and of SIGHUP and SIGUSR1 where the program has no use of its own for them;
     KeyboardInterrupt of SIGINT. Nothing but a second Ctrl-C that is no echo of the first interrupts the way out.
     """
     first: list[float] = []
@@ -72,7 +80,7 @@ def terminable() -> Iterator[None]:
             if begins or now > first[0] + _ECHO_SECONDS:
                 raise KeyboardInterrupt
         elif begins:
-            raise SystemExit(exit_status(signum))
+            raise EndedBySignal(signum)
 
     unused = (signal.SIG_DFL, signal.default_int_handler)
     ours = [signum for signum in TERMINATING if signum != signal.SIGQUIT and signal.getsignal(signum) in unused]

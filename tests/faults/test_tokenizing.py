@@ -350,7 +350,7 @@ def test_a_second_signal_while_claims_are_released_leaves_none_behind(job: Job, 
         Halt("os.remove", "/claims/train", 2, signal.SIGTERM),
     ]
     done = job.start(halt=halts).wait()
-    assert (done.status, done.err) == (143, "")
+    assert (done.status, done.err) == (143, "vqtok: ended by SIGTERM\n")
     assert job.listing("claims") == job.listing("staging") == []
     assert job.run().complete
     assert job.digest == finished.digest

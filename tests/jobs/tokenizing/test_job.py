@@ -380,10 +380,10 @@ def test_a_killed_job_is_completed_by_the_next(job: Job, finished: Job, event: s
 @pytest.mark.parametrize(
     ("number", "status", "err"),
     [
-        (signal.SIGTERM, 143, ""),
-        (signal.SIGINT, 130, "vqtok: interrupted"),
-        (signal.SIGUSR1, 138, ""),  # of Slurm's --signal
-        (signal.SIGHUP, 129, ""),  # of a connection that is lost
+        (signal.SIGTERM, 143, "vqtok: ended by SIGTERM"),
+        (signal.SIGINT, 130, "vqtok: ended by SIGINT"),
+        (signal.SIGUSR1, 138, "vqtok: ended by SIGUSR1"),  # of Slurm's --signal
+        (signal.SIGHUP, 129, "vqtok: ended by SIGHUP"),  # of a connection that is lost
     ],
     ids=["SIGTERM", "Ctrl-C", "SIGUSR1", "SIGHUP"],
 )
