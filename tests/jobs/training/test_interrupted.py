@@ -161,8 +161,8 @@ def test_all_ranks_save_the_same_step_when_one_is_told_to_stop(images: Path, tmp
     straight, stopped = jobs
     assert [child.wait().status for child in start_two(straight)] == [0, 0]
 
-    # The second rank opens no metrics; a step later than the one after which it reads a source shard.
-    ranks = start_two(stopped, Halt("open", "train-", 5, signal.SIGUSR1))
+    # The second rank opens no metrics. A file is opened in two calls, and each is looked at before the first step.
+    ranks = start_two(stopped, Halt("open", "train-", 12, signal.SIGUSR1))
     done = [child.wait() for child in ranks]
     assert [one.status for one in done] == [138, 138], [one.err for one in done]
     assert_saved(stopped, done[0], signal.SIGUSR1)
