@@ -54,8 +54,8 @@ def place_of(rank: int, world_size: int) -> tuple[int, int]:
     launched = launched_rank()[1]
     if world_size == 1 and launched > 1:
         warnings.warn(
-            f"{launched} processes were started together, but this loader gives every row to every process; pass "
-            "rank and world_size to share them out",
+            f"{launched} processes were started together, but this loader gives every row to every process, unless "
+            "Accelerate shares out a DataLoader of it; pass rank and world_size to share them out",
             stacklevel=3,
         )
     return rank, world_size
