@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pipeline.config import examples, load_config
+from pipeline.printing import say, say_json
 
 
 class Finite(click.FloatRange):
@@ -66,3 +67,11 @@ def allowances(command: Callable[..., None]) -> Callable[..., None]:
 
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def say_result(result: Any, as_json: bool, as_text: Callable[[Any], str] = str) -> None:
+    """Print what a job came to, as `as_json_option` asks."""
+    if as_json:
+        say_json(result.to_json())
+    else:
+        say(as_text(result))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import Finite, as_json_option, with_config
+from pipeline.cli.options import Finite, as_json_option, say_result, with_config
 from pipeline.cli.storage_option import with_storage
 from pipeline.config import Config
 from pipeline.printing import say, say_json
@@ -39,10 +39,7 @@ def inspect(source: str, seconds: float, storage: Storage, as_json: bool) -> Non
     from pipeline.jobs.inspecting.text import as_text
 
     found = job.run(source, show_progress=sys.stderr.isatty(), seconds=seconds, storage=storage)
-    if as_json:
-        say_json(found.to_json())
-    else:
-        say(as_text(found))
+    say_result(found, as_json, as_text)
     sys.exit(1 if found.problems else 0)
 
 
@@ -109,7 +106,4 @@ def estimate(config: Config, processes: int, price: float | None, seconds: float
     from pipeline.jobs.estimating.text import as_text
 
     found = job.run(config, processes, price, seconds)
-    if as_json:
-        say_json(found.to_json())
-    else:
-        say(as_text(found))
+    say_result(found, as_json, as_text)

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from pipeline.cli.options import Finite, allow_slow_option, as_json_option, with_config
+from pipeline.cli.options import Finite, allow_slow_option, as_json_option, say_result, with_config
 from pipeline.cli.storage_option import with_storage
 from pipeline.config import Config
 from pipeline.printing import one_line, say, say_json
@@ -34,10 +34,7 @@ def status(config: Config, every_s: float | None, as_json: bool) -> None:
         watching.watch(config, every_s, as_json)
         return
     result = job.run(config)
-    if as_json:
-        say_json(result.to_json())
-    else:
-        say(fitted(status_table(result), sys.stdout))
+    say_result(result, as_json, lambda status: fitted(status_table(status), sys.stdout))
     sys.exit(1 if result.damaged else 0)
 
 
@@ -82,10 +79,7 @@ def verify(config: Config, quick: bool, rate: float | None, allow_slow: bool, as
         from pipeline.jobs.verifying.reencoding import encode_again
 
         encode_again(config, result, rate, show_progress)
-    if as_json:
-        say_json(result.to_json())
-    else:
-        say(result)
+    say_result(result, as_json)
     sys.exit(1 if result.problems else 0)
 
 
@@ -125,10 +119,7 @@ def clean(config: Config, as_json: bool) -> None:
     from pipeline.jobs import clean as job
 
     result = job.run(config)
-    if as_json:
-        say_json(result.to_json())
-    else:
-        say(result)
+    say_result(result, as_json)
     sys.exit(1 if result.damaged else 0)
 
 

@@ -33,9 +33,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     return TokenStore(store_of_rows(tmp_path_factory.mktemp("trainer") / "store", [70, 40]))
 
 
-def trained(store: TokenStore, out: Path, checkpoint: Path | None = None, **options: Any) -> list[list[int]]:
-    """The rows of each step, of two epochs of 11 batches."""
-    args = transformers().TrainingArguments(
+def arguments(out: Path, **options: Any) -> Any:
+    """Of two epochs in batches of ten."""
+    return transformers().TrainingArguments(
         output_dir=str(out),
         num_train_epochs=2,
         per_device_train_batch_size=10,
@@ -45,8 +45,13 @@ def trained(store: TokenStore, out: Path, checkpoint: Path | None = None, **opti
         use_cpu=True,
         remove_unused_columns=False,
         logging_steps=1000,
-        **{"gradient_accumulation_steps": 2, **options},
+        **options,
     )
+
+
+def trained(store: TokenStore, out: Path, checkpoint: Path | None = None, **options: Any) -> list[list[int]]:
+    """The rows of each step, of two epochs of 11 batches."""
+    args = arguments(out, **{"gradient_accumulation_steps": 2, **options})
     model = loops_transformers().Model()
     loader = TokenLoader(store, batch_size=10, seed=1, transform=TokenBatch.as_dict)
     trainers().TokenTrainer(model, args, train_dataset=loader).train(
@@ -113,17 +118,6 @@ def test_a_checkpoint_that_trainer_would_go_on_from_elsewhere_is_refused(store: 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_mixture_goes_on_with_exactly_the_rest(store: TokenStore, tmp_path: Path) -> None:
-    args = partial(
-        transformers().TrainingArguments,
-        num_train_epochs=2,
-        per_device_train_batch_size=10,
-        save_steps=1,
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-        remove_unused_columns=False,
-    )
-
     def inputs(batch: TokenBatch) -> dict[str, Any]:
         return {"tokens": batch.tokens, "row": batch.as_dict()["row"], "label": batch.label}
 
@@ -136,12 +130,12 @@ def test_a_mixture_goes_on_with_exactly_the_rest(store: TokenStore, tmp_path: Pa
         model = loops_transformers().Model()
         trainer = trainers().TokenTrainer(
             model,
-            args(output_dir=str(tmp_path / ("resumed" if step else "whole"))),
+            arguments(tmp_path / ("resumed" if step else "whole")),
             train_dataset=mixture(rows_per_epoch=50),
         )
         trainer.train(resume_from_checkpoint=str(tmp_path / f"whole/checkpoint-{step}") if step else None)
         assert model.rows == expected[step:]
-    endless = args(output_dir=str(tmp_path), max_steps=1)
+    endless = arguments(tmp_path, max_steps=1)
     with pytest.raises(ValueError, match="give the mixture its rows_per_epoch"):
         trainers().TokenTrainer(loops_transformers().Model(), endless, train_dataset=mixture())
 
