@@ -103,14 +103,14 @@ def _keys_of(shard: SourceShard, source: SourceConfig) -> list[str]:
 
 def _refuse_unknown_labels(table: Table, classes: Collection[str] | None) -> None:
     known = frozenset(classes or ())
-    for line, label in table.by_key.items() or enumerate(table.in_order, 1):
+    for name, label in table.by_key.items() or enumerate(table.in_order, 1):
         try:
             is_known = label in known or index_in(label, table.file, label) is not None
         except BadLabel as error:
             raise ConfigError(f"source.label: {error}") from None
         if not is_known:
             what = f"is not among the {len(known):,} classes" if known else "is no integer"
-            where = f"of {line!r}" if table.by_key else f"in line {line}, where a comma would separate it from a key,"
+            where = f" of {name!r}" if table.by_key else f", number {name}, where a comma would separate it from a key,"
             raise ConfigError(
-                f"source.label: {table.file}: the label {label!r} {where} {what}; name all classes in source.classes"
+                f"source.label: {table.file}: the label {label!r}{where} {what}; name all classes in source.classes"
             )

@@ -48,7 +48,9 @@ def read_table(file: str, storage: Storage | None = None) -> Table:
         return Table(file, {}, [row[0].strip() for _, row in rows])
     if rows[0][1][1].strip().lower() in _HEADINGS:
         rows = rows[1:]
-    return Table(file, _by_key(file, rows), ())
+    if not (by_key := _by_key(file, rows)):
+        raise ConfigError(f"source.label: {file}: no key in it has a label")
+    return Table(file, by_key, ())
 
 
 def table_digest(file: str, storage: Storage | None = None) -> str:

@@ -195,8 +195,8 @@ def test_the_warning_shows_how_keys_differ_from_those_of_the_table(
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ("a;0\nb;1\n", r"the label 'a;0' in line 1, where a comma would separate it from a key, is no integer"),
-        ("label\n0\n", r"the label 'label' in line 1, .* is no integer; name all classes in source\.classes"),
+        ("a;0\nb;1\n", r"the label 'a;0', number 1, where a comma would separate it from a key, is no integer"),
+        ("label\n0\n", r"the label 'label', number 1, .* is no integer; name all classes in source\.classes"),
         ("a,0\nb,cat\n", r"the label 'cat' of 'b' is no integer; name all classes in source\.classes"),
     ],
 )

@@ -41,6 +41,8 @@ def test_labels_without_keys_are_those_of_sorted_keys(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("", "it is empty"),
+        ("key,label\n", "no key in it has a label"),
+        ("a,\nb,\n", "no key in it has a label"),
         ("a,1\nb\n", "line 2 has 1 columns"),
         ("a,1,2\n", "line 1 has 3 columns"),
         ("a,1\nb,2\na.png,3\n", "line 3: 'a' has another label before, '1' instead of '3'; the key comes first"),
