@@ -97,9 +97,7 @@ class FolderFiles:
         except OSError as error:
             reason = error.strerror or str(error)
             if self._is_excluded(path) and not is_passing(error):
-                sample.problems.append(
-                    f".{path.rpartition('.')[2]} cannot be read ({reason}), and source.exclude names it"
-                )
+                sample.problems.append(f".{path.rpartition('.')[2]} cannot be read ({reason})")
                 return None, FileSeen(path, None, None)
             if isinstance(error, Refusal):
                 raise SourceError(str(error)) from error
