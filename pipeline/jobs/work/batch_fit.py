@@ -1,11 +1,12 @@
 """Whether a batch fits into the memory of a GPU: found out before anything is claimed, and said once."""
 
 import contextlib
+import gc
 
 import torch
 
 from pipeline.errors import ConfigError, TokenizerError
-from pipeline.models.batch_encoder import BatchEncoder
+from pipeline.models.batch_encoder import BatchEncoder, Encoding
 from pipeline.process.shortage import memory_errors
 
 
@@ -39,17 +40,26 @@ def too_large(images: int, fewer: int, gpu: str, reason: str) -> ConfigError:
 
 def _shortage(encoder: BatchEncoder, images: int, image_size: tuple[int, int]) -> str:
     """What the GPU says of too little memory; empty where it has enough."""
+    reason = _said(encoder, images, image_size)
+    if reason:
+        gc.collect()  # an error holds what its thread had on the GPU, and the frames of its traceback hold the error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return reason
+
+
+def _said(encoder: BatchEncoder, images: int, image_size: tuple[int, int]) -> str:
     img_BHW3 = torch.zeros((images, *image_size, 3), dtype=torch.uint8)
+    encodings = [encoder.submit(img_BHW3.permute(0, 3, 1, 2), images) for _ in range(encoder.threads)]
+    # All of them: one that is still at work would take memory from the next attempt.
+    return next(filter(None, [_said_by(encoding) for encoding in encodings]), "")
+
+
+def _said_by(encoding: Encoding) -> str:
     try:
         # That they may have no finite vectors is not the question.
         with memory_errors(), contextlib.suppress(TokenizerError):
-            encodings = [encoder.submit(img_BHW3.permute(0, 3, 1, 2), images) for _ in range(encoder.threads)]
-            for encoding in encodings:
-                encoding.result()
+            encoding.result()
     except MemoryError as error:
-        reason = str(error)
-    else:
-        return ""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return reason
+        return str(error)
+    return ""

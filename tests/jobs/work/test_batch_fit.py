@@ -1,8 +1,10 @@
 """Batches that a GPU has no memory for: one error, with a number to try. The GPU of these tests is the CPU."""
 
+import gc
 import itertools
 import re
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from fixtures_store import COLLECTION, Job
 from shard_work import Accelerator
 from torch import Tensor
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TokenizerError
 from pipeline.jobs.work import machine as machine_module
 from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.world import available_cores
@@ -64,6 +66,52 @@ def test_a_batch_that_does_not_fit_is_told_before_anything_is_begun(
         str(caught.value),
     )
     assert (job.commits, job.listing("claims"), job.listing("failures")) == ({}, [], [])
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Nobody knows when it would come by itself."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_an_attempt_held_is_free_again_for_the_next_one(
+    job: Job, gpu: Callable[[Callable[[int], object]], None]
+) -> None:
+    class Activations:
+        """In the frame of an encoder when its memory ends."""
+
+    left: weakref.WeakSet[Activations] = weakref.WeakSet()
+
+    def encode(images: int) -> None:
+        before, activations = len(left), Activations()
+        if images > 16:
+            left.add(activations)
+            raise torch.OutOfMemoryError(SAID)
+        if before:
+            raise torch.OutOfMemoryError(f"{SAID}, {before} batches are in it")
+
+    gpu(encode)
+    with pytest.raises(ConfigError, match=re.escape(f"{SAID}; set tokenize.batch_size=16, or")):
+        job.run("tokenize.batch_size=32")
+
+
+def test_one_batch_without_tokens_hides_no_other_that_does_not_fit(
+    job: Job, gpu: Callable[[Callable[[int], object]], None]
+) -> None:
+    numbers = itertools.count()
+
+    def encode(images: int) -> None:
+        if not next(numbers):
+            raise TokenizerError("the encoder gave values that are not finite")
+        raise torch.OutOfMemoryError(SAID)
+
+    gpu(encode)
+    with pytest.raises(ConfigError, match=r"^tokenize\.batch_size: 2 images"):
+        job.run("tokenize.batch_size=2")
+    assert job.listing("failures") == []
 
 
 def test_memory_that_is_short_later_ends_the_job_with_one_error(
