@@ -127,11 +127,21 @@ def _memory(value: Any) -> Any:
     return value.memory if isinstance(value, GpuTensor) else value
 
 
+def _brought(found: Tensor) -> GpuTensor:
+    """A copy from memory that is not pinned, for which the host waits."""
+    made = GpuTensor.like(found)
+    current().synchronize()
+    made.memory.copy_(found)
+    return made
+
+
 class _OnGpu(TorchFunctionMode):
     """Makes tensors on the pretended GPU where one is asked for."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if getattr(func, "__name__", "") == "to" and args[1:] == (GPU,):
+            return _brought(args[0])
         if kwargs.get("device") == GPU:
             return GpuTensor.like(func(*args, **{**kwargs, "device": "cpu"}))
         return func(*args, **kwargs)

@@ -28,6 +28,9 @@ class Lane:
         # A thread that waits for it sleeps: one that spins would take a core from those that decode.
         self._done = torch.cuda.Event(blocking=True)
         self._pixels, self._tokens = _Pinned(torch.uint8), _Pinned(torch.int64)
+        self._last: Tensor | None = None
+        # The weights, which were laid out on another stream: this one waits for none.
+        torch.cuda.synchronize(device)
 
     def run(self, img_B3HW: Tensor, ready: "torch.cuda.Event | None", encode: Callable[[Tensor], Tensor]) -> Tokens:
         """What `encode` makes of the images on the device: int64 [n], in memory that the caller may keep.
@@ -44,6 +47,9 @@ class Lane:
             host_n.copy_(tokens_n, non_blocking=True)
             self._done.record(self._stream)
         self._done.synchronize()
+        # Those of the batch before are let go of now, when the GPU is known to work: torch aborts the process where
+        # pinned memory is freed after a failure that nobody has noticed yet.
+        self._last = img_B3HW
         return np.array(host_n.numpy())
 
     def _up(self, img_B3HW: Tensor, ready: "torch.cuda.Event | None") -> Tensor:

@@ -1,5 +1,6 @@
 """The way to a GPU and back, with tensors that have no values: what goes over the bus, and how often the host waits."""
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -8,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pretended_gpu import GPU
+from pretended_gpu import Stream as PretendedStream
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.models import SimpleVQVAE
 from pipeline.models.batch_encoder import BatchEncoder
+from pipeline.models.lane import Lane
 from pipeline.models.layouts.cuts import CUTS
 from pipeline.models.layouts.layout import BlockLayout
 from pipeline.models.layouts.scales import Scales
@@ -22,6 +26,8 @@ from pipeline.models.networks.vqgan.model import Vqgan
 from pipeline.models.tokenizers import network
 from pipeline.models.tokenizers.network import NetworkTokenizer
 from pipeline.records import Normalization
+
+pytest_plugins = ["pretended_gpu"]
 
 CUDA = torch.device("cuda", 0)
 CODER = Coder(widths=(32,), depth=1, attention=(False,), middle_attention=False)
@@ -76,6 +82,7 @@ def traffic(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traffic]:
 
     for name, pretended in [("Stream", Stream), ("Event", Event), ("stream", lambda stream: nullcontext())]:
         monkeypatch.setattr(torch.cuda, name, pretended)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(FakeTensor, "numpy", lambda self: np.zeros(self.shape, np.int64), raising=False)
     monkeypatch.setattr(network, "kernels_work", lambda device: True)
     with FakeTensorMode(allow_non_fake_inputs=True), counting:
@@ -112,3 +119,40 @@ def test_pixels_in_pinned_memory_go_up_from_there(traffic: Traffic, monkeypatch:
     encoder._encode_pixels = lambda img_B3HW: [img_B3HW[:, 0, 0].long()]
     encoder._encode(pixels, None)
     assert [(tensor.dtype, tensor.device.type) for tensor in copied] == [(torch.int64, "cpu")], "only the tokens"
+
+
+def test_what_other_streams_were_given_is_there_before_the_first_batch(
+    default_stream: PretendedStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the weights, which are moved and laid out by whoever loads them."""
+    monkeypatch.setattr(torch.cuda, "Event", lambda blocking: None)
+    weights = torch.zeros(4, device=GPU) + 1
+    Lane(GPU)
+    assert weights.memory.tolist() == [1, 1, 1, 1]  # type: ignore[attr-defined]
+
+
+def test_pixels_are_let_go_of_when_the_next_batch_has_shown_that_the_gpu_works(
+    traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Freed behind a failure, pinned memory makes torch abort the process before it has given back its claims."""
+    monkeypatch.setattr(FakeTensor, "is_pinned", lambda self: True, raising=False)
+    lane, freed = Lane(CUDA), list[int]()
+
+    def run(number: int, encode: Callable[[Tensor], Tensor]) -> None:
+        pixels = torch.zeros(3, 8, 8, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        weakref.finalize(pixels, freed.append, number)
+        lane.run(pixels, None, encode)
+
+    def tokens(img_B3HW: Tensor) -> Tensor:
+        return img_B3HW[:, 0, 0, 0].long()
+
+    def fail(img_B3HW: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    run(0, tokens)
+    assert freed == []
+    run(1, tokens)
+    assert freed == [0]
+    with pytest.raises(RuntimeError):
+        run(2, fail)
+    assert 1 not in freed

@@ -32,10 +32,11 @@ class Normalizer:
         return pixels.div_(255).sub_(mean_131W).div_(std_131W)
 
     def _place(self, device: torch.device, width: int) -> tuple[Tensor, Tensor]:
-        # Repeated along the row: with three numbers to go by, the innermost loop would be three pixels long.
+        # Repeated along the row: with three numbers to go by, the innermost loop would be three pixels long. On the
+        # host: a copy from there is waited for, and other threads read on other streams.
         mean_131W, std_131W = (
-            values_311.reshape(1, 1, 1, 3).expand(1, 1, width, 3).contiguous().permute(0, 3, 1, 2)
-            for values_311 in _channels(self._normalization, device)
+            values_311.reshape(1, 1, 1, 3).expand(1, 1, width, 3).contiguous().permute(0, 3, 1, 2).to(device)
+            for values_311 in _channels(self._normalization, torch.device("cpu"))
         )
         self._placed[device, width] = mean_131W, std_131W
         return mean_131W, std_131W

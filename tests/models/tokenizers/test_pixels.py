@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from pretended_gpu import GPU, Stream
 
 from pipeline.errors import TokenizerError
-from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
+from pipeline.models.tokenizers.pixels import Normalizer, normalize_pixels, to_pixels
 from pipeline.records import Normalization
+
+pytest_plugins = ["pretended_gpu"]
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -35,3 +38,16 @@ def test_to_pixels_rounds_and_clips() -> None:
 def test_pixels_that_were_scaled_before_are_refused() -> None:
     with pytest.raises(TokenizerError, match=r"must be uint8 from 0 to 255, not torch.float32"):
         normalize_pixels(torch.rand(1, 3, 4, 4), Normalization())
+
+
+@pytest.mark.usefixtures("default_stream")
+def test_mean_and_deviation_are_there_for_every_stream_once_one_has_asked_for_them() -> None:
+    """Two threads share them: that which comes second waits for no stream but its own."""
+    normalize, img_B3HW = Normalizer(IMAGENET), torch.zeros(1, 3, 2, 2, dtype=torch.uint8, device=GPU)
+    with torch.cuda.stream(Stream()):  # type: ignore[arg-type]
+        normalize(img_B3HW)
+    with torch.cuda.stream(Stream()):  # type: ignore[arg-type]
+        second = normalize(img_B3HW)
+        torch.cuda.current_stream().synchronize()
+    expected = normalize_pixels(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), IMAGENET)
+    assert torch.equal(second.memory, expected)  # type: ignore[attr-defined]
