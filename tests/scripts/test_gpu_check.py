@@ -47,7 +47,7 @@ def test_checks_within_a_process_hold_on_a_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_script_runs_on_a_cpu() -> None:
-    words = [word for name in ("killed", "sigkill", "processes", "launchers", "batch") for word in ("--only", name)]
+    words = [word for name in ("killed", "sigkill", "assert", "processes", "launchers", "batch") for word in ("--only", name)]
     done = check("--device", "cpu", *words)
     assert (done.status, done.err) == (0, ""), done.out
     intro, _, rows = done.out.partition(HEAD)
@@ -56,7 +56,7 @@ def test_the_script_runs_on_a_cpu() -> None:
     assert last.startswith("0 not ok; ")
     lines = [line for line in table if line]
     assert {line.split("|")[1].strip() for line in lines} == {"ok", "skipped"}
-    assert len(lines) == 8
+    assert len(lines) == 10
     assert sum(line.startswith("| skipped") for line in lines) == 2
 
 
