@@ -47,7 +47,8 @@ def test_checks_within_a_process_hold_on_a_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_script_runs_on_a_cpu() -> None:
-    words = [word for name in ("killed", "sigkill", "assert", "processes", "launchers", "batch") for word in ("--only", name)]
+    names = ("killed", "sigkill", "assert", "processes", "launchers", "batch")
+    words = [word for name in names for word in ("--only", name)]
     done = check("--device", "cpu", *words)
     assert (done.status, done.err) == (0, ""), done.out
     intro, _, rows = done.out.partition(HEAD)

@@ -25,6 +25,7 @@ from pipeline.jobs.training.disk import explaining_a_full_disk
 from pipeline.jobs.training.display import Display
 from pipeline.jobs.training.divergence import Verdict
 from pipeline.jobs.training.evaluation import evaluate, load_held_out, mean_image_psnr
+from pipeline.jobs.training.gpu_memory import explaining_little_memory
 from pipeline.jobs.training.index_cache import IndexCache
 from pipeline.jobs.training.lock import only_training
 from pipeline.jobs.training.network import network_to_train
@@ -80,7 +81,11 @@ class Training:
         configuration, and when the disk is full; TrainingDiverged when the training goes wrong: then no tokenizer is
         there, and no checkpoint of what went wrong.
         """
-        with same_each_time(self._accelerator.device), explaining_a_full_disk(self._folder, self._state_bytes):
+        with (
+            same_each_time(self._accelerator.device),
+            explaining_a_full_disk(self._folder, self._state_bytes),
+            explaining_little_memory(self._config.train),
+        ):
             if not self._accelerator.is_main_process:
                 return self._run(request)
             with only_training(self._folder):
