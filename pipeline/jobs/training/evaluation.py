@@ -13,7 +13,7 @@ from pipeline.jobs.tally import MeanImage, Tally
 from pipeline.jobs.training.network import TrainedNetwork
 from pipeline.jobs.training.shards import read_all
 from pipeline.jobs.training.source_files import held_out_shards
-from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
+from pipeline.models.tokenizers.pixels import Normalizer, to_pixels
 from pipeline.records import JSON, Normalization
 from pipeline.source.images.transform import ImageTransform
 from pipeline.source.selection import Selection
@@ -86,10 +86,11 @@ def evaluate(
     """
     model.eval()
     tally = Tally.empty(model.quantize.num_embeddings, accelerator.device)
+    normalize = Normalizer(normalization)
     rebuilt = []
     for shown_B3HW in torch.split(held_out.img_B3HW, batch_size):
         img_B3HW = shown_B3HW.to(accelerator.device)
-        reconstruction_B3HW, _, indices_N = model(normalize_pixels(img_B3HW, normalization))
+        reconstruction_B3HW, _, indices_N = model(normalize(img_B3HW))
         pixels_B3HW = to_pixels(reconstruction_B3HW.float(), normalization)
         tally.add(img_B3HW, pixels_B3HW, indices_N)
         rebuilt.append(pixels_B3HW.cpu())

@@ -15,7 +15,7 @@ from pipeline.config import TrainConfig
 from pipeline.jobs.tally import Tally
 from pipeline.jobs.training.network import TrainedNetwork
 from pipeline.jobs.training.stream import TrainBatch
-from pipeline.models.tokenizers.pixels import normalize_pixels, to_pixels
+from pipeline.models.tokenizers.pixels import Normalizer, to_pixels
 from pipeline.records import JSON, Normalization
 
 
@@ -67,6 +67,7 @@ class Stepper:
         self._unwrapped: TrainedNetwork = accelerator.unwrap_model(model)
         self._quantizer = self._unwrapped.quantize
         self._normalization = normalization
+        self._normalize = Normalizer(normalization)
         self._train = train
 
     def settle(self, size: tuple[int, int]) -> None:
@@ -116,7 +117,7 @@ class Stepper:
     def _normalized(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         """The images of a batch on the device: uint8, and as the model takes them."""
         img_B3HW = batch.img_B3HW.to(self._accelerator.device, non_blocking=True)
-        return img_B3HW, normalize_pixels(img_B3HW, self._normalization)
+        return img_B3HW, self._normalize(img_B3HW)
 
     def _forward_and_backward(self, batch: TrainBatch, window: Interval) -> None:
         img_B3HW, target_B3HW = self._normalized(batch)

@@ -18,6 +18,7 @@ from pipeline.config import TrainConfig
 from pipeline.jobs.training import job as train
 from pipeline.jobs.training.stepper import Stepper
 from pipeline.models import SimpleVQVAE
+from pipeline.models.tokenizers.pixels import Normalizer
 from pipeline.records import Normalization
 
 pytest_plugins = ["fixtures_pictures", "fixtures_store", "fixtures_training"]
@@ -36,6 +37,16 @@ def test_a_step_in_one_batch_or_in_four_trains_the_same_model(
     for line, other in zip(metrics_of(tmp_path / "1"), metrics_of(tmp_path / "4"), strict=True):
         for key in ("loss", "reconstruction_loss", "learning_rate"):
             assert line.get(key, 0) == pytest.approx(other.get(key, 0), rel=1e-4)
+
+
+def test_no_step_after_the_first_sends_mean_and_deviation_to_the_device(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would wait for a GPU."""
+    place, placed = Normalizer._place, list[int]()
+    monkeypatch.setattr(Normalizer, "_place", lambda *arguments: placed.append(1) or place(*arguments))
+    train.run(configuration(pictures, tmp_path, steps=3, holdout=[]))
+    assert len(placed) == 1
 
 
 def test_bad_images_are_skipped_and_counted(pictures: Path, tmp_path: Path) -> None:
