@@ -33,7 +33,11 @@ def upsample(h_BCpp: Tensor, side: int, last: bool) -> Tensor:
 
 def downsample(f_BCPP: Tensor, p: int, last: bool) -> Tensor:
     """A feature map at one scale, [B, C, p, p]: the mean over areas, but for the last scale."""
-    return f_BCPP if last else F.interpolate(f_BCPP, size=(p, p), mode="area")
+    if last:
+        return f_BCPP
+    # On an Apple GPU torch takes the mean over equal areas only: https://github.com/pytorch/pytorch/issues/96056
+    where = "cpu" if f_BCPP.device.type == "mps" else f_BCPP.device
+    return F.interpolate(f_BCPP.to(where), size=(p, p), mode="area").to(f_BCPP.device)
 
 
 class Bicubic(torch.autograd.Function):

@@ -1,14 +1,16 @@
 """Bicubic upsampling: on a CPU by torch, on an accelerator by matrix products; values and gradients are the same."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.models.determinism import same_each_time
-from pipeline.models.rules.resizing import Bicubic, upsample
+from pipeline.models.rules.resizing import Bicubic, downsample, upsample
 
 SIZES = [*product((1, 2, 3, 4, 5, 6, 8, 10, 13), (16,)), (3, 4), (24, 32), (5, 5), (7, 3)]
 
@@ -41,6 +43,27 @@ def test_only_accelerators_take_the_other_way() -> None:
             h_BCpp = torch.zeros(2, 3, 4, 4, device=device, requires_grad=True)
             assert type(upsample(h_BCpp, 8, last=False).grad_fn).__name__ == name
             assert upsample(h_BCpp, 4, last=True) is h_BCpp
+
+
+class WhereMeansAreTaken(TorchDispatchMode):
+    """Notes the device of each mean over areas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.devices: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "pool" in str(func):
+            self.devices.append(args[0].device.type)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("device", "where"), [("cpu", "cpu"), ("cuda", "cuda"), ("mps", "cpu")])
+def test_means_over_unequal_areas_are_not_asked_of_an_apple_gpu(device: str, where: str) -> None:
+    with FakeTensorMode(), WhereMeansAreTaken() as seen:
+        means_BCpp = downsample(torch.zeros(2, 3, 16, 16, device=device), 5, last=False)
+    assert (means_BCpp.device.type, tuple(means_BCpp.shape)) == (device, (2, 3, 5, 5))
+    assert seen.devices == [where]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
