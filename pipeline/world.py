@@ -218,9 +218,13 @@ def _bind_to_cores_beside(device: "torch.device") -> None:
 
 
 def _place_among_all_gpus(index: int) -> int:
-    """The number that the driver gives to a GPU, where CUDA_VISIBLE_DEVICES lists those that torch counts."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return int(visible[index]) if index < len(visible) and visible[index].isdecimal() else index
+    """The number that the driver gives to a GPU, where CUDA_VISIBLE_DEVICES lists those that torch counts: by their
+    numbers, or by their UUIDs."""
+    import torch
+
+    with contextlib.suppress(Exception):  # one that the driver does not list, such as a part of a GPU
+        return torch.cuda._get_nvml_device_index(index)
+    return index
 
 
 @contextlib.contextmanager

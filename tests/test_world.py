@@ -189,6 +189,9 @@ def test_processes_of_a_process_that_has_a_rank_stand_among_all_of_them(alone: p
     assert [environment_among(rank, 4)["LOCAL_RANK"] for rank in range(4)] == ["4", "5", "6", "7"]
 
 
+UUIDS = [f"GPU-{number}ebe9f43-ac33-420b-932a-8dcabb6d5b7e" for number in range(8)]
+
+
 class _Gpus:
     """Eight GPUs that are pretended, as torch and Accelerate see them."""
 
@@ -202,6 +205,7 @@ class _Gpus:
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
         monkeypatch.setattr(torch.cuda, "set_device", self.chosen.append)
+        monkeypatch.setattr(torch.cuda, "_raw_device_uuid_nvml", lambda: UUIDS)
         monkeypatch.setattr(accelerate, "PartialState", self._state)
         monkeypatch.setattr(accelerate.utils, "set_numa_affinity", self.bound.append)
 
@@ -229,7 +233,9 @@ def test_a_process_uses_the_gpu_of_its_local_rank_and_no_other(gpus: _Gpus, alon
     [
         ({"ACCELERATE_CPU_AFFINITY": "True"}, [5]),
         ({"ACCELERATE_CPU_AFFINITY": "1", "CUDA_VISIBLE_DEVICES": "7,6,5,4,3,2,1,0"}, [2]),
-        ({"ACCELERATE_CPU_AFFINITY": "1", "CUDA_VISIBLE_DEVICES": "GPU-5ebe9f43,GPU-7f4e0000"}, [5]),
+        ({"ACCELERATE_CPU_AFFINITY": "1", "CUDA_VISIBLE_DEVICES": ",".join(UUIDS[::-1])}, [2]),
+        ({"ACCELERATE_CPU_AFFINITY": "1", "CUDA_VISIBLE_DEVICES": ",".join(uuid[:6] for uuid in UUIDS[::-1])}, [2]),
+        ({"ACCELERATE_CPU_AFFINITY": "1", "CUDA_VISIBLE_DEVICES": "MIG-5ebe9f43"}, [5]),
         ({"ACCELERATE_CPU_AFFINITY": "False"}, []),
         ({}, []),
     ],
