@@ -26,8 +26,10 @@ from pipeline.records import JSON
 # Measured with 2 cores at 256 px: one image at a time is 1.5 times as fast as 16, whose activations leave the cache.
 _CPU_PIXELS_AT_ONCE = 65_536
 
-# One computes while the other copies and launches.
+# One computes while the other copies and launches. On an Apple GPU operations of two threads abort the process:
+# https://github.com/pytorch/pytorch/issues/197805
 _ACCELERATOR_THREADS = 2
+_APPLE_THREADS = 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class BatchEncoder:
 
     On a CPU a batch is cut into pieces small enough for the caches, and each is encoded by one thread with
     operations that use one thread: no core waits for another, and the tokens do not depend on how many there are.
-    On an accelerator a batch is one piece, and the threads take turns, each with a stream of its own.
+    On an accelerator a batch is one piece, and two threads take turns, on CUDA each with a stream of its own.
 
     A context manager; leaving it cancels what has not begun.
 
@@ -77,7 +79,7 @@ class BatchEncoder:
         """What of this may change a few tokens, beside precision, device and batch shape."""
         self._device = device
         self.on_cpu = device.type == "cpu"
-        self.threads = cores if self.on_cpu else _ACCELERATOR_THREADS
+        self.threads = {"cpu": cores, "mps": _APPLE_THREADS}.get(device.type, _ACCELERATOR_THREADS)
         """Batches or pieces of them that are encoded at once."""
         self.pool = ThreadPoolExecutor(self.threads, "cores" if self.on_cpu else "encode", self._begin_thread)
         """Where encoding is done. On a CPU, whatever else needs the same cores is best done there too."""

@@ -158,3 +158,10 @@ def test_torchs_compiler_changes_few_tokens(precision: Precision) -> None:
     with BatchEncoder(ours, CPU, cores=2, compiles=True) as encoder:
         tokens, _ = encoder.submit(img_B3HW, 64).result()
     assert (tokens == before).mean() > (0.999 if precision == "fp32" else 0.95)
+
+
+@pytest.mark.parametrize(("device", "threads"), [("cpu", 3), ("cuda:1", 2), ("xpu", 2), ("mps", 1)])
+def test_one_thread_where_a_second_would_end_the_process(device: str, threads: int) -> None:
+    """torch's operations on an Apple GPU do not bear others beside them."""
+    with BatchEncoder(tokenizer(), torch.device(device), cores=3) as encoder:
+        assert encoder.threads == threads
