@@ -11,6 +11,8 @@ from pipeline.config import Config
 from pipeline.printing import say, say_json
 from pipeline.storage import Storage
 
+_SHIPPED = ("sample", "sample-var", "cifar10", "imagenet256", "var256", "llamagen256")
+
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -45,7 +47,7 @@ def inspect(source: str, seconds: float, storage: Storage, as_json: bool) -> Non
 
 @click.command()
 @click.argument("source", required=False)
-@click.option("--like", type=click.Choice(["sample", "cifar10", "imagenet256"]), help="Print the one of that name.")
+@click.option("--like", type=click.Choice(_SHIPPED), help="Print one that comes with vqtok.")
 @with_storage("SOURCE")
 def init(source: str | None, like: str | None, storage: Storage) -> None:
     """Print a configuration that fits a collection, to begin with.

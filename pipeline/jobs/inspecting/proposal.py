@@ -9,6 +9,7 @@ from pipeline.files import is_url
 from pipeline.jobs.inspecting.job import Inspection
 from pipeline.jobs.inspecting.looking import CAPTIONS
 from pipeline.jobs.inspecting.text import about
+from pipeline.records import JSON
 
 _SIZES = (32, 64, 128, 256)
 _MOST_BATCH = {32: 250, 64: 128, 128: 64, 256: 32}
@@ -73,7 +74,7 @@ def _source(found: Inspection) -> list[str]:
         shards += "/" if source.shards[0].endswith("/") and not shards.endswith("/") else ""
     lines = ["source:", f"  shards: {_text(shards)}"]
     if reached := source.storage.model_dump(exclude_defaults=True):
-        lines.append(f"  storage: {json.dumps(reached)}")
+        lines.append(f"  storage: {_text(reached)}")
     lines += [f"  {key}: true" for key in ("nested", "regroup") if getattr(source, key)]
     if found.columns():
         image = next((look.description.image for look in found.looks if look.description), None)
@@ -145,9 +146,10 @@ def _tokenize(size: int) -> list[str]:
     return ["tokenize:", f"  batch_size: {batch}  # more on a GPU"]
 
 
-def _text(value: str) -> str:
-    """A text as YAML has it, which takes those of JSON."""
-    return json.dumps(value, ensure_ascii=True)
+def _text(value: str | JSON) -> str:
+    """A value as YAML has it, which takes that of JSON but for its pairs of surrogates."""
+    quoted = json.dumps(value, ensure_ascii=False)
+    return "".join(character if character.isprintable() else f"\\U{ord(character):08x}" for character in quoted)
 
 
 def _comment(text: str) -> str:

@@ -68,7 +68,7 @@ class CommitRecord(Record):
     files: tuple[FileRecord, ...]
     rejects: FileRecord
     code_counts: str
-    """How often each code occurs, see `store/counts.py`."""
+    """How often each code occurs, see `store/schema/counts.py`."""
     content_digest: str
     execution: JSON
     """Precision, device, batch shape and library versions that the tokens were made with."""

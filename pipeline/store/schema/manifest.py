@@ -65,7 +65,7 @@ class Snapshot(Record):
     written: Count
     rejected: Count
     code_counts: str
-    """How often each code occurs, see `store/counts.py`."""
+    """How often each code occurs, see `store/schema/counts.py`."""
     content_digest: str
 
 

@@ -1,5 +1,6 @@
 """What `vqtok init` prints."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -67,16 +68,27 @@ def test_the_size_fits_the_images(sizes: list[tuple[int, int]], expected: int, t
     assert yaml.safe_load(printed(f"{tmp_path}/a.tar"))["image"] == {"size": expected}
 
 
-def test_odd_names_are_quoted(tmp_path: Path) -> None:
-    odd = tmp_path / "a: \"b' # c"
+@pytest.mark.parametrize("name", ["a: \"b' # c", "Größe 😀", "a\u200db\x7f\x85\ufeff", os.fsdecode(b"\xff")])
+def test_odd_names_are_quoted(name: str, tmp_path: Path) -> None:
+    odd = tmp_path / name
     odd.mkdir()
     write_shard(odd / "x.tar", [("s", {"png": encoded(Image.new("RGB", (8, 8)), "PNG")})])
     assert "1 of 1 source shards are pending" in dry_run(printed(f"{odd}/x.tar"), tmp_path)
 
 
+def test_names_stay_as_people_read_them(tmp_path: Path) -> None:
+    (tmp_path / "Größe").mkdir()
+    write_shard(tmp_path / "Größe/x.tar", [("s", {"png": encoded(Image.new("RGB", (8, 8)), "PNG")})])
+    assert f'shards: "{tmp_path}/Größe/x.tar"' in printed(f"{tmp_path}/Größe/x.tar")
+
+
 def test_without_a_source_a_shipped_one_is_printed() -> None:
     assert printed() == (ROOT / "configs/sample.yaml").read_text()
-    assert printed("--like", "imagenet256") == (ROOT / "configs/imagenet256.yaml").read_text()
+
+
+@pytest.mark.parametrize("shipped", sorted((ROOT / "configs").iterdir()), ids=lambda path: path.stem)
+def test_any_that_is_shipped_can_be_printed(shipped: Path) -> None:
+    assert printed("--like", shipped.stem) == shipped.read_text()
 
 
 def test_where_no_image_is_found_it_says_why(tmp_path: Path) -> None:
