@@ -4,6 +4,7 @@ PYTEST_DONT_REWRITE: test modules import it before pytest registers it.
 """
 
 import http.client
+import math
 import os
 import random
 import re
@@ -352,7 +353,7 @@ class Proxy:
         ElementTree.register_namespace("", space.strip("{}"))
         for entry in [*tree.findall(f"{space}Contents"), *tree.findall(f"{space}CommonPrefixes")]:
             name = entry.findtext(f"{space}Key") or entry.findtext(f"{space}Prefix") or ""
-            if self._written.get(unquote(name), 0.0) > since:
+            if self._written.get(unquote(name), -math.inf) > since:
                 tree.remove(entry)
         return ElementTree.tostring(tree, xml_declaration=True, encoding="UTF-8")
 
