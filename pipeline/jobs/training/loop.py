@@ -84,7 +84,7 @@ class Training:
         with (
             same_each_time(self._accelerator.device),
             explaining_a_full_disk(self._folder, self._state_bytes),
-            explaining_little_memory(self._config.train),
+            explaining_little_memory(self._config.train, self._accelerator.device),
         ):
             if not self._accelerator.is_main_process:
                 return self._run(request)

@@ -10,17 +10,19 @@ from torch import Tensor
 from pipeline.config import TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.jobs.training import job as train
+from pipeline.jobs.training import loop
 from pipeline.jobs.training.gpu_memory import explaining_little_memory
 from pipeline.models import SimpleVQVAE
 
 pytest_plugins = ["fixtures_store", "fixtures_training"]
 
+GPU = torch.device("cuda", 0)
 SAID = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.00 GiB"
 
 
-def test_a_training_says_what_to_set_and_goes_on_with_that(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for two images."""
     encode = SimpleVQVAE.encode
 
     def encode_little(model: SimpleVQVAE, img_B3HW: Tensor) -> Tensor:
@@ -29,6 +31,13 @@ def test_a_training_says_what_to_set_and_goes_on_with_that(
         return encode(model, img_B3HW)
 
     monkeypatch.setattr(SimpleVQVAE, "encode", encode_little)
+
+
+@pytest.mark.usefixtures("for_two")
+def test_a_training_says_what_to_set_and_goes_on_with_that(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "explaining_little_memory", lambda train, device: explaining_little_memory(train, GPU))
     job = TrainingJob(tmp_path / "job", images).write(steps=3)
     with pytest.raises(ConfigError) as caught:
         train.run(job.config())
@@ -42,10 +51,18 @@ def test_a_training_says_what_to_set_and_goes_on_with_that(
     assert train.run(smaller.config()).trained
 
 
+@pytest.mark.usefixtures("for_two")
+def test_on_a_cpu_it_is_the_machine_that_has_too_little(images: Path, tmp_path: Path) -> None:
+    job = TrainingJob(tmp_path / "job", images).write(steps=3)
+    with pytest.raises(MemoryError, match=r"^CUDA out of memory\."):
+        train.run(job.config())
+
+
 def test_what_cannot_be_smaller_is_not_proposed() -> None:
-    train = TrainConfig(batch_size=1, precision="bf16")
-    with pytest.raises(ConfigError) as caught, explaining_little_memory(train):
-        raise torch.OutOfMemoryError(SAID)
+    settings = TrainConfig(batch_size=1, precision="bf16")
+    with pytest.raises(ConfigError) as caught, explaining_little_memory(settings, GPU):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     assert str(caught.value) == (
-        f"train.batch_size: 1 image at once does not fit into the memory of the GPU: {SAID}; end other processes on it"
+        "train.batch_size: 1 image at once does not fit into the memory of the GPU: CUDA error: "
+        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`; end other processes on it"
     )
