@@ -101,8 +101,9 @@ class Training:
         if self._accelerator.is_main_process:
             begin(self._config, done)
         if any(shard.listing is not None for shard in self._shards):
-            # All processes take the files that the main one has listed, whatever has come since they looked.
-            self._accelerator.wait_for_everyone()
+            # All processes take the files that the main one has listed, whatever has come since they looked. They meet
+            # by a message: Accelerate's barrier names the GPU by local rank, and a process may see its own alone.
+            gather_object([None])
             self._shards = training_shards(self._config, Mode.LISTED)
         with (
             closing(Display(self._accelerator, self._folder, train, resumed_from=done)) as reporter,

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from accelerate import PartialState
 from fixtures_store import good_samples, jpeg
 from fixtures_training import TrainingJob
 
@@ -53,6 +54,20 @@ def test_its_files_are_listed_and_files_that_come_or_go_are_changes(source: Path
     job.write(f"{moved}/train", holdout=f"{moved}/heldout", steps=9)
     assert train.run(job.config(), allow_change=True).trained
     assert len(list(job.tokenizer.rglob("listings/*.json"))) == 3
+
+
+def test_processes_that_see_their_own_gpu_alone_meet(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of srun --gpus-per-task=1: there is no GPU by the number of their local rank."""
+
+    def barrier(state: PartialState) -> None:
+        raise RuntimeError("CUDA error: invalid device ordinal")
+
+    monkeypatch.setattr(PartialState, "wait_for_everyone", barrier)
+    job = TrainingJob(tmp_path / "job", source)
+    job.folder.mkdir()
+    assert train.run(job.write(f"{source}/train", holdout=[], steps=3).config()).trained
 
 
 def configuration(source: Path, shards: str, holdout: str) -> Config:
