@@ -2,6 +2,8 @@
 
 import functools
 import threading
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -165,3 +167,26 @@ def test_one_thread_where_a_second_would_end_the_process(device: str, threads: i
     """torch's operations on an Apple GPU do not bear others beside them."""
     with BatchEncoder(tokenizer(), torch.device(device), cores=3) as encoder:
         assert encoder.threads == threads
+
+
+def test_a_shape_is_compiled_by_one_thread_while_the_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's compiler does not bear two; once it has done its work, all go on side by side."""
+    entered, met = list[int](), threading.Barrier(3, timeout=20)
+
+    def compiled(graph: torch.nn.Module, **options: object) -> Callable[[Tensor], Tensor]:
+        def run(img_B3HW: Tensor) -> Tensor:
+            entered.append(len(entered))
+            if len(entered) == 1:
+                time.sleep(0.2)
+                assert len(entered) == 1
+            elif len(entered) > 4:
+                met.wait()
+            return graph(img_B3HW)  # type: ignore[no-any-return]
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    with BatchEncoder(tokenizer(), CPU, cores=3, compiles=True) as encoder:
+        for batches in (4, 3):
+            for encoding in [encoder.submit(images(4), 4) for _ in range(batches)]:
+                encoding.result()

@@ -5,6 +5,7 @@ Shape letters: B images of H x W pixels, h and w grid sides, L_i tokens of block
 
 import contextlib
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
@@ -106,6 +107,7 @@ class NetworkTokenizer:
         self._memory_format, self._fuses = torch.channels_last, False
         self._normalize = Normalizer(normalization)
         self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiling, self._compiled_shapes = threading.Lock(), set[torch.Size]()
 
     @property
     def device(self) -> torch.device:
@@ -173,7 +175,7 @@ class NetworkTokenizer:
         img_B3HW = img_B3HW.to(self.device)
         if self._compiled is None:
             return self.encode(self._normalize(img_B3HW))
-        with _compiler_errors():
+        with _compiler_errors(), self._alone_at_first(img_B3HW.shape):
             # Always the same format: another one would be compiled anew.
             z_BChw = self._vectors(self._compiled, img_B3HW.contiguous(memory_format=torch.channels_last))
         return self._search(z_BChw)
@@ -185,6 +187,14 @@ class NetworkTokenizer:
         # A shape of its own for each graph: one graph for all shapes would give other tokens from the second shape on.
         graph = Pixels(self._encodes.encode, self.normalization).to(self.device)
         self._compiled = torch.compile(graph, fullgraph=True, dynamic=False)
+        self._compiled_shapes.clear()
+
+    @contextlib.contextmanager
+    def _alone_at_first(self, shape: torch.Size) -> Iterator[None]:
+        """Has other threads wait while a shape is compiled: https://github.com/pytorch/pytorch/issues/136833."""
+        with contextlib.nullcontext() if shape in self._compiled_shapes else self._compiling:
+            yield
+        self._compiled_shapes.add(shape)
 
     def execution(self) -> JSON:
         """Whether the encoder is compiled; which group norm and convolutions it has where they are not torch's."""
