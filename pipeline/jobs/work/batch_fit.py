@@ -34,7 +34,7 @@ def too_large(images: int, fewer: int, gpu: str, reason: str) -> ConfigError:
     remedy = f"set tokenize.batch_size={fewer}" if fewer else "set tokenize.precision=bf16, use a GPU with more memory"
     return ConfigError(
         f"tokenize.batch_size: {images} {one} not fit into the memory of {gpu}: {reason}; {remedy}, or end other "
-        "processes on it"
+        "processes on it, or start fewer (--processes)"
     )
 
 

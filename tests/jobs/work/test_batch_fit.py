@@ -62,7 +62,7 @@ def test_a_batch_that_does_not_fit_is_told_before_anything_is_begun(
         job.run("tokenize.batch_size=32")
     assert re.fullmatch(
         rf"tokenize\.batch_size: 32 images at once do not fit into the memory of .*: {re.escape(SAID)}; {remedy}, or "
-        "end other processes on it",
+        r"end other processes on it, or start fewer \(--processes\)",
         str(caught.value),
     )
     assert (job.commits, job.listing("claims"), job.listing("failures")) == ({}, [], [])
