@@ -9,6 +9,8 @@ import torch
 
 from gpu.collection import Collection
 
+_LEAST_SECONDS = 120.0
+
 
 @dataclass(frozen=True)
 class Line:
@@ -54,8 +56,8 @@ class Bench:
 
     @property
     def seconds_left(self) -> float:
-        """Until it has taken long enough; at least one."""
-        return max(1.0, self.ends - time.monotonic())
+        """What a process may take: what is left, and not so little that a check which has begun fails for that."""
+        return max(_LEAST_SECONDS, self.ends - time.monotonic())
 
 
 Check = Callable[[Bench], Iterator[Line]]

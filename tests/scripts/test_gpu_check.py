@@ -11,6 +11,7 @@ import torch
 from fixtures_store import Done, cold
 from gpu.check import Bench, Line, answers
 from gpu.collection import Collection
+from gpu.processes import run
 from support import ROOT
 
 pytest_plugins = ["fixtures_store"]
@@ -74,3 +75,13 @@ def test_a_check_that_fails_is_a_line_and_the_others_are_asked(tmp_path: Path) -
     assert second.endswith("): no second |")
     (late,) = answers(fails, Bench(bench.device, tmp_path, bench.collection, True, time.monotonic() - 1))
     assert str(late) == "| skipped | fails | no time left: --limit |"
+
+
+def takes_two_seconds(bench: Bench) -> Iterator[Line]:
+    done = run([sys.executable, "-c", "import time; time.sleep(2)"], bench.folder / "log", bench.seconds_left)
+    yield Line("two seconds", done.status == 0)
+
+
+def test_a_check_that_has_begun_comes_to_its_end_when_the_time_is_over(tmp_path: Path) -> None:
+    bench = Bench(torch.device("cpu"), tmp_path, Collection(tmp_path, 8, 8, 8), True, time.monotonic() + 0.1)
+    assert [line.ok for line in answers(takes_two_seconds, bench)] == [True]
