@@ -63,9 +63,9 @@ class S3:
 _SERVER = """
 import functools, threading
 from moto.core import serialize
-from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.responses import S3Response
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 lock, put_object = threading.Lock(), S3Response.put_object
 
@@ -73,7 +73,7 @@ def atomic(response):
     with lock:  # moto looks whether an object is there, and then writes it: two threads may both find nothing
         return put_object(response)
 
-class KeptConnections(MotoRequestHandler):
+class KeptConnections(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body go out together
