@@ -38,7 +38,7 @@ from pipeline.store.schema.counts import unpack_counts
 from pipeline.store.schema.manifest import Manifest, read_manifest
 from pipeline.store.schema.snapshot import as_it_was, make_manifest
 from pipeline.store.sequence import Sequenced
-from pipeline.store.types import Array
+from pipeline.store.types import Array, Rows
 from pipeline.store.var_input import rule_of, var_input_of
 
 
@@ -140,9 +140,7 @@ class TokenStore(Sequenced):
         idx_l = torch.from_numpy(tokens.astype(np.int64)).split_with_sizes(self.block_lengths)
         return TokenSample(self.keys_of(row)[0], int(self.labels_of(row)[0]), list(idx_l))
 
-    def read(
-        self, rows: slice | Sequence[int] | Array, view: int | Sequence[int] | Array | Literal["all"] = 0
-    ) -> TokenBatch:
+    def read(self, rows: Rows, view: int | Sequence[int] | Array | Literal["all"] = 0) -> TokenBatch:
         """The named rows, in the order given. Whole ranges are much faster than scattered rows.
 
         Args:
@@ -209,23 +207,23 @@ class TokenStore(Sequenced):
         for start in range(0, len(self), batch_size):
             yield self.read(slice(start, start + batch_size))
 
-    def keys_of(self, rows: Array) -> list[str]:
-        """WebDataset keys of int64 [n] row numbers."""
-        return self._keys.read(rows)
+    def keys_of(self, rows: Rows) -> list[str]:
+        """WebDataset keys of the named rows. Raises as `read` does."""
+        return self._keys.read(row_numbers(rows, len(self)))
 
-    def labels_of(self, rows: Array) -> Array:
-        """int64 [n] of int64 [n] row numbers, -1 without a label."""
-        return self._labels.gather(self._labels.locate(rows))
+    def labels_of(self, rows: Rows) -> Array:
+        """int64 [n] of the named rows, -1 without a label. Raises as `read` does."""
+        return self._labels.gather(self._labels.locate(row_numbers(rows, len(self))))
 
-    def field_of(self, name: str, rows: Array) -> list[bytes | None]:
-        """A kept member of int64 [n] row numbers, None where a sample had none.
+    def field_of(self, name: str, rows: Rows) -> list[bytes | None]:
+        """A kept member of the named rows, None where a sample had none.
 
-        Raises StoreError for one that the store does not have.
+        Raises as `read` does, and StoreError for a member that the store does not have.
         """
         if name not in self._fields:
             known = ", ".join(self._fields) or "none: name them in source.keep before the store is begun"
             raise StoreError(f"{self._files.root}: no field {name!r}; there is {known}")
-        return self._fields[name].read(rows)
+        return self._fields[name].read(row_numbers(rows, len(self)))
 
     @property
     def geometry(self) -> Geometry:
@@ -237,14 +235,15 @@ class TokenStore(Sequenced):
         """V, the views of each row: crops of its image, mirrored or not, each with tokens of its own; 1 by default."""
         return self._birth.views or 1
 
-    def views_of(self, rows: Array) -> Views:
-        """Which parts of their images the views of int64 [n] row numbers are.
+    def views_of(self, rows: Rows) -> Views:
+        """Which parts of their images the views of the named rows are.
 
-        Raises StoreError for a store without views.
+        Raises as `read` does, and StoreError for a store without views.
         """
         if self._views is None:
             raise StoreError(f"{self._files.root}: has no views: each row is its image as the store's settings crop it")
         box, flip = self._views
+        rows = row_numbers(rows, len(self))
         return Views(box.gather(box.locate(rows)), flip.gather(flip.locate(rows)))
 
     @property

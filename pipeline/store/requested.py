@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.store.types import Array
+from pipeline.store.types import Array, Rows
 
 
 def whole_number(name: str, value: Any, least: int | None = None) -> int:
@@ -33,7 +33,7 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def row_numbers(rows: slice | Sequence[int] | Array, count: int) -> Array:
+def row_numbers(rows: Rows, count: int) -> Array:
     """Rows of a store of `count` samples as int64 [n].
 
     Raises IndexError for one outside it, TypeError for what is not a sequence of row numbers: the values of a mask

@@ -66,8 +66,9 @@ def test_a_store_is_a_sequence_of_samples(store: TokenStore, tokens: np.ndarray)
 def test_a_row_outside_is_an_index_error(store: TokenStore, row: int) -> None:
     with pytest.raises(IndexError):
         store[row]
-    with pytest.raises(IndexError, match="of a store of 15 samples"):
-        store.read([0, row])
+    for ask in (store.read, store.keys_of, store.labels_of):
+        with pytest.raises(IndexError, match="of a store of 15 samples"):
+            ask([0, row])  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
@@ -96,13 +97,16 @@ def test_rows_come_in_the_order_asked_for(store: TokenStore, tokens: np.ndarray,
     assert batch.key == [store.keys[row] for row in wanted]
     assert batch.label.tolist() == [int(store.labels[row]) for row in wanted]
     assert batch.label.dtype == torch.int64
+    assert store.keys_of(rows) == batch.key  # type: ignore[arg-type]
+    assert store.labels_of(rows).tolist() == batch.label.tolist()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rows", [[True, False], [0.5], [[1, 2]], ["1"]], ids=str)
 def test_what_names_no_rows_is_refused(store: TokenStore, rows: list[object]) -> None:
     """A mask would silently be read as rows 0 and 1."""
-    with pytest.raises(TypeError, match="row numbers"):
-        store.read(rows)  # type: ignore[arg-type]
+    for ask in (store.read, store.keys_of, store.labels_of):
+        with pytest.raises(TypeError, match="row numbers"):
+            ask(rows)  # type: ignore[operator]
 
 
 def test_batches_cover_the_store_in_order(store: TokenStore, tokens: np.ndarray) -> None:

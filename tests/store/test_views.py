@@ -46,6 +46,10 @@ def test_each_view_is_read_by_itself_or_another_one_for_each_row(path: Path, sha
     found = store.views_of(rows)
     assert np.array_equal(found.box, np.concatenate([shard.views.box for shard in shards if shard.views])[rows])
     assert np.array_equal(found.flip, np.concatenate([shard.views.flip for shard in shards if shard.views])[rows])
+    assert np.array_equal(store.views_of(rows.astype(np.uint8)).box, found.box)
+    assert np.array_equal(store.views_of(rows.tolist()).flip, found.flip)
+    with pytest.raises(IndexError, match="of a store of 15 samples"):
+        store.views_of([-1])
 
 
 def test_a_loader_gives_the_first_view(path: Path, shards: list[EncodedShard]) -> None:

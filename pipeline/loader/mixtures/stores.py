@@ -17,9 +17,10 @@ from pipeline.records import Geometry
 from pipeline.store.arrays.located import Located
 from pipeline.store.batch import TokenBatch
 from pipeline.store.reader import TokenStore
+from pipeline.store.requested import row_numbers
 from pipeline.store.schema.birth import smallest_token_dtype
 from pipeline.store.sequence import Sequenced
-from pipeline.store.types import Array
+from pipeline.store.types import Array, Rows
 
 Offsets = Literal["stack"] | Sequence[int] | None
 
@@ -163,20 +164,24 @@ class MixedStores(Sequenced):
             tokens = torch.from_numpy(self._shifted(located, whole))
         return MixedBatch(tokens, located.rows, self)
 
-    def keys_of(self, rows: Array) -> list[str]:
-        """WebDataset keys."""
+    def keys_of(self, rows: Rows) -> list[str]:
+        """WebDataset keys of rows numbered through all stores. Raises as `TokenStore.read` does."""
         return cast("list[str]", self._of_each(rows, lambda store, own: store.keys_of(own)).tolist())
 
-    def labels_of(self, rows: Array) -> Array:
-        """int64 [n], -1 without a label: as each store numbers its classes."""
+    def labels_of(self, rows: Rows) -> Array:
+        """int64 [n], -1 without a label: as each store numbers its classes. Raises as `TokenStore.read` does."""
         return self._of_each(rows, lambda store, own: store.labels_of(own)).astype(np.int64)
 
-    def field_of(self, name: str, rows: Array) -> list[bytes | None]:
-        """A kept member, None where a sample had none. Raises StoreError where one of the rows' stores has no such."""
+    def field_of(self, name: str, rows: Rows) -> list[bytes | None]:
+        """A kept member, None where a sample had none.
+
+        Raises as `TokenStore.read` does, and StoreError where one of the rows' stores has no such member.
+        """
         return cast("list[bytes | None]", self._of_each(rows, lambda store, own: store.field_of(name, own)).tolist())
 
-    def _of_each(self, rows: Array, ask: Any) -> Array:
+    def _of_each(self, rows: Rows, ask: Any) -> Array:
         """Answers of the stores, each for its own rows, as objects [n]."""
+        rows = row_numbers(rows, int(self.starts[-1]))
         found = np.empty(len(rows), object)
         source = self.source_of(rows)
         for number in np.unique(source).tolist():

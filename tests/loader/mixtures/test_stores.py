@@ -41,6 +41,16 @@ def test_rows_keep_all_that_is_theirs(stores: list[TokenStore]) -> None:
     assert torch.equal(loader.codebook, stores[0].codebook)
 
 
+def test_rows_are_asked_for_as_of_one_store(stores: list[TokenStore]) -> None:
+    mixed = MixtureLoader(stores, WEIGHTS, 30).stores
+    last = int(mixed.starts[-1]) - 1
+    assert mixed.keys_of([last, 0]) == [stores[-1].keys[-1], stores[0].keys[0]]
+    assert mixed.labels_of([last, 0]).tolist() == [stores[-1][-1].label, stores[0][0].label]
+    for row in (-1, last + 1):
+        with pytest.raises(IndexError, match=f"of a store of {last + 1} samples"):
+            mixed.labels_of([row])
+
+
 def test_a_batch_stays_one_of_a_mixture(stores: list[TokenStore]) -> None:
     first, second = steps_of(MixtureLoader(stores, WEIGHTS, 30), 2)
     for batch in (pickle.loads(pickle.dumps(first)), first.to("cpu"), first[:], MixedBatch.concatenate([first])):
