@@ -52,12 +52,19 @@ def connected(address: str) -> Iterator[Any]:
         ray.init(address, log_to_driver=False, logging_level="ERROR", **options)
     except Exception as error:  # of many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
-        hint = "" if address == "local" else "; --address local starts a cluster on this machine"
-        raise ConfigError(f"--address {address}: {reason}{hint}") from error
+        raise ConfigError(f"--address {address}: {reason}{_hint(address, error)}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _hint(address: str, error: Exception) -> str:
+    if address != "local":
+        return "; --address local starts a cluster on this machine"
+    if isinstance(error, OSError) and ".ray" in str(error.filename):
+        return "; Ray writes the token of a new cluster there: RAY_AUTH_MODE=disabled starts one without"
+    return ""
 
 
 def refuse_unreachable(address: str, seconds: float) -> None:

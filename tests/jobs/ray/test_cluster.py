@@ -1,5 +1,6 @@
 """A cluster that cannot be used."""
 
+import errno
 import socket
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,24 @@ def test_what_answers_and_what_names_no_place_is_left_to_ray(listening: str, mon
         refuse_unreachable(address, 0)
 
 
+def pretend_ray(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package whose `init` raises this."""
+
+    def init(*arguments: object, **options: object) -> None:
+        raise error
+
+    ray = ModuleType("ray")
+    ray.init = init  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", ModuleType("ray.exceptions"))
+
+
+def test_a_home_that_cannot_be_written_is_told_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_ray(OSError(errno.EROFS, "Read-only file system", "/home/someone/.ray"), monkeypatch)
+    with pytest.raises(ConfigError, match=r"'/home/someone/\.ray'; .* RAY_AUTH_MODE=disabled"), connected("local"):
+        pass
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -52,13 +71,7 @@ def test_what_answers_and_what_names_no_place_is_left_to_ray(listening: str, mon
 def test_a_cluster_that_cannot_be_used_is_one_line(
     error: Exception, listening: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def init(*arguments: object, **options: object) -> None:
-        raise error
-
-    ray = ModuleType("ray")
-    ray.init = init  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setitem(sys.modules, "ray.exceptions", ModuleType("ray.exceptions"))
+    pretend_ray(error, monkeypatch)
     with (
         pytest.raises(ConfigError, match=rf"^--address {listening}: .*; --address local starts") as caught,
         connected(listening),
