@@ -28,7 +28,7 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any
         del sys.modules[name]
     try:
         return function(*arguments), ""
-    except TypeError as error:
+    except Exception as error:  # a TypeError, or what some versions of the interpreter make of it
         if "only 0-dimensional arrays can be converted" not in str(error):
             raise
         return None, str(error)

@@ -46,6 +46,14 @@ def values(parameter: object) -> tuple[Any, ...]:
     return parameter if isinstance(parameter, tuple) else (parameter,)
 
 
+def vqtok_script() -> Path:
+    """The command `vqtok` as it is installed; the test is skipped where only its package is on the path of imports."""
+    script = Path(sys.executable).with_name("vqtok")
+    if not script.exists():
+        pytest.skip("no command vqtok beside this Python")
+    return script
+
+
 POLL_SECONDS = 0.02
 """How long a server of a test may take to see that it is to end: half a second by default, for each test."""
 

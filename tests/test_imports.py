@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_store import Job, cold, cold_python
-from support import ROOT, sampled
+from support import ROOT, sampled, vqtok_script
 
 pytest_plugins = ["fixtures_store"]
 
@@ -79,7 +79,7 @@ def test_light_commands_begin_to_answer_soon(reported: Job, name: str) -> None:
     """They take no more than four times the CPU time of the libraries that they cannot do without, some 3.4 times where
     nothing else runs. Taken in turns, and compared within each: cores change their speed from one turn to the next."""
     words = LIGHT[name]
-    command = [Path(sys.executable).with_name("vqtok"), *words, *([reported.file] if words[-1] == "--config" else [])]
+    command = [vqtok_script(), *words, *([reported.file] if words[-1] == "--config" else [])]
     codebook = ", numcodecs" if "verification" in name else ""
     libraries = [sys.executable, "-c", f"import click, pydantic, yaml{codebook}"]
     assert any(cpu_seconds(*command) / cpu_seconds(*libraries) < 4 for _ in range(3))

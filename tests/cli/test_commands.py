@@ -24,7 +24,7 @@ from fixtures_store import (
     vqtok,
     write_shard,
 )
-from support import ROOT, sampled
+from support import ROOT, sampled, vqtok_script
 
 import pipeline
 from pipeline import __version__
@@ -91,8 +91,7 @@ def test_commands_are_listed_in_the_order_of_use(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", sampled("pipeline", "pipeline.cli"))
 def test_python_m_is_the_same_command(module: str) -> None:
-    script = Path(sys.executable).with_name("vqtok")
-    assert cold(script, "--version") == cold(sys.executable, "-m", module, "--version")
+    assert cold(vqtok_script(), "--version") == cold(sys.executable, "-m", module, "--version")
 
 
 # --- bad configurations -----------------------------------------------------------------------------------

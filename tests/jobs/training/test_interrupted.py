@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fixtures_store import Child, Done, Halt, cold, wait_for
 from fixtures_training import TrainingJob
-from support import free_port, sampled
+from support import free_port, sampled, vqtok_script
 
 pytest_plugins = ["fixtures_store", "fixtures_training"]
 
@@ -176,13 +176,12 @@ def test_all_ranks_save_the_same_step_when_one_is_told_to_stop(images: Path, tmp
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
 def test_torchrun_hands_a_signal_on_and_waits_for_the_save(number: signal.Signals, untrained: TrainingJob) -> None:
     untrained.write(steps=10_000)
-    programs = Path(sys.executable).parent
-    words = ["--standalone", "--nproc-per-node", "2", "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]
-    words += ["--no-python", str(programs / "vqtok"), "train", "--config", str(untrained.file)]
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words += ["--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]
+    words += ["--no-python", str(vqtok_script()), "train", "--config", str(untrained.file)]
     saved = untrained.tokenizer / "checkpoints/step-000006"
     command = (
-        f"{programs / 'torchrun'} {' '.join(words)} & p=$!; while ! [ -e {saved} ]; do sleep 0.1; done; "
-        f"kill -{number.name[3:]} $p; wait $p"
+        f"{' '.join(words)} & p=$!; while ! [ -e {saved} ]; do sleep 0.1; done; kill -{number.name[3:]} $p; wait $p"
     )
     done = cold("bash", "-mc", command)
     assert done.status != 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fixtures_store import COLLECTION, Child, Job, cold, cold_python, wait_for
-from support import start_python
+from support import start_python, vqtok_script
 
 from pipeline.jobs.work.launch import launch
 
@@ -115,7 +115,7 @@ def test_what_else_is_called_pipeline_is_not_run(job: Job, tmp_path: Path) -> No
     (tmp_path / "pipeline.py").write_text("print('another program')")
     (tmp_path / "torch.py").write_text("raise SystemExit('another torch')")
     done = cold(
-        Path(sys.executable).with_name("vqtok"),
+        vqtok_script(),
         *("tokenize", "--no-progress", "--processes", "2", "--config", job.file),
         folder=tmp_path,
     )
