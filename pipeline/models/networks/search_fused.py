@@ -20,6 +20,9 @@ _FEW = 1 << 25
 # Tiles of codes that one program goes through at least, where few vectors are shared among all.
 _FEW_TILES = 4
 
+# Products and sums in one rounding, as ever: Triton 3.10 no longer does so unasked, and 3.9 warns of it.
+_FUSED = {"enable_fp_fusion": True}
+
 _INDEX = 0x7FFFFFFF
 _TINY = 1e-37  # products that underflow
 
@@ -36,7 +39,8 @@ class _Tiles:
 
     def shape(self) -> dict[str, int]:
         """As a kernel takes it."""
-        return {"TN": self.rows, "TK": self.codes, "TC": self.parts, "num_warps": self.warps, "num_stages": self.stages}
+        tile = {"TN": self.rows, "TK": self.codes, "TC": self.parts}
+        return {**tile, "num_warps": self.warps, "num_stages": self.stages, **_FUSED}
 
 
 class FusedSearch:
@@ -107,7 +111,17 @@ class _Work:
         S, N = least_SN.shape
         margin_N = _margin(self._z_NC, self._squared_K)
         self._kernels.settle[(_ceil(N, 128),)](
-            least_SN, second_SN, index_SN, margin_N, self._keys_N, self._close_N, self._count, N, S, TN=128
+            least_SN,
+            second_SN,
+            index_SN,
+            margin_N,
+            self._keys_N,
+            self._close_N,
+            self._count,
+            N,
+            S,
+            TN=128,
+            **_FUSED,
         )
 
     def _search_close(self) -> None:

@@ -1,7 +1,8 @@
 """The kernels of the search: in Triton's interpreter, where there is Triton, and on a GPU, where there is one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -48,6 +49,22 @@ def cases() -> dict[str, tuple[Tensor, Tensor]]:
         "one vector": (z[:1], e),
         "a tiny scale": (1e-20 * z, 1e-20 * e),
     }
+
+
+class Launches:
+    """Kernels that compute nothing, and note whether they are told to fuse."""
+
+    def __init__(self) -> None:
+        self.fused: dict[str, object] = {}
+
+    def __getattr__(self, name: str) -> Mapping[object, Callable[..., None]]:
+        launches = self
+
+        class Kernel(dict[object, Callable[..., None]]):
+            def __missing__(self, grid: object) -> Callable[..., None]:
+                return lambda *arguments, **options: launches.fused.update({name: options.get("enable_fp_fusion")})
+
+        return Kernel()
 
 
 Found = Mapping[str, tuple[list[int], int]]
@@ -150,3 +167,41 @@ def test_on_a_gpu_it_needs_no_matrix_of_distances() -> None:
     differ_N = found_N != (expected_N := nearest_codes(z_NC, codebook_KC))
     assert differ_N.float().mean() < 1e-3
     assert equally_near(z_NC[differ_N], codebook_KC, found_N[differ_N], expected_N[differ_N])
+
+
+def test_each_launch_says_how_sums_of_products_are_rounded() -> None:
+    """Triton's own choice differs between its versions, and so would indices and tokens."""
+    launches = Launches()
+    search_fused._Work(numbers(8, 16), numbers(9, 16), launches).run()
+    assert launches.fused == {"two_nearest": True, "settle": True, "nearest_of_listed": True}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
+@pytest.mark.parametrize(("capability", "shared"), [(80, 163 << 10), (86, 99 << 10), (90, 227 << 10)])
+def test_triton_compiles_them_for_gpus_whose_shared_memory_they_fit(capability: int, shared: int) -> None:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from pipeline.models.networks import search_kernels
+
+    whole = {"index_SN": "*i32", "close_N": "*i32", "count": "*i32", "keys_N": "*i64"}
+    sizes = dict.fromkeys(("N", "K", "S", "tiles_each"), "i32")
+    for C in (8, 14, 64, 256):
+        for kernel, tiles in [
+            (search_kernels.two_nearest, search_fused._coarse_tiles(C)),
+            (search_kernels.nearest_of_listed, search_fused._exact_tiles(C)),
+        ]:
+            given = {"C": C, **tiles.shape()}
+            constants = {name: value for name, value in given.items() if name in kernel.arg_names}
+            options = {name: value for name, value in given.items() if name not in constants}
+            types = {
+                name: "constexpr" if name in constants else (whole | sizes).get(name, "*fp32")
+                for name in kernel.arg_names
+            }
+            places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+            compiled = compile(
+                ASTSource(kernel, types, places), target=GPUTarget("cuda", capability, 32), options=options
+            )
+            assert "cubin" in compiled.asm
+            assert compiled.metadata.shared <= shared

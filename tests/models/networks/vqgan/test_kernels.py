@@ -107,6 +107,30 @@ def test_a_block_gives_what_it_gives_without_them(found: Any) -> None:
     assert found[1] < 1e-5
 
 
+@pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
+def test_each_launch_says_how_sums_of_products_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's own choice differs between its versions, and so would tokens."""
+    from pipeline.models.networks.vqgan import kernels
+
+    fused: dict[str, object] = {}
+
+    class Noting(dict[object, Any]):
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __missing__(self, grid: object) -> Any:
+            return lambda *arguments, **options: fused.update({self._name: options.get("enable_fp_fusion")})
+
+    names = ("_moments", "_factors", "_apply", "_sum", "_pad")
+    for name in names:
+        monkeypatch.setattr(kernels, name, Noting(name))
+    x, weight = numbers(1, 32, 2, 2, seed=0).contiguous(memory_format=torch.channels_last), numbers(32, seed=1)
+    kernels.group_norm(x, weight, weight, 32, 1e-6, silu=True)
+    kernels.with_bias(x, weight)
+    kernels.padded(x)
+    assert fused == dict.fromkeys(names, True)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
 @pytest.mark.parametrize("capability", [80, 90])
