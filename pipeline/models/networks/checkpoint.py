@@ -40,6 +40,8 @@ def read_checkpoint(path: Path, nestings: Sequence[Nesting]) -> dict[str, Any]:
     if not path.is_file():
         what = "a folder, and no file" if path.is_dir() else "no such file"
         raise ConfigError(f"{path}: {what}; name a checkpoint (.pth, .pt, .ckpt) or a safetensors file")
+    if path.suffix == ".json":
+        raise ConfigError(f"{path}: lists the files of a checkpoint in several; save its tensors in one, and name that")
     tree = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path, nestings)
     for nesting in nestings:
         found = _within(tree, nesting)

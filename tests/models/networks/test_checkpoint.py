@@ -48,6 +48,12 @@ def test_the_options_of_a_trainer_may_ride_along(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "model.pt", NESTINGS).keys() == {"a"}
 
 
+def test_a_list_of_files_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    with pytest.raises(ConfigError, match="save its tensors in one"):
+        read_checkpoint(tmp_path / "model.safetensors.index.json", NESTINGS)
+
+
 def test_the_remedy_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the message says to do with a file that is trusted makes one that is read."""
     monkeypatch.chdir(tmp_path)

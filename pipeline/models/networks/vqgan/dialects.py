@@ -26,6 +26,8 @@ class Dialect:
     """Layers of a block that have another name there, by ours."""
     ignored: tuple[str, ...] = ()
     """Beginnings of names of what decides no token: statistics, and what only training needs."""
+    whole: str = ""
+    """What these names begin with in the checkpoint of a whole model, in which everything else is another part."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Beginnings of names in checkpoints of models that are not taken, and what they are."""
 
@@ -122,12 +124,13 @@ _TRAINING = ("loss.", "discriminator.", "disc.", "perceptual_loss.")
 TAMING = Dialect(
     _parts("down.{L}", "up.{L}", "block", ("block_1", "attn_1", "block_2")),
     ignored=(*_TRAINING, "model_ema.", "quantize.embedding.cluster_size", "quantize.embedding.embed_avg"),
+    whole="first_stage_model.",
     refused={
         "quantize.embed.": "the codebook of a Gumbel quantizer, which scores codes and compares no vectors",
         "quantize.used": "a table of renumbered codes, which the tokens of its transformer are",
     },
 )
-"""CompVis' taming-transformers and latent-diffusion."""
+"""CompVis' taming-transformers and latent-diffusion, whose tokenizer is the first stage of a whole model."""
 
 LLAMAGEN = Dialect(
     _parts("conv_blocks.{L}", "conv_blocks.{R}", "res", ("0", "1", "2")), ignored=(*_TRAINING, "quantize.codebook_used")
@@ -136,7 +139,7 @@ LLAMAGEN = Dialect(
 JANUS = Dialect(_parts("down.{L}", "up.{R}", "block", ("block_1", "attn_1", "block_2")), ignored=_TRAINING)
 """What transformers calls the tensors of Janus' tokenizer, which is LlamaGen's."""
 
-_VAR = replace(TAMING, qkv=("qkv",), ignored=(*_TRAINING, "quantize.ema_vocab_hit_SV"), refused={})
+_VAR = replace(TAMING, qkv=("qkv",), ignored=(*_TRAINING, "quantize.ema_vocab_hit_SV"), whole="", refused={})
 VAR = tuple(
     replace(_VAR, parts={**_VAR.parts, ours: f"quantize.quant_resi.{theirs}"})
     for ours, theirs in (

@@ -15,7 +15,7 @@ from pipeline.printing import say
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TOLERANCE = 1e-4  # of float32 sums in another order
 _MOST_CANCELLED = 4.0
-"""So many times its variance the square of a group's mean may be where the variance is taken as a difference of sums."""
+"""The square of a group's mean may be so many times its variance where that is taken as a difference of sums."""
 
 
 class GroupNorm(nn.GroupNorm):

@@ -1,6 +1,6 @@
 """From the tensors of a published checkpoint to those of `Vqgan`, with every name accounted for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def read_network(tensors: Mapping[str, Any], dialects: Sequence[Dialect], path: 
     Raises TokenizerError listing every name that is missing, left over, or of another shape.
     """
     dialect = max(dialects, key=lambda dialect: len(dialect.translated(tensors)))
+    tensors = _out_of_whole(tensors, dialect)
     _refuse_other_kinds(tensors, dialect, path)
     ours = dialect.translated(name for name in tensors if not name.startswith(dialect.ignored))
     left_over = sorted(name for name in tensors if name not in ours and not name.startswith(dialect.ignored))
@@ -65,7 +66,19 @@ def read_network(tensors: Mapping[str, Any], dialects: Sequence[Dialect], path: 
     return Published(architecture, phis, joined)
 
 
-def _refuse_other_kinds(names: Iterable[str], dialect: Dialect, path: Path) -> None:
+def _out_of_whole(tensors: Mapping[str, Any], dialect: Dialect) -> Mapping[str, Any]:
+    if not dialect.whole or not any(name.startswith(dialect.whole) for name in tensors):
+        return tensors
+    parts = ((name.partition(dialect.whole), value) for name, value in tensors.items())
+    return {inner: value for (before, whole, inner), value in parts if whole and not before}
+
+
+def _refuse_other_kinds(names: Collection[str], dialect: Dialect, path: Path) -> None:
+    if "quant_conv.weight" in names and not any(name.startswith("quantize.") for name in names):
+        raise TokenizerError(
+            f"{path}: has an encoder and no codebook (quantize.…), as the KL autoencoders of latent-diffusion and "
+            "Stable Diffusion: their latents are continuous, and there are no tokens to make"
+        )
     for name in sorted(names):
         for start, what in dialect.refused.items():
             if name.startswith(start):

@@ -32,7 +32,9 @@ def test_blank_images_are_normalised_as_exactly_as_others() -> None:
     noise = torch.randn(1, 128, 128, 128, generator=draw)
     x = torch.cat([noise, blank]).contiguous(memory_format=torch.channels_last)
     exact = F.group_norm(x.double(), 32, eps=1e-6)
-    assert (F.group_norm(x, 32, eps=1e-6) - exact).abs().max() > 1e-3, "torch has become exact: drop what makes up for it"
+    assert (F.group_norm(x, 32, eps=1e-6) - exact).abs().max() > 1e-3, (
+        "torch has become exact: drop what makes up for it"
+    )
     assert (norm(x) - exact).abs().max() < 2e-4
     assert (norm.silu(x) - F.silu(exact)).abs().max() < 2e-4
     assert norm(x).is_contiguous(memory_format=torch.channels_last)

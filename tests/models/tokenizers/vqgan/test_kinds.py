@@ -90,11 +90,26 @@ def test_an_image_has_the_same_tokens_in_any_batch(tmp_path: Path, kind: str) ->
     assert torch.equal(together, alone)
 
 
+def whole_model(state: State) -> State:
+    """As latent-diffusion saves it; what is beside the tokenizer has names like its own."""
+    others = ("model.diffusion_model.out.2.bias", "model_ema.decay", "cond_stage_model.encoder.conv_in.weight", "betas")
+    return {
+        **dict.fromkeys(others, torch.zeros(3)),
+        **{f"first_stage_model.{name}": value for name, value in state.items()},
+        "first_stage_model.loss.discriminator.main.0.weight": torch.zeros(3),
+    }
+
+
 NESTED: dict[str, tuple[str, Callable[[], Any]]] = {
     "bare": ("var", var_state),
     "a trainer's": ("var", lambda: {"trainer": {"vae_local": var_state(), "var_wo_ddp": {}}, "epoch": 1}),
     "the average comes first": ("llamagen", lambda: {"model": {"x": torch.zeros(1)}, "ema": llamagen_state()}),
     "lightning's": ("taming", lambda: {"state_dict": taming_state(), "global_step": 3}),
+    "the first stage of a whole model": ("taming", lambda: {"state_dict": whole_model(taming_state())}),
+    "of one in several processes": (
+        "taming",
+        lambda: {"state_dict": {f"module.{name}": value for name, value in whole_model(taming_state()).items()}},
+    ),
     "half precision": ("taming", lambda: {name: value.half() for name, value in taming_state().items()}),
     "brain floats": ("llamagen", lambda: {"model": {n: v.bfloat16() for n, v in llamagen_state().items()}}),
 }
@@ -126,6 +141,11 @@ SPOILT: dict[str, tuple[Callable[[State], Any], str]] = {
     "Gumbel": (
         lambda state: {**without("quantize.embedding.weight")(state), "quantize.embed.weight": torch.zeros(8, 16)},
         r"quantize\.embed\.weight is the codebook of a Gumbel",
+    ),
+    "continuous latents": (without("quantize.embedding.weight"), r"has an encoder and no codebook \(quantize"),
+    "a whole model without": (
+        lambda state: whole_model(without("quant_conv.bias")(state)),
+        r"missing: quant_conv\.bias$",
     ),
     "another kind": (lambda state: var_state(), r"quant_resi"),
     "nothing of it": (lambda state: {"a": torch.zeros(1)}, r"left over: a$"),
