@@ -112,11 +112,11 @@ def test_pixels_in_pinned_memory_go_up_from_there(traffic: Traffic, monkeypatch:
     pixels = torch.zeros(3, 8, 8, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     copied: list[Tensor] = []
     monkeypatch.setattr(FakeTensor, "is_pinned", lambda self: True, raising=False)
-    copy = Tensor.copy_
-    monkeypatch.setattr(Tensor, "copy_", lambda self, *args, **named: copied.append(self) or copy(self, *args, **named))
     tokenizer = NetworkTokenizer(SimpleVQVAE(64, 8, 12).eval(), CUTS["raster"], Normalization(), {})
     encoder = BatchEncoder(tokenizer, CUDA, cores=1)
     encoder._encode_pixels = lambda img_B3HW: [img_B3HW[:, 0, 0].long()]
+    copy = Tensor.copy_
+    monkeypatch.setattr(Tensor, "copy_", lambda self, *args, **named: copied.append(self) or copy(self, *args, **named))
     encoder._encode(pixels, None)
     assert [(tensor.dtype, tensor.device.type) for tensor in copied] == [(torch.int64, "cpu")], "only the tokens"
 
