@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.layouts.layout import BlockLayout, Indices
+from pipeline.models.networks.exact_norm import ExactGroupNorm
 from pipeline.models.networks.images import check_images
 from pipeline.models.networks.search import nearest_codes
 from pipeline.models.networks.search_fused import FusedSearch
@@ -200,10 +201,14 @@ class NetworkTokenizer:
         """Whether the encoder is compiled; which group norm and convolutions it has where they are not torch's."""
         if self._compiled is not None:
             return {"compile": True}
-        is_wide = any(isinstance(module, Conv3x3) and module.is_wide for module in self.model.encoder.modules())
-        if is_wide and self.device.type == "cpu" and self._precision == "fp32":
-            return {"convolution": "winograd"}
-        return {"group_norm": "triton"} if self._fuses else {}
+        if self._fuses:
+            return {"group_norm": "triton"}
+        if self.device.type != "cpu" or self._precision != "fp32":
+            return {}
+        modules = list(self.model.encoder.modules())
+        is_wide = any(isinstance(module, Conv3x3) and module.is_wide for module in modules)
+        is_exact = any(isinstance(module, ExactGroupNorm) for module in modules)
+        return {**({"convolution": "winograd"} if is_wide else {}), **({"group_norm": "exact"} if is_exact else {})}
 
     def _vectors(self, encode: Callable[[Tensor], Tensor], pixels_B3HW: Tensor) -> Tensor:
         arithmetic: Arithmetic = "tf32" if self._precision == "tf32" else "ieee"

@@ -6,19 +6,18 @@ Shape letters: B images, D channels, H and W sides.
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.models.networks.exact_norm import ExactGroupNorm
 from pipeline.models.networks.vqgan.architecture import GROUPS
 from pipeline.printing import say
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TOLERANCE = 1e-4  # of float32 sums in another order
-_MOST_CANCELLED = 4.0
-"""The square of a group's mean may be so many times its variance where that is taken as a difference of sums."""
 
 
-class GroupNorm(nn.GroupNorm):
+class GroupNorm(ExactGroupNorm):
     """The normalisation that all of them use; `silu` puts a SiLU behind it."""
 
     def __init__(self, channels: int) -> None:
@@ -26,32 +25,14 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
         """As torch's."""
-        return self._fused(x_BDHW, silu=False) if fuses(x_BDHW) else self._normalised(x_BDHW)
+        return self._fused(x_BDHW, silu=False) if fuses(x_BDHW) else super().forward(x_BDHW)
 
     def silu(self, x_BDHW: Tensor, added_D: Tensor | None = None) -> Tensor:
         """SiLU of the normalised x + added, of which there is something only where `fuses` says so."""
         if fuses(x_BDHW):
             return self._fused(x_BDHW, silu=True, added_D=added_D)
         assert added_D is None
-        return F.silu(self._normalised(x_BDHW), inplace=not torch.is_grad_enabled())
-
-    def _normalised(self, x_BDHW: Tensor) -> Tensor:
-        """torch's group norm, without its error for channels_last memory on a CPU.
-
-        There it takes E[x^2] - E[x]^2 for the variance. Of a blank image, whose channels are nearly constant, that
-        leaves rounding errors, and results that are off by as much as their values. Such images are few: each is
-        normalised once more by itself in contiguous memory, where torch sums squared distances from the mean.
-        """
-        if not _takes_differences(x_BDHW):
-            return super().forward(x_BDHW)
-        B, D, H, W = x_BDHW.shape
-        out_BDHW, mean_BG, rstd_BG = torch.native_group_norm(
-            x_BDHW, self.weight, self.bias, B, D, H * W, self.num_groups, self.eps
-        )
-        exact_BG = (mean_BG * rstd_BG).square() <= _MOST_CANCELLED  # False also where there is no number
-        for image in (~exact_BG).any(dim=1).nonzero().flatten().tolist():
-            out_BDHW[image] = super().forward(x_BDHW[image : image + 1].contiguous())[0]
-        return out_BDHW
+        return self.with_silu(x_BDHW)
 
     def _fused(self, x_BDHW: Tensor, silu: bool, added_D: Tensor | None = None) -> Tensor:
         from pipeline.models.networks.vqgan import kernels
@@ -72,19 +53,6 @@ def fuses(x_BDHW: Tensor) -> bool:
         and x_BDHW.dtype in _DTYPES
         and x_BDHW.is_contiguous(memory_format=torch.channels_last)
         and kernels_work(x_BDHW.device)
-    )
-
-
-def _takes_differences(x_BDHW: Tensor) -> bool:
-    """Whether torch's group norm takes the variance of these as a difference of sums. Where gradients are asked for, or
-    a graph is made, nobody looks: there it stays as it is."""
-    return (
-        x_BDHW.is_cpu
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and type(x_BDHW) is Tensor
-        and x_BDHW.is_contiguous(memory_format=torch.channels_last)
-        and not x_BDHW.is_contiguous()
     )
 
 

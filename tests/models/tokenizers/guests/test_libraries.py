@@ -122,6 +122,16 @@ def test_diffusers(tmp_path: Path, changes: dict[str, Any]) -> None:
     np.testing.assert_array_equal(tokenizer.codebook.table, model.quantize.embedding.weight.detach())
 
 
+@torch.no_grad()
+def test_blank_images_have_the_vectors_that_the_model_itself_gives_them(tmp_path: Path) -> None:
+    """Encoders run in channels_last memory, in which torch's group norm of a blank image is far off."""
+    model = vq_model(block_out_channels=(128, 128))
+    tokenizer = imported(tmp_path, "diffusers", model).to("cpu")
+    blank = torch.full((1, 3, 128, 128), 0.3)
+    pixels = blank.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(tokenizer.model.encode(pixels), model.encode(blank).latents, atol=1e-4, rtol=1e-4)
+
+
 def test_pixels_are_as_asked_for(tmp_path: Path) -> None:
     tokenizer = imported(tmp_path, "diffusers", vq_model(), pixels=(0.0, 1.0))
     assert tokenizer.normalization == Normalization(mean=(0, 0, 0), std=(1, 1, 1))
