@@ -1,11 +1,14 @@
 """For every test: few threads and no deadlines, for the cores are shared with other processes."""
 
+import functools
 import gc
+import inspect
 import os
 import sys
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import settings
 from support import QUICK, examples
 from unsynced import wait_for_no_disk
@@ -18,6 +21,11 @@ sys.dont_write_bytecode = False
 # Started by `make test`, the tests are not to tell a make that they run that it is the inner one of two.
 for _name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
     os.environ.pop(_name, None)
+
+# click 8.1 keeps the two outputs of a command apart only where it is told to.
+if "mix_stderr" in inspect.signature(CliRunner).parameters:
+    CliRunner.__init__ = functools.partialmethod(CliRunner.__init__, mix_stderr=False)
+    Result.output = property(lambda done: done.stdout + done.stderr)
 
 settings.register_profile("shared cores", deadline=None)
 settings.load_profile("shared cores")

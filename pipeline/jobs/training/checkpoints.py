@@ -21,7 +21,7 @@ from pipeline.jobs.training.agreement import raise_once
 from pipeline.jobs.training.checkpoint_files import damage, is_recorded, write_contents
 from pipeline.jobs.training.checkpoint_names import checkpoint_path, checkpointed_steps
 from pipeline.jobs.training.disk import free_bytes, in_words, room, used_bytes
-from pipeline.jobs.training.random_states import damaged_random_states
+from pipeline.jobs.training.random_states import damaged_random_states, of_any_numpy
 from pipeline.printing import say
 
 KEPT = 2
@@ -101,7 +101,8 @@ class Checkpoints:
         """
         path, reason = self._path(step), None
         try:
-            self._accelerator.load_state(str(path))
+            with of_any_numpy():
+                self._accelerator.load_state(str(path))
         except Exception as error:  # unpickling damaged files raises almost anything
             first = (str(error).strip().splitlines() or [""])[0]
             reason = f"{type(error).__name__}: {first}"

@@ -125,7 +125,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert (identity["patch_nums"], identity["cosine"]) == ([1, 2], True)
     assert "each is finer than the last" in run("var", source, tmp_path / "b", "--patch-nums", "2,1", status=2)
     assert "write whole numbers" in run("var", source, tmp_path / "b", "--patch-nums", "1;2", status=2)
-    assert "No such option '--patch-nums'" in run("taming", source, tmp_path / "b", "--patch-nums", "1", status=2)
+    assert "No such option" in run("taming", source, tmp_path / "b", "--patch-nums", "1", status=2)
     assert "No such command 'cosmos'" in run("cosmos", source, tmp_path / "b", status=2)
     assert "no such file" in run("var", tmp_path / "nowhere.pth", tmp_path / "b", status=2)
     assert "is there already" in run("var", source, tmp_path / "out", status=2)

@@ -1,16 +1,19 @@
 """Random states that Accelerate would pass over are found, and what they hold is not run."""
 
+import io
 import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 
-from pipeline.jobs.training.random_states import damaged_random_states
+from pipeline.jobs.training.random_states import damaged_random_states, of_any_numpy
 
 NAME = "random_states_0.pkl"
 
@@ -40,6 +43,22 @@ def test_sound_states_are_sound_and_change_nothing(saved: bytes, tmp_path: Path)
     assert damaged_random_states(tmp_path) is None
     assert torch.equal(torch.get_rng_state(), before)
     assert damaged_random_states(tmp_path / "none") is None
+
+
+def test_those_of_another_numpy_are_taken_over(saved: bytes, tmp_path: Path) -> None:
+    """What makes arrays is `numpy.core.multiarray._reconstruct` for numpy 1, `numpy._core` has it for numpy 2."""
+    names, drawn = [b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy._core.multiarray\n_reconstruct\n"], []
+    for name in names:
+        with ZipFile(io.BytesIO(saved)) as ours, ZipFile(tmp_path / NAME, "w") as theirs:
+            for member in ours.namelist():
+                theirs.writestr(member, ours.read(member).replace(names[0], name).replace(names[1], name))
+        assert name in (tmp_path / NAME).read_bytes()
+        assert damaged_random_states(tmp_path) is None
+        np.random.seed(4321)
+        with of_any_numpy():
+            Accelerator(cpu=True).load_state(str(tmp_path))
+        drawn.append(np.random.random())
+    assert drawn[0] == drawn[1] != np.random.RandomState(4321).random()
 
 
 FORGED: dict[str, Callable[[bytes, Path], bytes]] = {
