@@ -17,6 +17,7 @@ from pipeline.overlap import within
 from pipeline.printing import one_line, printable, say
 from pipeline.process.shortage import reason_of
 from pipeline.records import SourceShard
+from pipeline.source.shards.command import tell_commands_to_end
 from pipeline.store.schema.failures import JOB, Failure, record_failure
 
 # How long a process waits for its last writes: it may be the store that hangs.
@@ -95,4 +96,5 @@ def _end(store: Files | None, claims: Claims | None, shard: SourceShard | None, 
     if claims:
         steps.append(claims.release_all)
     within(_GOODBYE_SECONDS, *steps)
+    tell_commands_to_end()  # last: threads that wait for their output would go on, and claim the next source shard
     os._exit(VqtokError.exit_status)

@@ -15,6 +15,15 @@ _END_SECONDS = 60
 _STOP_SECONDS = 5
 
 
+_running: weakref.WeakSet["_Output"] = weakref.WeakSet()
+
+
+def tell_commands_to_end() -> None:
+    """For a process about to end without tidying up: what it still reads is told to end, and not waited for."""
+    for output in list(_running):
+        output.tell_to_end()
+
+
 class Command:
     """A shell command; whatever path is asked for, it is what the command prints."""
 
@@ -58,12 +67,17 @@ class _Output:
         )
         self._stdout = cast(BufferedReader, self._process.stdout)
         self.stop = weakref.finalize(self, _stop, self._process)
+        _running.add(self)
 
     def __enter__(self) -> "_Output":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def tell_to_end(self) -> None:
+        """Without waiting for it."""
+        _tell(self._process, signal.SIGTERM)
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, as they come: a command may take its time for the next ones. None at its end."""
@@ -90,8 +104,15 @@ class _Output:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Tell a command to end, then make it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
+        if _tell(process, number):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_SECONDS)
+
+
+def _tell(process: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    """Send a signal to all that a command has started; False where it has ended."""
+    if process.poll() is not None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    return True

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -23,18 +24,33 @@ def test_a_process_with_a_hung_read_ends_and_says_where(
     collection: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
     """The end of one command's output never comes; the other's can be committed."""
-    good, hung = (f"pipe:cat {collection}/train-0001.tar{end}" for end in ("", "; sleep 600"))
+    ends = ("", f"; echo $$ >{tmp_path}/pid; sleep 600")
+    good, hung = (f"pipe:cat {collection}/train-0001.tar{end}" for end in ends)
     changes = {"source.shards": [good, hung], "source.base": None, "source.allow_pipe": True}
     job = make_job(tmp_path, tmp_path, tokenizer_folder, {**changes, "tokenize.stall_timeout": 4})
     done = job.start().wait(timeout_s=60)
     assert done.status == 1
     assert re.search(r"vqtok: read .*: has not ended for \d+ s \(tokenize.stall_timeout\); this process ends", done.err)
     assert "stdout.read" in done.err  # where in Python
+    assert has_ended(int((tmp_path / "pid").read_text()))  # the command, too
     assert job.listing("claims") == []
     (failure,) = job.listing("failures")
     assert job.start("--set", f"source.shards=['{good}']").wait().status == 0
     (commit,) = job.commits.values()
     assert failure != f"{commit['part']}.json"
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process ends within some seconds; what nobody has waited for yet counts as ended."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class _OnGpu:
