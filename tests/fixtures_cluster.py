@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_store import Job, good_samples, make_job, wait_for, write_shard
-from support import ROOT, free_port
+from support import ROOT, free_port, import_path
 
 from pipeline.claims import read_claims
 from pipeline.files import files_at
@@ -64,7 +64,7 @@ _FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_ME
 
 def environment(**more: str) -> dict[str, str]:
     """What the recipes need to find this Python and this working tree."""
-    return {**os.environ, "BIN": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT), **more}
+    return {**os.environ, "BIN": str(Path(sys.executable).parent), "PYTHONPATH": import_path(ROOT), **more}
 
 
 @dataclass

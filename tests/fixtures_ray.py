@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 from fixtures_store import Done, Job, wait_for
-from support import ROOT
+from support import ROOT, import_path
 
 # Workers of Ray are less urgent than other processes (nice 15): where many share the cores they would hardly run.
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": import_path(ROOT)}
 _NODE = {"object_store_memory": 80 << 20, "include_dashboard": False, "include_log_monitor": False}
 """Nothing is put into the object store, and nobody looks at Ray's own pages."""
 _TRIES = 4

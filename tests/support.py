@@ -54,6 +54,11 @@ def vqtok_script() -> Path:
     return script
 
 
+def import_path(*folders: str | Path) -> str:
+    """PYTHONPATH with folders in front of those that are in it already: the packages may be in one of them."""
+    return os.pathsep.join(map(str, [*folders, *filter(None, [os.environ.get("PYTHONPATH")])]))
+
+
 POLL_SECONDS = 0.02
 """How long a server of a test may take to see that it is to end: half a second by default, for each test."""
 

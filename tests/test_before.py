@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pytest
 from fixtures_store import cold
 from pydantic import BaseModel
-from support import ROOT, older_files
+from support import ROOT, import_path, older_files
 
 from pipeline.before import Before, completed, concise
 
@@ -106,7 +106,7 @@ def looks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
             assert old in text
             text = text.replace(old, new, 1)
         path.write_text(text)
-    work, environment = older_files(folder / "work"), {"PYTHONPATH": str(folder)}
+    work, environment = older_files(folder / "work"), {"PYTHONPATH": import_path(folder)}
     done = cold(sys.executable, "-c", LOOK, environment=environment, folder=work)
     assert done.status == 0, done.err
     return list(json.loads(done.out))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_store import Job, cold, cold_python
-from support import ROOT, sampled, vqtok_script
+from support import ROOT, import_path, sampled, vqtok_script
 
 pytest_plugins = ["fixtures_store"]
 
@@ -146,7 +146,8 @@ def test_the_public_names_are_there(code: str) -> None:
 
 
 def lint_imports(*arguments: str | Path) -> tuple[int, str]:
-    done = cold(Path(sys.executable).with_name("lint-imports"), "--no-cache", *arguments)
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = cold(sys.executable, "-c", command, "--no-cache", *arguments)
     return done.status, done.out
 
 
@@ -164,7 +165,7 @@ def test_an_import_that_points_up_would_be_noticed(tmp_path: Path, monkeypatch: 
     with (tmp_path / "pipeline/source/containers/tar/strict.py").open("a") as file:
         file.write("\nfrom pipeline.models.layouts.cuts import CUTS\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", import_path(tmp_path))
     status, out = lint_imports()
     assert status == 1
     assert "pipeline.source.containers.tar.strict -> pipeline.models.layouts.cuts" in out

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fixtures_store import Done, cold
 from PIL import Image
-from support import ROOT, encoded, picture, write_tar
+from support import ROOT, encoded, import_path, picture, write_tar
 from tokenizing.accelerators import PEAKS, peak_of
 from tokenizing.gpu import SearchWork, encoder_flops
 from tokenizing.stages import STAGES, milliseconds_by_stage
@@ -24,7 +24,7 @@ pytest_plugins = ["fixtures_store"]
 
 def bench(*arguments: str | Path) -> Done:
     script = ROOT / "scripts" / "benchmarks" / "bench_gpu.py"
-    return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": str(ROOT)}, timeout_s=880)
+    return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": import_path(ROOT)}, timeout_s=880)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`make bench-loader` on a few rows, and the proof that it notices what a loader loses."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +16,7 @@ from loaders.peer import BATCH, Pattern, Peer
 from loaders.rounds import NOT_INSTALLED, Entry, Plan, measure
 from loaders.rows import open_rows, write_rows
 from loaders.vqtok import Vqtok, VqtokIndices, VqtokKeys, VqtokRaw
-from support import ROOT
+from support import ROOT, import_path
 from torch import Tensor
 
 pytest_plugins = ["fixtures_store"]
@@ -63,7 +62,7 @@ def damaged(batches: list[Tensor]) -> list[Tensor]:
 def bench(*arguments: str | Path, path: Path | None = None) -> Done:
     """The script on few rows."""
     few = ["--rows", "1100", "--tokens", str(TOKENS), "--rounds", "2", "--seconds", "0.01"]
-    environment = {"PYTHONPATH": os.fspath(path)} if path else {}
+    environment = {"PYTHONPATH": import_path(path)} if path else {}
     script = ROOT / "scripts" / "benchmarks" / "bench_loader.py"
     return cold(sys.executable, script, *few, *arguments, environment=environment, timeout_s=280)
 

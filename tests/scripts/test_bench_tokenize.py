@@ -9,7 +9,7 @@ import torch
 from fixtures_store import Done, cold
 from pages import percent, three_digits, times, write_section
 from PIL import Image
-from support import ROOT, encoded, picture, write_tar
+from support import ROOT, encoded, import_path, picture, write_tar
 from tokenizing.agreement import compare, compare_with_plain
 from tokenizing.job import Incomplete, Job, save_random_model, write_config
 from tokenizing.parts import Decode, DecodeLimit, Encode
@@ -55,7 +55,7 @@ def job(tmp_path: Path, photos: Photos) -> Job:
 
 def bench(*arguments: str | Path) -> Done:
     script = ROOT / "scripts" / "benchmarks" / "bench_tokenize.py"
-    return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": str(ROOT)}, timeout_s=280)
+    return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": import_path(ROOT)}, timeout_s=280)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from costs.handing_out import handout
 from costs.requests import START_UP, Server
 from costs.starting import IMPORTS, WORK, measure
 from fixtures_store import Job
-from support import ROOT
+from support import ROOT, import_path
 
 from pipeline.files import LocalFiles
 from pipeline.store.schema.commits import committed_parts
@@ -33,7 +33,7 @@ def test_the_stub_commits_every_part_and_its_calls_are_counted(tmp_path: Path) -
     command = [sys.executable, "-m", "costs.stub", str(tmp_path / "store"), "12", "3"]
     try:
         calls, elsewhere = count_calls(
-            command, environment={**os.environ, "PYTHONPATH": str(ROOT / "scripts/benchmarks")}
+            command, environment={**os.environ, "PYTHONPATH": import_path(ROOT / "scripts/benchmarks")}
         )
     except NoStrace:
         pytest.skip("no strace here")

@@ -12,7 +12,7 @@ from fixtures_store import Done, cold
 from gpu.check import Bench, Line, answers
 from gpu.collection import Collection
 from gpu.processes import run
-from support import ROOT
+from support import ROOT, import_path
 
 pytest_plugins = ["fixtures_store"]
 
@@ -21,7 +21,7 @@ HEAD = "| | what | figures |\n| --- | --- | --- |\n"
 
 def check(*arguments: str) -> Done:
     script = ROOT / "scripts" / "gpu_check.py"
-    return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": str(ROOT)}, timeout_s=280)
+    return cold(sys.executable, script, *arguments, environment={"PYTHONPATH": import_path(ROOT)}, timeout_s=280)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import train_ar
 from fixtures_examples import SCRIPTS, SMALL, TABLE, Script, metrics, zero_order
 from fixtures_store import Child, Job, cold, make_job, save_tiny_tokenizer, store_of_rows
 from PIL import Image
-from support import ROOT, free_port
+from support import ROOT, free_port, import_path
 from torch.nn import functional as F
 from training.data import open_loaders
 from training.drawing import Drawing
@@ -145,7 +145,7 @@ def under_torchrun(arguments: list[str], folder: Path, dies_at: int = 0) -> list
     code += "t.note_rows(sys.argv[2], sys.argv[4:], int(sys.argv[3]))"
     (folder / "noting.py").write_text(code)
     torchrun = [Path(sys.executable).parent / "torchrun", "--standalone", "--nproc-per-node", "2"]
-    found = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{SCRIPTS}"}
+    found = {"PYTHONPATH": import_path(ROOT, ROOT / "tests", SCRIPTS)}
     given = (Path(__file__).parent, folder, str(dies_at), *arguments)
     return [cold(*torchrun, folder / "noting.py", *given, environment=found).status]
 
