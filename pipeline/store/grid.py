@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import TokenizerError
 from pipeline.models.layouts.raster import raster_places
 from pipeline.records import Geometry
 
@@ -26,5 +27,8 @@ def grid_of(tokens: Tensor, geometry: Geometry) -> Tensor:
 @lru_cache(maxsize=64)
 def _places(geometry: Geometry, device: torch.device) -> Tensor | None:
     """int64 [h * w]: which token is in each cell of the grid; None where they follow each other as the cells do."""
-    places = raster_places(geometry)
+    try:
+        places = raster_places(geometry)
+    except TokenizerError as error:
+        raise TokenizerError(f"{error}; batch.idx_Bl has its blocks") from None
     return None if np.array_equal(places, np.arange(len(places))) else torch.from_numpy(places).to(device)

@@ -111,14 +111,24 @@ def _order(geometry: Geometry, request: Request) -> tuple[Literal["raster", "blo
     except TokenizerError as error:
         if request.order is None:
             return "blocks", None
-        raise ConfigError(f"--order raster: {error}; leave it out for --order blocks") from error
+        raise ConfigError(
+            f"--order raster: {error}; leave it out, and tokens come block by block: {_lengths(geometry)} of each image"
+        ) from error
     return "raster", None if np.array_equal(places, np.arange(len(places))) else places
+
+
+def _lengths(geometry: Geometry) -> str:
+    *some, last = map(str, geometry.block_lengths)
+    return f"{', '.join(some)} and {last}" if some else last
 
 
 def _view(store: TokenStore, request: Request, views_in: ViewsIn) -> int | Literal["all", "rows"]:
     if isinstance(request.view, int):
         if not 0 <= request.view < store.num_views:
-            raise ConfigError(f"--view {request.view}: the views of {store.root} are 0 to {store.num_views - 1}")
+            some = (
+                f"views 0 to {store.num_views - 1}" if store.num_views > 1 else "one view of each image: leave it out"
+            )
+            raise ConfigError(f"--view {request.view}: {store.root} has {some}")
         return request.view
     if store.num_views == 1:
         return 0

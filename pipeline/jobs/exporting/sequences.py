@@ -74,7 +74,8 @@ def sequences_of(contents: Contents, request: Request) -> Sequences:
     Raises ConfigError where an id would stand for two things, and for ends of lines without a grid.
     """
     if request.eol is not None and contents.grid is None:
-        raise ConfigError("--eol: tokens in block order have no lines; leave it out, or take --order raster")
+        either = ", or --order blocks" if request.order else ""
+        raise ConfigError(f"--eol: tokens in block order have no lines; leave it out{either}")
     ids = {"tokens": (request.offset, request.offset + contents.vocab_size - 1)}
     for name in ("bos", "eos", "eol"):
         if (token := getattr(request, name)) is not None:
@@ -93,7 +94,8 @@ def refuse_large(sequences: Sequences, largest: int, format: str) -> None:
     for name, (_, last) in sequences.ids.items():
         if last > largest:
             raise ConfigError(
-                f"{_said(name)}: ids up to {last:,}, and the format {format} holds those up to {largest:,}"
+                f"{_said(name)}: ids up to {last:,}, and the format {format} holds those up to {largest:,}; take "
+                "smaller ids or another format"
             )
 
 

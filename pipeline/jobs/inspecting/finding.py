@@ -12,7 +12,7 @@ from pipeline.source.find import find_source_shards
 from pipeline.source.folders.listings import Listings
 from pipeline.source.folders.planning import left_alone
 from pipeline.source.reading import open_shard
-from pipeline.source.shards.opening import location
+from pipeline.source.shards.opening import absolute, location
 from pipeline.storage import Storage
 
 _FILES = ("*.tar", "*.tar.*", "*.tgz", "*.parquet")
@@ -55,7 +55,8 @@ def _files_of(name: str, error: ConfigError) -> Collection:
 
 def _beside(folder: Path, looked_at: Set[str]) -> list[str]:
     """What to say of files of another kind; not of the tables that img2dataset leaves beside its tars."""
-    files = [path for path in folder.rglob("*") if CONTAINER.fullmatch(path.name) and str(path) not in looked_at]
+    files = [path for path in folder.rglob("*") if CONTAINER.fullmatch(path.name)]
+    files = [path for path in files if str(absolute(path)) not in looked_at]
     others = [path for path in files if path.suffix != ".parquet" or not path.with_suffix(".tar").exists()]
     return [left_alone(str(folder), [str(path.relative_to(folder)) for path in others])] if others else []
 

@@ -28,7 +28,7 @@ def raster_places(geometry: Geometry) -> npt.NDArray[np.int64]:
 
     layout = layout_of(geometry)
     if not isinstance(layout, GridCut) or not layout.decodable:
-        raise TokenizerError(f"layout {geometry.layout!r} {_why(layout)}; batch.idx_Bl has its blocks")
+        raise TokenizerError(f"layout {geometry.layout!r} {_why(layout)}")
     h, w = geometry.grid
     blocks = layout.blocks(h, w)
     return np.argsort([row * w + column for cells in blocks for row in cells.rows for column in cells.columns])

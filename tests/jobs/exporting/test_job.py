@@ -12,6 +12,7 @@ from fixtures_store import Halt, all_files, store_of_rows, vqtok
 from support import file_system, sampled
 
 from pipeline.jobs.exporting.disk import RowWriter
+from pipeline.records import Geometry
 from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_exports"]
@@ -73,6 +74,18 @@ def test_orders(exported_store: Path, tmp_path: Path) -> None:
     assert "--order raster: layout 'invented' is none that this version turns into a grid" in done.stderr
 
 
+def test_scales_have_no_grid_and_no_lines(tmp_path: Path) -> None:
+    scales = Geometry(image_size=(12, 12), grid=(3, 3), layout="multiscale", block_lengths=(1, 4, 9), decodable=True)
+    store = store_of_rows(tmp_path / "store", [3], geometry=scales)
+    asked = vqtok_export(store, tmp_path / "out", "--format", "npy", "--order", "raster")
+    assert "3 scales, and no single one; leave it out, and tokens come block by block: 1, 4 and 9 of" in asked.stderr
+    view = vqtok_export(store, tmp_path / "out", "--format", "npy", "--view", "1")
+    assert "store has one view of each image: leave it out" in view.stderr
+    lines = vqtok_export(store, tmp_path / "out", "--format", "megatron", "--eol", "5000")
+    assert "have no lines; leave it out\n" in lines.stderr
+    assert {asked.exit_code, view.exit_code, lines.exit_code} == {2}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -86,7 +99,7 @@ def test_orders(exported_store: Path, tmp_path: Path) -> None:
             "each row has 3 views, for which the format megatron has no place; take one of them",
         ),
         (("--format", "jsonl", "--view", "all"), "each row has 3 views, for which the format jsonl has no place"),
-        (("--format", "npy", "--view", "3"), "--view 3: the views of"),
+        (("--format", "npy", "--view", "3"), "views has views 0 to 2"),
         (("--format", "npy", "--view", "some"), "'some' is neither the number of a view, nor 'all' or 'rows'"),
         (("--format", "cbor"), "'cbor' is not one of 'llamagen'"),
     ],

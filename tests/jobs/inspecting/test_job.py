@@ -100,6 +100,16 @@ def test_what_is_no_collection_ends_with_2(tmp_path: Path, name: str) -> None:
         run(f"{tmp_path}/{name}")
 
 
+def test_what_is_read_is_not_told_as_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.tar", "b.tar"):
+        write_shard(tmp_path / "tars" / name, samples(2))
+    (tmp_path / "here").mkdir()
+    for folder, name in ((tmp_path, "tars"), (tmp_path, "./tars/"), (tmp_path / "here", "../tars")):
+        monkeypatch.chdir(folder)
+        found = run(name)
+        assert (len(found.shards), found.remarks) == (2, [])
+
+
 def test_what_lies_beside_and_is_not_read_is_told(class_folders: Path, tmp_path: Path) -> None:
     mixed = shutil.copytree(class_folders, tmp_path / "mixed")
     write_shard(mixed / "cats/more.tar", samples(2))

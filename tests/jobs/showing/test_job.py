@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from fixtures_store import ROWS, Job, cold_python, store_of_keys, vqtok
 
+from pipeline.cli import main
 from pipeline.jobs.showing.finding import FoundReject, FoundRow
 
 pytest_plugins = ["fixtures_store"]
@@ -33,8 +35,9 @@ def test_the_command_prints_json(finished: Job) -> None:
 def test_a_key_that_nobody_has_says_where_it_looked(finished: Job) -> None:
     for key, hint in {
         "nobody": "",
-        "000101.jpg": "; a key ends before the first dot of the file's name: try '000101'",
-        "folder/nested.v1.jpg": "; a key ends before the first dot of the file's name: try 'folder/nested'",
+        "000101.jpg": "; there is '000101'",
+        "./000101.v1.jpg": "; there is '000101'",
+        "folder/nested.v1.jpg": "; there is 'folder/nested'",
         ".hidden": "",
         "nested": "",
         "00010": "",
@@ -47,6 +50,20 @@ def test_a_key_that_nobody_has_says_where_it_looked(finished: Job) -> None:
             f"vqtok: {finished.store}: no sample has the key {key!r}, of {ROWS + 7} in 6 committed parts{hint}; "
             "a source shard that is still pending may hold it (vqtok status)\n"
         )
+
+
+def test_keys_that_differ_in_little_are_named(tmp_path: Path) -> None:
+    store = store_of_keys(tmp_path / "store", {"p": ["./cat/1", "cat/2", "cat/3.v1", "./cat/3"]})
+    for key, near in {
+        "cat/1": "'./cat/1'",
+        "cat/1.jpg": "'./cat/1'",
+        "./cat/2": "'cat/2'",
+        "cat/3.v1.jpg": "'./cat/3', 'cat/3.v1'",
+        "./cat/3.v1": "'cat/3.v1', './cat/3'",
+    }.items():
+        done = CliRunner().invoke(main, ["show", str(store), key])
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert f"no sample has the key {key!r}, of 5 in 1 committed parts; there is {near}; " in done.stderr
 
 
 def test_what_is_no_store_is_said(tmp_path: Path) -> None:
