@@ -26,6 +26,14 @@ class _Kinds(click.Group):
         importer = importers().get(cmd_name)
         return None if importer is None else _import_command(cmd_name, importer)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        kinds = self.list_commands(ctx)
+        if args[0] not in kinds:
+            ctx.fail(f"no kind of tokenizer {args[0]!r}; known: {', '.join(kinds)}")
+        return super().resolve_command(ctx, args)
+
 
 def _import_command(kind: str, importer: "Importer") -> click.Command:
     def run_import(source: str, out: Path, **given: Any) -> None:

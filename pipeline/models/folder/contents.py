@@ -115,7 +115,13 @@ def read_config(folder: Path) -> FolderConfig:
 def parse_config(data: bytes, path: str) -> FolderConfig:
     """The contents of the config.json at `path`. Raises as `read_config` does."""
     try:
-        config = FolderConfig.model_validate(json.loads(data))
+        tree = json.loads(data)
+        if isinstance(tree, dict) and not FolderConfig.model_fields.keys() & tree.keys():
+            raise TokenizerError(
+                f"{path}: the settings of another library's model; make a tokenizer folder of it with "
+                "`vqtok import KIND FOLDER OUT` (KIND: `vqtok import --help`)"
+            )
+        config = FolderConfig.model_validate(tree)
     except ValidationError as error:
         raise TokenizerError(f"{path}: {explain(error)}; {REMEDY}") from None
     except (ValueError, RecursionError) as error:

@@ -7,7 +7,14 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import TokenizerError
-from pipeline.models.folder.contents import FolderConfig, compare_files, read_config, read_files, write_folder
+from pipeline.models.folder.contents import (
+    FolderConfig,
+    compare_files,
+    parse_config,
+    read_config,
+    read_files,
+    write_folder,
+)
 from pipeline.models.folder.weights import files_digest
 
 FILES = {"model/config.json": b"{}", "codes.npy": b"some codes"}
@@ -39,3 +46,10 @@ def test_a_folder_of_ours_names_neither_kind_nor_files(tmp_path: Path) -> None:
 def test_files_lie_in_the_folder_and_run_no_code(name: str) -> None:
     with pytest.raises(ValidationError, match="names no file of the folder that can be opened safely"):
         FolderConfig(files=(name,), identity=IDENTITY)
+
+
+def test_a_model_of_another_library_is_to_be_imported() -> None:
+    with pytest.raises(
+        TokenizerError, match=r"x/config\.json: the settings of another library's model; make a .*import"
+    ):
+        parse_config(b'{"_class_name": "VQModel", "act_fn": "silu"}', "x/config.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import TokenizerError
@@ -28,8 +29,8 @@ def _read(source: str, options: Options) -> Imported:
     from pipeline.models.networks.budget import Budget
 
     folder = published_folder(source)
-    if (folder / "model_index.json").is_file() and (folder / "vqvae").is_dir():
-        folder /= "vqvae"  # a whole pipeline
+    if (folder / "model_index.json").is_file():
+        folder /= _part_of_pipeline(folder)
     settings = read_json(folder / "config.json")
     if settings.get("_class_name") != _CLASS:
         raise TokenizerError(
@@ -42,6 +43,18 @@ def _read(source: str, options: Options) -> Imported:
     config = {name: value for name, value in whole.items() if not name.startswith("_")}
     pixels = normalization_between(*options.get(PIXELS, (-1.0, 1.0)))
     return imported(_NAME, _CLASS, config, tensors, pixels, folder)
+
+
+def _part_of_pipeline(folder: Path) -> str:
+    """The folder in a whole pipeline that holds the VQModel: `vqvae`, or `movq` in those of Kandinsky."""
+    parts = read_json(folder / "model_index.json").items()
+    found = sorted(
+        name for name, of in parts if isinstance(of, list) and of[1:] == [_CLASS] and (folder / name).is_dir()
+    )
+    if len(found) != 1:
+        which = f"several of class {_CLASS} ({', '.join(found)}); name one" if found else f"none of class {_CLASS}"
+        raise TokenizerError(f"{folder / 'model_index.json'}: of the pipeline's models there is {which}")
+    return found[0]
 
 
 KIND = Kind(

@@ -132,6 +132,18 @@ def test_blank_images_have_the_vectors_that_the_model_itself_gives_them(tmp_path
     torch.testing.assert_close(tokenizer.model.encode(pixels), model.encode(blank).latents, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("part", ["vqvae", "movq"])
+def test_a_whole_pipeline_says_which_of_its_models_it_is(tmp_path: Path, part: str) -> None:
+    vq_model().save_pretrained(tmp_path / "published" / part)
+    index = {"_class_name": "UnCLIPPipeline", "unet": ["diffusers", "UNet2DModel"], "scheduler": [None, None]}
+    written = tmp_path / "published/model_index.json"
+    written.write_text(json.dumps(index))
+    with pytest.raises(TokenizerError, match=r"of the pipeline's models there is none of class VQModel"):
+        taken(tmp_path, "diffusers")
+    written.write_text(json.dumps({**index, part: ["diffusers", "VQModel"]}))
+    assert taken(tmp_path, "diffusers").codebook.vocab_size == vq_model().config.num_vq_embeddings
+
+
 def test_pixels_are_as_asked_for(tmp_path: Path) -> None:
     tokenizer = imported(tmp_path, "diffusers", vq_model(), pixels=(0.0, 1.0))
     assert tokenizer.normalization == Normalization(mean=(0, 0, 0), std=(1, 1, 1))
