@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -31,6 +32,7 @@ from pipeline.models.folder.copies import local_folder
 from pipeline.models.folder.versions import Versions, versions_of
 from pipeline.models.tokenizers.importer import Importer
 from pipeline.models.tokenizers.kind import Kind
+from pipeline.printing import say
 from pipeline.records import JSON
 from pipeline.storage import Storage
 
@@ -107,9 +109,20 @@ def layout_name(folder: str | os.PathLike[str], layout: str | None, storage: Sto
 
 
 def importers() -> dict[str, Importer]:
-    """How folders are made of what is published, by kind; those of installed packages included. Imports no torch."""
-    found = {name: import_module(module).KIND.importer for name, module in _known_kinds().items()}
-    return {name: importer for name, importer in found.items() if importer is not None}
+    """How folders are made of what is published, by kind; those of installed packages included. Imports no torch.
+
+    A package that is broken is told on stderr, and stands in the way of no other kind.
+    """
+    found = {}
+    for name, module in _known_kinds().items():
+        try:
+            importer = _kind_in(name, module).importer
+        except TokenizerError as error:
+            _say_once(f"vqtok: {error}")
+            continue
+        if importer is not None:
+            found[name] = importer
+    return found
 
 
 def completed_tokenizer(identity: JSON) -> JSON:
@@ -120,7 +133,7 @@ def completed_tokenizer(identity: JSON) -> JSON:
     keys = {name: value for name, value in identity.items() if name != _KIND}
     try:
         complete = _kind_named(identity.get(_KIND, OURS)).identity(keys)
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, TokenizerError):
         return identity
     return {**identity, **complete.model_dump(mode="json")}
 
@@ -174,13 +187,35 @@ def _kind_named(name: str) -> Kind[Any]:
     modules = KINDS if name in KINDS else _known_kinds()
     if name not in modules:
         raise LookupError(f"unknown kind {name!r}; known: {', '.join(modules)}")
-    kind: Kind[Any] = import_module(modules[name]).KIND
-    return kind
+    return _kind_in(name, modules[name])
+
+
+def _kind_in(name: str, module: str) -> Kind[Any]:
+    """The `KIND` of a module. Raises TokenizerError where that of an installed package has none."""
+    try:
+        kind = import_module(module).KIND
+    except Exception as error:  # whatever a package of others may do
+        if name in KINDS:
+            raise
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if isinstance(kind, Kind):
+            return kind
+        reason = f"its KIND is no {Kind.__module__}.{Kind.__name__}"
+    raise TokenizerError(
+        f"kind {name!r}: the installed package that brings it has none in its module {module} ({reason}); mend or "
+        "uninstall it"
+    )
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text, error=True)
 
 
 def _known_kinds() -> dict[str, str]:
     """Modules by name, with those of installed packages: it takes a while to look through what is installed."""
-    return {**KINDS, **{e.name: e.value for e in entry_points(group="vqtok.tokenizers") if e.name not in KINDS}}
+    return {**KINDS, **{e.name: e.module for e in entry_points(group="vqtok.tokenizers") if e.name not in KINDS}}
 
 
 def _identity_of(kind: Kind[Any], config: FolderConfig, path: Path) -> Any:

@@ -20,7 +20,13 @@ from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.folder import weights as weights_module
 from pipeline.models.folder.weights import files_digest
 from pipeline.models.tokenizers.protocol import Tokenizer
-from pipeline.models.tokenizers.registry import KINDS, completed_tokenizer, load_tokenizer, tokenizer_identity
+from pipeline.models.tokenizers.registry import (
+    KINDS,
+    completed_tokenizer,
+    importers,
+    load_tokenizer,
+    tokenizer_identity,
+)
 
 pytest_plugins = ["fixtures_store"]
 
@@ -155,15 +161,44 @@ def test_a_key_that_came_later_is_what_was_done_before(tmp_path: Path, monkeypat
         assert completed_tokenizer(foreign) == foreign
 
 
-def test_installed_packages_bring_kinds_and_identities_need_no_torch(tmp_path: Path) -> None:
-    package = tmp_path / "packages/guests-1.0.dist-info"
+def install(site: Path, **modules: str) -> None:
+    """A package as `pip` leaves it, with these kinds, each of the module that it names."""
+    package = site / "guests-1.0.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: guests\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text(f"[vqtok.tokenizers]\n{NAME} = {guest_kind.__name__}\n")
+    lines = "".join(f"{name} = {module}\n" for name, module in modules.items())
+    (package / "entry_points.txt").write_text(f"[vqtok.tokenizers]\n{lines}")
+
+
+@pytest.mark.parametrize("named", [guest_kind.__name__, f"{guest_kind.__name__}:KIND"])
+def test_installed_packages_bring_kinds_and_identities_need_no_torch(tmp_path: Path, named: str) -> None:
+    install(tmp_path / "packages", **{NAME: named})
     folder = save_projection(tmp_path / "tokenizer")
     done = cold_python(
-        f"import sys; sys.path[:0] = [{str(package.parent)!r}, {str(ROOT / 'tests')!r}]\n"
+        f"import sys; sys.path[:0] = [{str(tmp_path / 'packages')!r}, {str(ROOT / 'tests')!r}]\n"
         "from pipeline.models.tokenizers.registry import tokenizer_identity\n"
         f"print(tokenizer_identity({str(folder)!r})['kind'], 'torch' in sys.modules)"
     )
     assert (done.out, done.err) == (f"{NAME} False\n", "")
+
+
+def test_a_broken_package_stands_in_the_way_of_no_other_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, lost="no_such_module", empty="guests_of_no_kind")
+    (tmp_path / "guests_of_no_kind.py").write_text("KIND = None\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for _ in range(2):
+        assert {"var", "llamagen", "taming"} <= importers().keys()
+    lost, empty = sorted(capfd.readouterr().err.splitlines(), reverse=True)  # each is told once
+    assert lost.startswith(
+        "vqtok: kind 'lost': the installed package that brings it has none in its module no_such_module"
+    )
+    assert "(ModuleNotFoundError: No module named 'no_such_module'); mend or uninstall it" in lost
+    assert "kind 'empty'" in empty and "its KIND is no pipeline.models.tokenizers.kind.Kind" in empty
+    save_projection(tmp_path / "tokenizer")
+    config = json.loads((tmp_path / "tokenizer/config.json").read_text())
+    (tmp_path / "tokenizer/config.json").write_text(json.dumps({**config, "kind": "lost"}))
+    with pytest.raises(TokenizerError, match="kind 'lost': the installed package"):
+        load_tokenizer(tmp_path / "tokenizer")
+    assert completed_tokenizer({"kind": "lost", "a": 1}) == {"kind": "lost", "a": 1}
