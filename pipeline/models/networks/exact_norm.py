@@ -69,6 +69,7 @@ def _is_inexact_for(x_BDHW: Tensor) -> bool:
     """Not where gradients are asked for, or a graph is made of it: there it stays torch's."""
     return (
         x_BDHW.is_cpu
+        and x_BDHW.dim() == 4
         and x_BDHW.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, TokenizerError
 from pipeline.models.arithmetic import Arithmetic, float32_arithmetic
 from pipeline.models.layouts.layout import BlockLayout, Indices
-from pipeline.models.networks.exact_norm import ExactGroupNorm
+from pipeline.models.networks.exact_norm import ExactGroupNorm, make_norms_exact
 from pipeline.models.networks.images import check_images
 from pipeline.models.networks.search import nearest_codes
 from pipeline.models.networks.search_fused import FusedSearch
@@ -259,6 +259,7 @@ class NetworkTokenizer:
 
         As `Module.to` does it, which cannot where there are tensors of five dimensions.
         """
+        make_norms_exact(self.model.encoder)
         norms = [module for module in self.model.encoder.modules() if isinstance(module, nn.GroupNorm)]
         ours = all(isinstance(norm, GroupNorm) for norm in norms)
         on_cuda = self.device.type == "cuda"

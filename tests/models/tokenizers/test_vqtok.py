@@ -181,7 +181,7 @@ BAD_CONFIGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "not an object": (lambda f: (f / "config.json").write_text("[]"), r"config.json: .*dictionary"),
     "of another program": (
         lambda f: (f / "config.json").write_text('{"dim": 3}'),
-        r"config.json: identity: .*required",
+        r"config.json: the settings of another library",
     ),
     "unknown key": (lambda f: edit(f, lambda c: c.update(colour=1)), r"config.json: colour: Extra"),
     "newer version": (lambda f: edit(f, lambda c: c.update(version=2)), r"version 2, this vqtok reads 1; upgrade"),

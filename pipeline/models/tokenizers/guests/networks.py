@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import TokenizerError
-from pipeline.models.networks.exact_norm import make_norms_exact
 from pipeline.models.networks.images import check_images, whole_grid
 from pipeline.models.networks.quantizer import VectorQuantizer
 from pipeline.models.tokenizers.trust import TOKENS, compare, fixed_images
@@ -32,7 +31,6 @@ class GuestNetwork(nn.Module):
             raise ValueError(f"{downsampling} pixels for each token, and at most {_MOST_DOWNSAMPLING} are taken")
         self.model: Any = model
         self.encoder = self._encoder()
-        make_norms_exact(self.encoder)
         self.downsampling = downsampling
         table: nn.Parameter = model.get_parameter("quantize.embedding.weight")
         self.quantize = VectorQuantizer(*table.shape)
