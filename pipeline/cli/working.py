@@ -77,12 +77,16 @@ def tokenize(config: Config, dry_run: bool, processes: int | None, **options: bo
     if dry_run:
         from pipeline.jobs.plan import make_plan, refuse_other_identity
         from pipeline.jobs.tokenizing.checked import refuse_what_differs
+        from pipeline.models.folder.contents import has_tokenizer
+        from pipeline.models.tokenizers.registry import layout_name
 
         plan = make_plan(config)
         say(plan)
         refuse_what_differs(plan, config, options["allow_other_sources"], options["check_files"])
         if plan.birth is not None:
             refuse_other_identity(plan.store, config)
+        elif has_tokenizer(config.tokenizer.path):  # it may be trained later
+            layout_name(config.tokenizer.path, config.tokenize.layout)
     else:
         from pipeline.jobs.tokenizing.command import tokenize_as_asked
 

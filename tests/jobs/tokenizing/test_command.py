@@ -30,6 +30,8 @@ def test_a_dry_run_tells_what_is_pending_and_writes_nothing(job: Job) -> None:
     size = sum((job.source / path).stat().st_size for path in COLLECTION)
     assert done.out == f"{job.store}: 6 of 6 source shards are pending, {size:,} bytes\n[]\n"
     assert done.status == 0
+    done = cold_python(NO_OP, "tokenize", "--dry-run", "--config", job.file, "--set", "tokenize.layout=multiscale")
+    assert (done.status, "no block layout 'multiscale'; known: raster" in done.err) == (2, True)
     assert not job.store.exists()
 
 
