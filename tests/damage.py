@@ -30,11 +30,13 @@ CHUNK = "tokens.zarr/parts/PART/tokens/c/0/0"
 """Its tokens, for `inside`."""
 
 
-def verified(job: Job, *overrides: str, quick: bool = False, rate: float | None = None) -> Verification:
+def verified(
+    job: Job, *overrides: str, quick: bool = False, rate: float | None = None, with_source: bool = True
+) -> Verification:
     config = job.config(*overrides)
-    result = check_commits(config)
+    result = check_commits(config, with_source)
     if not quick:
-        check_contents(config, result, show_progress=False)
+        check_contents(config, result, show_progress=False, with_source=with_source)
     if rate is not None:
         encode_again(config, result, rate, show_progress=False)
     return result

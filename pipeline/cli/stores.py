@@ -54,19 +54,29 @@ def _share(ctx: click.Context, parameter: click.Parameter, value: float | None) 
     metavar="R",
     help="Also encode this share of the rows again, such as 0.01: exact on the same kind of hardware.",
 )
+@click.option(
+    "--without-source",
+    is_flag=True,
+    help="Only the store, such as a copy of it: neither source nor tokenizer need be here.",
+)
 @allow_slow_option
 @as_json_option
-def verify(config: Config, quick: bool, rate: float | None, allow_slow: bool, as_json: bool) -> None:
+def verify(
+    config: Config, quick: bool, rate: float | None, without_source: bool, allow_slow: bool, as_json: bool
+) -> None:
     """Check a store against its source; exit status 1 on any loss.
 
-    Without --quick every key, every checksum and every token is checked.
+    Without --quick every key, every checksum and every token is checked. Parts of source shards that the configuration
+    does not name are checked without them.
     """
     from pipeline.jobs.verifying.commits import check_commits
 
     if quick and rate is not None:
         raise click.UsageError("--quick reads no rows, so it cannot encode any again; leave out --quick or --rate.")
+    if without_source and rate is not None:
+        raise click.UsageError("Rows are encoded again from the source; leave out --without-source or --rate.")
     show_progress = sys.stderr.isatty()
-    result = check_commits(config)
+    result = check_commits(config, not without_source)
     if rate is not None and not allow_slow and not result.problems:
         from pipeline.jobs.verifying.reencoding import refuse_slow_encoding
 
@@ -74,7 +84,7 @@ def verify(config: Config, quick: bool, rate: float | None, allow_slow: bool, as
     if not quick:
         from pipeline.jobs.verifying.contents import check_contents
 
-        check_contents(config, result, show_progress)
+        check_contents(config, result, show_progress, not without_source)
     if rate is not None:
         from pipeline.jobs.verifying.reencoding import encode_again
 

@@ -87,6 +87,13 @@ def make_plan(config: Config) -> Plan:
     return _planned(store, config, Mode.LOOK)
 
 
+def plan_without_source(config: Config) -> Plan:
+    """A plan of no source shard: what is committed, wherever its source is now. Raises as `make_plan`."""
+    store = store_of(config)
+    refuse_unknown_features(store)
+    return Plan(store, [], committed_parts(store))
+
+
 def with_late_commits(plan: Plan) -> Plan:
     """The same plan, each part that seems to be pending asked for: the list of commits may lag behind."""
     return replace(plan, committed=committed_parts(plan.store, plan.planned))

@@ -17,10 +17,10 @@ from pipeline.jobs.status.rates import Rate, WorkDone, rate_of
 from pipeline.jobs.status.summaries import Committed, read_committed
 from pipeline.jobs.work.starting import processes_of, read_starts
 from pipeline.records import JSON, SourceShard
-from pipeline.store.schema.birth import is_born
+from pipeline.store.schema.birth import is_born, refuse_lost_birth
 from pipeline.store.schema.commits import committed_parts, late_commits
 from pipeline.store.schema.failures import JOB, Failure, read_failures
-from pipeline.store.schema.manifest import Manifest, is_current
+from pipeline.store.schema.manifest import Manifest, is_current, lost_parts, lost_records
 
 RECENT_SECONDS = 600.0
 
@@ -143,6 +143,8 @@ class Observer:
         self._plan = replace(self._plan, committed=committed_parts(self._plan.store))
         manifest = self._manifest(damage)
         plan = self._plan = self._with_late_commits(manifest)
+        if lost := lost_parts(plan.store, manifest, plan.committed):
+            damage.append(lost_records(plan.store, lost))
         commits = self._read_commits(damage)
         pending = plan.pending
         running = self._running({shard.part for shard in pending}, damage)
@@ -214,6 +216,8 @@ class Observer:
 
     def _manifest(self, damage: list[StoreError]) -> Manifest | None:
         try:
+            if self._plan.birth is None:
+                refuse_lost_birth(self._plan.store)
             return self._plan.manifest
         except StoreError as error:
             damage.append(error)

@@ -10,6 +10,8 @@ from pipeline.jobs.tokenizing.other_sources import refuse_other_sources
 from pipeline.jobs.tokenizing.replaced import refuse_replaced_sources
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.source.classes.names import classes_difference
+from pipeline.store.schema.birth import refuse_lost_birth
+from pipeline.store.schema.manifest import lost_parts, lost_records
 
 
 def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = False) -> Plan:
@@ -22,7 +24,8 @@ def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = 
         check_files: compare size and time of each file of a folder, too.
 
     Raises ConfigError for a source or a store that cannot be used, SourceError for source shards that were replaced
-    after their commit, StoreError where all that is committed is of other source shards.
+    after their commit, StoreError where all that is committed is of other source shards, CorruptStore where records of
+    the store are gone.
     """
     plan = make_plan(config)
     refuse_what_differs(plan, config, allow_other_sources, check_files)
@@ -31,9 +34,13 @@ def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = 
 
 def refuse_what_differs(plan: Plan, config: Config, allow_other_sources: bool, check_files: bool = False) -> None:
     """Compare a plan with what is committed. Arguments, and what it raises, as of `checked_plan`."""
-    if plan.birth is not None:
+    if plan.birth is None:
+        refuse_lost_birth(plan.store)
+    else:
         refuse_other_classes(plan.store, config.source, plan.birth.classes)
     if current_siblings() is None:
+        if lost := lost_parts(plan.store, plan.manifest, plan.committed):
+            raise lost_records(plan.store, lost)
         refuse_replaced_sources(plan, config.source, check_files)
         if not allow_other_sources:
             refuse_other_sources(plan)

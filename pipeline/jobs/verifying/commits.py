@@ -8,7 +8,7 @@ from pipeline.config import Config, SourceConfig
 from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.files.damage import damaged
-from pipeline.jobs.plan import make_plan, refuse_other_identity, with_late_commits
+from pipeline.jobs.plan import make_plan, plan_without_source, refuse_other_identity, with_late_commits
 from pipeline.printing import one_line
 from pipeline.records import JSON, SourceShard
 from pipeline.source.reading import difference
@@ -17,7 +17,7 @@ from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, read_birth
 from pipeline.store.schema.commits import CommitRecord, read_commit
 from pipeline.store.schema.groups import check_groups
-from pipeline.store.schema.manifest import PartRecord, is_current, read_manifest
+from pipeline.store.schema.manifest import PartRecord, is_current, lost_parts, lost_records, read_manifest, unlike
 from pipeline.store.schema.sizes import check_file, check_folder
 
 _NO_DIGESTS = (
@@ -78,28 +78,38 @@ def percent(share: float) -> str:
     return f"{100 if share == 1 else min(round(100 * share, 4), 99.9999):g}%"
 
 
-def check_commits(config: Config) -> Verification:
+def check_commits(config: Config, with_source: bool = True) -> Verification:
     """Compare commits, sizes and manifest with the configuration; the problems are collected.
+
+    Args:
+        with_source: else the store alone is checked, and neither source nor tokenizer need be there.
 
     Raises StoreError where there is no store, ConfigError for a bad configuration.
     """
-    plan = with_late_commits(make_plan(config))
+    plan = with_late_commits(make_plan(config)) if with_source else plan_without_source(config)
     birth = read_birth(plan.store)  # no store at all is an error and not a finding
     result = Verification()
-    result.problems += [f"{shard.path}: not committed; run vqtok tokenize again" for shard in plan.pending]
-    result.warnings += [
-        f"{part}: committed, but of no source shard of this configuration"
-        for part in sorted(plan.committed - plan.planned)
-    ]
-    with result.collecting():
-        refuse_other_identity(plan.store, config)
+    others = sorted(plan.committed - plan.planned)
+    if with_source:
+        result.warnings += [
+            f"{part}: committed, but of no source shard of this configuration: checked without its source, and readers "
+            "read it"
+            for part in others
+        ]
+        with result.collecting():
+            refuse_other_identity(plan.store, config)
     known: dict[str, PartRecord] = {}
+    lost: list[str] = []
     with result.collecting():
         manifest = read_manifest(plan.store, birth)
-        if not plan.pending and not is_current(manifest, plan.committed, plan.planned):
+        if lost := lost_parts(plan.store, manifest, plan.committed):
+            result.problems.append(str(lost_records(plan.store, lost)))
+        elif not plan.pending and not is_current(manifest, plan.committed, plan.planned if with_source else None):
             result.problems.append(f"{names.MANIFEST} is not up to date; run vqtok tokenize again")
         result.content_digest = manifest.content_digest if manifest else None
         known = {record.part: record for record in manifest.parts} if manifest else {}
+    pending = [shard.path for shard in plan.pending if shard.part not in lost]
+    result.problems += [f"{path}: not committed; run vqtok tokenize again" for path in pending]
     with result.collecting():
         check_codebook(plan.store, birth)
     with result.collecting():
@@ -110,38 +120,45 @@ def check_commits(config: Config) -> Verification:
     for shard in plan.shards:
         if shard.part in plan.committed:
             with result.collecting():
-                commit = read_commit(plan.store, shard.part)
-                _check_commit(plan.store, shard, config.source, commit, result)
-                _check_records(plan.store, birth, commit, known.get(shard.part))
+                commit = _read_part(plan.store, shard.part, result)
+                _check_source(shard, config.source, commit, result)
+                _check_part(plan.store, birth, commit, known.get(shard.part))
+    for part in others:
+        with result.collecting():
+            _check_part(plan.store, birth, _read_part(plan.store, part, result), known.get(part))
     return result
 
 
-def _check_records(store: Files, birth: Birth, commit: CommitRecord, known: PartRecord | None) -> None:
-    """A commit must have its digests, and the manifest say what it says."""
-    path = names.commit(commit.part)
-    if birth.has_digests and not commit.has_digests:
-        raise damaged(store, path, f"without the digests that every record of this store has ({names.STORE})")
-    if known is not None and known != PartRecord.of(commit, known.since):
-        raise damaged(store, names.MANIFEST, f"not as {path} says; delete it and run vqtok tokenize again")
-
-
-def _check_commit(
-    store: Files, shard: SourceShard, source: SourceConfig, commit: CommitRecord, result: Verification
-) -> None:
-    result.commits[shard.part] = commit
+def _read_part(store: Files, part: str, result: Verification) -> CommitRecord:
+    """The commit record of a part, counted in the result."""
+    commit = read_commit(store, part)
+    result.commits[part] = commit
     result.samples += commit.written
     result.rejected += commit.rejected
     if commit.seen != commit.written + commit.rejected:
         result.problems.append(
-            f"{names.commit(shard.part)}: {commit.seen} seen, {commit.written} written, {commit.rejected} rejected"
+            f"{names.commit(part)}: {commit.seen} seen, {commit.written} written, {commit.rejected} rejected"
         )
+    return commit
+
+
+def _check_part(store: Files, birth: Birth, commit: CommitRecord, known: PartRecord | None) -> None:
+    """All files must be there with their sizes, a commit have its digests, and the manifest say what it says."""
+    check_folder(store, f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}", commit.files)
+    if commit.rejects.bytes:
+        check_file(store, names.REJECTS, commit.rejects)
+    path = names.commit(commit.part)
+    if birth.has_digests and not commit.has_digests:
+        raise damaged(store, path, f"without the digests that every record of this store has ({names.STORE})")
+    if known is not None and known != PartRecord.of(commit, known.since):
+        raise damaged(store, names.MANIFEST, unlike(path))
+
+
+def _check_source(shard: SourceShard, source: SourceConfig, commit: CommitRecord, result: Verification) -> None:
+    """A source shard must be what it was when it was committed, as far as can be told without reading it."""
     if shard.listing is None and shard.bytes is not None and commit.sources[0].bytes != shard.bytes:
         result.problems.append(
             f"{shard.path}: {shard.bytes:,} bytes, {commit.sources[0].bytes:,} when it was committed: it was replaced"
         )
     if shard.listing is not None and (reason := difference(shard, source, commit.sources[0], check_files=True)):
         result.problems.append(f"{shard.path}: {reason}")
-    folder = f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}"
-    check_folder(store, folder, commit.files)
-    if commit.rejects.bytes:
-        check_file(store, names.REJECTS, commit.rejects)

@@ -28,8 +28,12 @@ from pipeline.store.schema.snapshot import as_it_was, make_manifest
 from pipeline.store.writing.hierarchy import check_root, check_rule
 
 
-def check_contents(config: Config, result: Verification, show_progress: bool = True) -> None:
-    """Read every committed part and its source shard, and add what is wrong to `result`."""
+def check_contents(config: Config, result: Verification, show_progress: bool = True, with_source: bool = True) -> None:
+    """Read every committed part, and its source shard where the configuration names it; add what is wrong to `result`.
+
+    Args:
+        with_source: else the store alone is read.
+    """
     result.level = "full"
     store = files_at(config.tokenize.store, config.tokenize.storage)
     birth = read_birth(store)
@@ -40,10 +44,12 @@ def check_contents(config: Config, result: Verification, show_progress: bool = T
         check_root(store, birth)
     with result.collecting():
         check_rule(store, birth)
-    shards = [shard for shard in source_shards_of(store, config) if shard.part in result.commits]
-    for shard in tqdm(shards, "verify", unit=" source shards", disable=not show_progress):
+    shards = {shard.part: shard for shard in source_shards_of(store, config)} if with_source else {}
+    for name, commit in tqdm(result.commits.items(), "verify", unit=" parts", disable=not show_progress):
         with result.collecting():
-            _check_part(config, store, birth, shard, result.commits[shard.part])
+            part, rejects = _check_part(store, birth, commit)
+            if name in shards:
+                _check_keys(config, shards[name], part, rejects, commit)
     if not result.problems:  # damaged parts would only be reported twice
         with result.collecting():
             _check_manifest(store, birth)
@@ -66,7 +72,8 @@ def _check_manifest(store: Files, birth: Birth) -> None:
         as_it_was(manifest, snapshot.content_digest, store.root)
 
 
-def _check_part(config: Config, store: Files, birth: Birth, shard: SourceShard, commit: CommitRecord) -> None:
+def _check_part(store: Files, birth: Birth, commit: CommitRecord) -> tuple[Part, list[Reject]]:
+    """All that a part can tell without its source."""
     check_checksums(store, f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}", commit.files)
     if commit.rejects.bytes:
         check_checksums(store, names.REJECTS, [commit.rejects])
@@ -78,7 +85,7 @@ def _check_part(config: Config, store: Files, birth: Birth, shard: SourceShard, 
         _check_views(birth, part, commit)
     if part.digest() != commit.content_digest:
         raise damaged(store, names.commit(commit.part), "the arrays are not those of the commit (content digest)")
-    _check_keys(config, shard, part, rejects, commit)
+    return part, rejects
 
 
 def _check_counts(birth: Birth, part: Part, rejects: list[Reject], commit: CommitRecord) -> None:

@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.before import Before
-from pipeline.errors import IdentityMismatch, StoreError
+from pipeline.errors import CorruptStore, IdentityMismatch, StoreError
 from pipeline.files import Files
 from pipeline.files.damage import damaged, naming_no_file
 from pipeline.models.layouts.cuts import CUTS
 from pipeline.models.layouts.scales import NAME as SCALES
 from pipeline.records import JSON, Geometry, Record, differences, digest_of
 from pipeline.store.schema import names
+from pipeline.store.schema.commits import committed_parts
 from pipeline.store.schema.identity import completed_identity
 from pipeline.store.schema.names import Step
 from pipeline.store.schema.seals import sealed, unsealed
@@ -122,6 +123,7 @@ def read_birth(files: Files) -> Birth:
     """
     data = _read(files)
     if data is None:
+        refuse_lost_birth(files)
         raise StoreError(f"{files.root}: not a token store (no {names.STORE}); {_remedy(files)}")
     _refuse_unknown_features(files, data)
     try:
@@ -129,6 +131,8 @@ def read_birth(files: Files) -> Birth:
         birth = Birth.model_validate_json(record)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":  # cut off
+            raise damaged(files, names.STORE, f"the store is damaged: {first['msg']}; {_RESTORE}") from None
         where = ".".join(str(step) for step in first["loc"])
         raise StoreError(
             f"{files.root}/{names.STORE}: {where}: {first['msg']}; the store is damaged or of a later "
@@ -205,17 +209,35 @@ def _refuse_unknown_features(files: Files, data: bytes) -> None:
         )
 
 
+def refuse_lost_birth(files: Files) -> None:
+    """Raise CorruptStore where parts are committed and nothing says what their tokens are, as half a copy leaves it.
+
+    A new `store.json` would take them for tokens of whatever tokenizer comes next.
+    """
+    try:
+        parts = committed_parts(files)
+    except CorruptStore:  # something else in the place of the folder, which is for others to say
+        return
+    if parts and not is_born(files):  # in this order: another process may have begun a store meanwhile
+        raise damaged(
+            files,
+            names.STORE,
+            f"missing, though {len(parts):,} parts are committed: finish copying the store, or {_RESTORE}",
+        )
+
+
 def create_or_compare(files: Files, birth: Birth) -> Birth:
     """Create the store as `birth` says, or make sure that it was born equal. Returns the birth of the store.
 
     Whoever is going to write into it proves first that the place can tell the first of two writers, also where a store
     is already: it may have moved to another server, or have another proxy before it.
 
-    Raises IdentityMismatch naming every field that differs, with both values, and StoreError where the
-    place cannot tell the first of two writers.
+    Raises IdentityMismatch naming every field that differs, with both values, StoreError where the place cannot tell
+    the first of two writers, CorruptStore where only `store.json` is missing.
     """
     is_old = is_born(files)
     if not is_old:
+        refuse_lost_birth(files)
         _prove_exclusive_creation(files)
         if files.put_if_absent(names.STORE, birth.written(birth)):
             return birth

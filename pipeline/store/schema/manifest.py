@@ -1,18 +1,19 @@
 """The manifest: a snapshot of all commits, from which readers open a store without walking it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import ge
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from pipeline.before import Before
+from pipeline.errors import CorruptStore
 from pipeline.files import Files
 from pipeline.files.damage import damaged
 from pipeline.records import Count, Record, SourceRecord
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import FORMAT, VERSION, Birth
-from pipeline.store.schema.commits import ArrayRecord, CommitRecord
+from pipeline.store.schema.commits import ArrayRecord, CommitRecord, late_commits
 from pipeline.store.schema.digest import store_digest
 from pipeline.store.schema.names import AttemptName, PartName
 from pipeline.store.schema.seals import read_record
@@ -123,10 +124,54 @@ def _disagreement(manifest: Manifest) -> str:
     return ""
 
 
-def is_current(manifest: Manifest | None, committed: set[str], planned: set[str]) -> bool:
-    """Whether a manifest already says all there is; commits never change, so names suffice."""
+def refuse_other_attempts(files: Files, manifest: Manifest, commits: Iterable[CommitRecord]) -> None:
+    """Raise CorruptStore where a manifest names a part as another attempt than its commit record does.
+
+    Parts never change, so one of the two is of another time: a manifest that replaced this one could not say what
+    the store was before.
+    """
+    known = {part.part: part.attempt for part in manifest.parts}
+    for commit in commits:
+        if known.get(commit.part, commit.attempt) != commit.attempt:
+            raise damaged(files, names.MANIFEST, unlike(names.commit(commit.part)))
+
+
+def unlike(path: str) -> str:
+    """What is wrong with a manifest that does not say what the commit record at `path` says, and what to do."""
+    return f"not as {path} says{_REMEDY} again"
+
+
+def lost_parts(files: Files, manifest: Manifest | None, committed: set[str]) -> list[str]:
+    """Parts that a manifest names and whose commit records are gone, sorted.
+
+    Such a part would be tokenized again while readers, who go by the manifest, read the old one.
+
+    Args:
+        committed: parts of which there is a record, as listed; each that this lacks is asked for.
+    """
+    lacking = {part.part for part in manifest.parts} - committed if manifest else set()
+    return sorted(lacking - late_commits(files, lacking))
+
+
+def lost_records(files: Files, parts: Sequence[str]) -> CorruptStore:
+    """The error for parts of `lost_parts`."""
+    return damaged(
+        files,
+        names.COMMITS,
+        f"{len(parts):,} of the records that {names.MANIFEST} speaks of are gone, such as {parts[0]}.json; restore "
+        f"them from a copy of the store. If they were deleted on purpose, delete {names.MANIFEST}, too (readers go by "
+        "it), and run vqtok tokenize",
+    )
+
+
+def is_current(manifest: Manifest | None, committed: set[str], planned: set[str] | None) -> bool:
+    """Whether a manifest already says all there is; commits never change, so names suffice.
+
+    Args:
+        planned: parts of the configuration; None where it does not matter which one was completed last.
+    """
     return (
         manifest is not None
         and {part.part for part in manifest.parts} == committed
-        and set(manifest.planned) == planned
+        and (planned is None or set(manifest.planned) == planned)
     )

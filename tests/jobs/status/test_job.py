@@ -351,6 +351,7 @@ def test_commits_of_one_moment_have_no_rate(damageable: Job) -> None:
 def test_a_damaged_claim_hides_nothing(damageable: Job, old: str, new: str) -> None:
     path = damageable.store / f"commits/{part_name('train-0003.tar')}.json"
     path.unlink()
+    (damageable.store / "manifest.json").unlink()
     with Claims(LocalFiles(damageable.store), 60) as claims:
         assert claims.acquire(path.stem)
         claim = damageable.store / "claims" / path.name
@@ -363,6 +364,21 @@ def test_a_damaged_claim_hides_nothing(damageable: Job, old: str, new: str) -> N
     assert [message.partition(": ")[0] for message in result.damaged] == [] if is_read else [str(claim)]
     assert 0 < result.fraction_done <= 1
     assert status_table(result)
+
+
+def test_records_that_are_gone_are_told(damageable: Job) -> None:
+    commit = damageable.store / f"commits/{part_name('train-0003.tar')}.json"
+    kept = commit.read_bytes()
+    commit.unlink()
+    (damage,) = status.run(damageable.config()).damaged
+    assert damage.startswith(f"{damageable.store}/commits: 1 of the records that manifest.json speaks of are gone")
+    assert commit.name in damage
+    commit.write_bytes(kept)
+    (damageable.store / "store.json").unlink()
+    result = status.run(damageable.config())
+    (damage,) = result.damaged
+    assert damage.startswith(f"{damageable.store}/store.json: missing, though 6 parts are committed: finish copying")
+    assert not result.complete
 
 
 def in_a_circle(path: Path) -> None:

@@ -1,12 +1,16 @@
 """Whoever stands alone compares the whole source; whom another has started leaves it to that one."""
 
-import pytest
-from fixtures_replaced import OTHER_CONTENTS, SHARD, replace
-from fixtures_store import Job
+import shutil
+from pathlib import Path
 
-from pipeline.errors import SourceError
+import pytest
+from fixtures_replaced import OTHER_CONTENTS, PART, SHARD, replace
+from fixtures_store import Job, all_files, save_tiny_tokenizer
+
+from pipeline.errors import CorruptStore, SourceError, StoreError
 from pipeline.jobs.tokenizing.checked import checked_plan
 from pipeline.jobs.work.siblings import new_siblings
+from pipeline.store import TokenStore
 
 pytest_plugins = ["fixtures_store", "fixtures_replaced"]
 
@@ -38,3 +42,46 @@ def test_processes_that_another_has_started_leave_the_comparison_to_it(
         assert checked_plan(resumed.config(), False).planned
     with pytest.raises(SourceError):  # nobody has compared for whoever finds the variable of processes long gone
         checked_plan(resumed.config(), False)
+
+
+def test_half_a_copy_is_not_begun_anew(damageable: Job, tmp_path: Path) -> None:
+    """rsync goes by the alphabet: commits are there, store.json and the arrays are not."""
+    (damageable.store / "store.json").unlink()
+    shutil.rmtree(damageable.store / "tokens.zarr")
+    (damageable.store / "manifest.json").unlink()
+    before = all_files(damageable.store)
+    other = save_tiny_tokenizer(tmp_path / "other", seed=1)
+    for overrides in ([], [f"tokenizer.path={other}"], ["source.exclude=train-0000.tar"]):
+        with pytest.raises(CorruptStore, match=r"store\.json: missing, though 6 parts are committed: finish copying"):
+            damageable.run(*overrides)
+    assert all_files(damageable.store) == before
+    with pytest.raises(StoreError, match="finish copying the store"):
+        TokenStore(damageable.store)
+
+
+@pytest.mark.parametrize("gone", ["one", "all"])
+def test_records_that_are_gone_are_not_made_anew_behind_the_manifest(damageable: Job, gone: str) -> None:
+    """Readers would go on reading the parts of before, and nobody be told."""
+    for path in (
+        [damageable.store / f"commits/{PART}.json"] if gone == "one" else (damageable.store / "commits").iterdir()
+    ):
+        path.unlink()
+    with pytest.raises(
+        CorruptStore, match=rf"commits: {1 if gone == 'one' else 6} of the records .* are gone.*delete manifest"
+    ):
+        damageable.run()
+    (damageable.store / "manifest.json").unlink()
+    assert damageable.run().complete
+    assert len(TokenStore(damageable.store)) > 0
+
+
+def test_a_manifest_of_another_time_is_not_gone_on_from(damageable: Job) -> None:
+    """As a copy of older records over a store leaves it."""
+    manifest = (damageable.store / "manifest.json").read_bytes()
+    (damageable.store / "manifest.json").unlink()
+    (damageable.store / f"commits/{PART}.json").unlink()
+    assert damageable.run().complete
+    (damageable.store / "manifest.json").write_bytes(manifest)
+    (damageable.source / "train-0000.tar").unlink()
+    with pytest.raises(CorruptStore, match=rf"manifest\.json: not as commits/{PART}\.json says; delete it"):
+        damageable.run()

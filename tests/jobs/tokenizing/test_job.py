@@ -635,6 +635,7 @@ def test_a_store_that_cannot_be_a_folder_is_an_error(job: Job) -> None:
 def test_damage_to_the_hierarchy_is_noticed_at_the_start(damageable: Job) -> None:
     (damageable.store / "tokens.zarr/codebook/c/0/0").unlink()
     (damageable.store / f"commits/{part_name('train-0001.tar')}.json").unlink()
+    (damageable.store / "manifest.json").unlink()
     with pytest.raises(StoreError, match=r"tokens\.zarr/codebook"):
         damageable.run()
 

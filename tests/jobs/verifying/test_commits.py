@@ -20,7 +20,10 @@ pytest_plugins = ["fixtures_store"]
 
 
 QUICK: dict[str, tuple[Callable[[Job], object], str]] = {
-    "missing commit": (lambda job: commit_of(job).unlink(), rf"{SHARD}: not committed; run vqtok tokenize again"),
+    "missing commit": (
+        lambda job: commit_of(job).unlink(),
+        rf"/commits: 1 of the records that manifest\.json speaks of are gone, such as {PART}\.json; restore them",
+    ),
     "damaged commit": (lambda job: commit_of(job).write_text("{"), rf"commits/{PART}\.json: not a commit record"),
     "commit of another part": (
         lambda job: shutil.copy(job.store / f"commits/{part_name('train-0000.tar')}.json", commit_of(job)),
@@ -164,11 +167,49 @@ def test_removed_source_shards_are_reported(damageable: Job) -> None:
     (damageable.source / "more/train-0004.tar").unlink()
     result = verified(damageable, quick=True)
     assert result.problems == ["manifest.json is not up to date; run vqtok tokenize again"]
-    extra = f"{part_name('more/train-0004.tar')}: committed, but of no source shard of this configuration"
-    assert result.warnings == [extra]
+    extra = f"{part_name('more/train-0004.tar')}: committed, but of no source shard of this configuration: "
+    assert len(result.warnings) == 1 and result.warnings[0].startswith(extra)
     assert damageable.run().complete
     result = verified(damageable)
-    assert (result.problems, result.warnings) == ([], [extra])
+    assert (result.problems, len(result.warnings), result.samples) == ([], 1, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("inflict", "message"),
+    [
+        (lambda job: inside(job, CHUNK).unlink(), r"/tokens/c/0/0: missing"),
+        (lambda job: flip(inside(job, CHUNK), 5), r"/tokens/c/0/0: the checksum is not that of the commit"),
+        (lambda job: edit(commit_of(job), '"written": 10', '"written": 11'), rf"commits/{PART}\.json: .*edited"),
+        (lambda job: inside(job, "rejects/PART").unlink(), rf"rejects/{PART}\.\w+\.jsonl: missing"),
+    ],
+)
+@pytest.mark.parametrize("where", ["other sources", "without source"])
+def test_what_readers_read_is_checked_without_its_source(
+    damageable: Job, inflict: Callable[[Job], object], message: str, where: str
+) -> None:
+    """An original may be deleted once it is tokenized, and a copy of a store may lie where no source is."""
+    (damageable.source / SHARD).unlink()
+    assert damageable.run().complete
+    inflict(damageable)
+    if where == "without source":
+        shutil.rmtree(damageable.source)
+    result = verified(damageable, with_source=where == "other sources")
+    assert len(result.problems) == 1 and re.search(message, result.problems[0])
+
+
+def test_a_copy_is_checked_without_source_and_tokenizer(damageable: Job, tmp_path: Path) -> None:
+    nowhere = ["tokenizer.path=nowhere", "source.shards=nowhere/*.tar", "source.base=null"]
+    command = ["verify", "--without-source", "--config", damageable.file]
+    for options in ([], ["--quick"]):
+        overrides = [option for override in nowhere for option in ("--set", override)]
+        done = vqtok(*command, *options, *overrides, folder=tmp_path).wait()
+        assert (done.status, done.err) == (0, "")
+        assert f"6 parts, {ROWS} samples written, 7 rejected" in done.out
+    (damageable.store / "manifest.json").unlink()
+    problems = check_commits(damageable.config(*nowhere), with_source=False).problems
+    assert problems == ["manifest.json is not up to date; run vqtok tokenize again"]
+    done = vqtok(*command, "--rate", "1", folder=tmp_path).wait()
+    assert done.status == 2 and "--without-source or --rate" in done.err
 
 
 def test_an_unfinished_store_does_not_pass(job: Job) -> None:
