@@ -1,6 +1,7 @@
 """`TokenStore`: a store as one long sequence of samples."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from fixtures_store import (
 from pipeline.errors import CorruptStore, IncompleteStore, StoreError, TokenizerError
 from pipeline.models.tokenizers.registry import load_tokenizer
 from pipeline.source.find import part_name
-from pipeline.store import TokenStore
+from pipeline.store import PartCache, TokenStore
 from pipeline.store.reader import TokenBatch
 from pipeline.store.writing.writer import commit_part
 
@@ -211,6 +212,28 @@ def test_damage_met_while_reading_is_refused(tmp_path: Path) -> None:
     assert len(store.read(range(4))) == 4
     with pytest.raises(CorruptStore, match=r"parts/part001\.\w+/tokens: cannot be read: its chunk file is missing"):
         store.read(range(8))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_store_that_was_made_anew_is_to_be_opened_again_and_not_deleted_from(tmp_path: Path, cached: bool) -> None:
+    folder = tmp_path / "store"
+    cache = PartCache(tmp_path / "cache", 1 << 20) if cached else None
+    store = TokenStore(store_of_rows(folder, [4, 4]), cache=cache)
+    store.read(range(4))
+    (file,) = folder.glob("tokens.zarr/parts/part001.*/tokens/c/0/0")
+    kept = file.read_bytes()
+    file.unlink()
+    with pytest.raises(CorruptStore, match=r"missing; delete commits/part001\.json and manifest\.json.* from a copy"):
+        store.read(range(8))
+    file.write_bytes(kept)
+
+    shutil.rmtree(folder)
+    with pytest.raises(CorruptStore, match=r"missing; nor is there commits/part001\.json any more.*open it again$"):
+        store.read(range(8))
+    store_of_rows(folder, [4, 4])
+    with pytest.raises(CorruptStore, match=r"missing; commits/part001\.json names another attempt .*open it again$"):
+        store.read(range(8))
+    assert len(TokenStore(folder, cache=cache).read(range(8))) == 8
 
 
 # --- a store that vqtok tokenize made ---------------------------------------------------------------------

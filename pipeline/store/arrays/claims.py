@@ -14,6 +14,7 @@ from pipeline.store.arrays.storage import chunk_rows
 from pipeline.store.arrays.stored_array import stored_array
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
+from pipeline.store.schema.commits import remedy
 from pipeline.store.schema.manifest import PartRecord
 
 # A part of fewer rows costs a reader less memory than a thousand times the bytes of its record.
@@ -59,6 +60,6 @@ def _impossible(files: Files, path: str, part: PartRecord, what: str) -> Corrupt
     return damaged(
         files,
         path,
-        f"{names.MANIFEST} says {part.written:,} rows, which {what} cannot hold; delete {names.commit(part.part)} and "
-        f"{names.MANIFEST}, then run vqtok tokenize again",
+        f"{names.MANIFEST} says {part.written:,} rows, which {what} cannot hold; "
+        f"{remedy(files, part.part, part.attempt)}",
     )

@@ -13,6 +13,7 @@ from pipeline.store.arrays.storage import Texts
 from pipeline.store.arrays.stored_array import StoredArray, array_paths, stored_array
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
+from pipeline.store.schema.commits import remedy
 from pipeline.store.schema.digest import content_digest
 from pipeline.store.schema.manifest import PartRecord
 from pipeline.store.types import Array
@@ -128,5 +129,5 @@ class Part:
         return damaged(
             self._files,
             f"{self._group}/{path}",
-            f"{what}; delete {names.commit(self.name)} and {names.MANIFEST}, then run vqtok tokenize again",
+            f"{what}; {remedy(self._files, self.name, self.attempt)}",
         )

@@ -17,7 +17,7 @@ from pipeline.records import digest_of
 from pipeline.store.cache.background import Background
 from pipeline.store.cache.folder import BLOCK, BoundedFolder, FolderFull
 from pipeline.store.schema import names
-from pipeline.store.schema.commits import FileRecord
+from pipeline.store.schema.commits import FileRecord, remedy
 from pipeline.store.schema.sizes import Checksum
 
 # A stream over an object holds two of these.
@@ -227,8 +227,4 @@ def _blocks(files: Files, path: str, size: int) -> Iterator[bytes]:
 
 
 def _damaged(files: Files, path: str, what: str) -> CorruptStore:
-    return damaged(
-        files,
-        path,
-        f"{what}; delete {names.commit(names.part_of(path))} and {names.MANIFEST}, then run vqtok tokenize again",
-    )
+    return damaged(files, path, f"{what}; {remedy(files, *names.attempt_of(path))}")

@@ -7,6 +7,7 @@ from typing import Annotated, Protocol, Self, TypeVar
 from pydantic import Field, model_validator
 
 from pipeline.before import Before
+from pipeline.errors import VqtokError
 from pipeline.files import Files
 from pipeline.files.damage import damaged, naming_no_file, together
 from pipeline.files.each import read_each, read_sound
@@ -165,6 +166,24 @@ def read_commits(files: Files, parts: Iterable[str]) -> list[CommitRecord]:
     if damage:
         raise together(damage)
     return commits
+
+
+def remedy(files: Files, part: str, attempt: str) -> str:
+    """What to do about a damaged or missing file of an attempt that a reader has opened.
+
+    Of a store that was made anew since, or moved, nothing is to be deleted: what is there now is sound.
+    """
+    path = names.commit(part)
+    try:
+        now = read_commit(files, part).attempt
+    except FileNotFoundError:
+        gone = f"nor is there {path} any more"
+        return f"{gone}: the store was moved, deleted or made anew since it was opened; open it again"
+    except (OSError, VqtokError):
+        now = attempt
+    if now != attempt:
+        return f"{path} names another attempt by now: the store was made anew since it was opened; open it again"
+    return f"delete {path} and {names.MANIFEST}, then run vqtok tokenize again, or restore it from a copy of the store"
 
 
 def publish(files: Files, record: CommitRecord) -> bool:

@@ -82,9 +82,10 @@ def attempt(part: str, attempt: str) -> str:
     return f"{part}.{attempt}"
 
 
-def part_of(path: str) -> str:
-    """The part to whose attempt a file below PARTS belongs."""
-    return path.removeprefix(f"{PARTS}/").partition("/")[0].rpartition(".")[0]
+def attempt_of(path: str) -> tuple[str, str]:
+    """Part and attempt to which a file below PARTS belongs."""
+    part, _, attempt = path.removeprefix(f"{PARTS}/").partition("/")[0].rpartition(".")
+    return part, attempt
 
 
 def rejects(part: str, attempt: str) -> str:
