@@ -1,5 +1,6 @@
 """Refuses to go on when committed source shards are no longer the files that were tokenized."""
 
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.config import SourceConfig
@@ -22,11 +23,11 @@ def refuse_replaced_sources(plan: Plan, source: SourceConfig, check_files: bool 
     whose version alone differs the first 64 KiB are read: copied collections pass. Whole digests are
     compared by `vqtok verify`. Of a folder's files names are compared; with `check_files`, size and version of each.
     """
-    recorded = _recorded(plan)
-    present = [shard for shard in plan.shards if shard.part in recorded]
+    records = recorded(plan, plan.committed & plan.planned)
+    present = [shard for shard in plan.shards if shard.part in records]
 
     def reason_of(shard: SourceShard) -> str | None:
-        return difference(shard, source, recorded[shard.part], check_files)
+        return difference(shard, source, records[shard.part], check_files)
 
     with ThreadPoolExecutor(_READS) as reads:
         reasons = list(reads.map(reason_of, present))
@@ -40,9 +41,8 @@ def refuse_replaced_sources(plan: Plan, source: SourceConfig, check_files: bool 
         )
 
 
-def _recorded(plan: Plan) -> dict[str, SourceRecord]:
-    """What the planned source shards that are committed were then, by part."""
-    recorded = {part.part: part.sources[0] for part in plan.manifest.parts} if plan.manifest else {}
-    wanted = plan.committed & plan.planned
-    others = read_commits(plan.store, sorted(wanted - recorded.keys()))
-    return {part: recorded[part] for part in wanted & recorded.keys()} | {c.part: c.sources[0] for c in others}
+def recorded(plan: Plan, parts: Set[str]) -> dict[str, SourceRecord]:
+    """What the source shards of committed parts were when they were tokenized, by part."""
+    known = {part.part: part.sources[0] for part in plan.manifest.parts} if plan.manifest else {}
+    others = read_commits(plan.store, sorted(parts - known.keys()))
+    return {part: known[part] for part in parts & known.keys()} | {c.part: c.sources[0] for c in others}

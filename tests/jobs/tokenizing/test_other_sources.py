@@ -1,6 +1,8 @@
 """A store that holds parts of another set of source shards."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,8 @@ def test_another_set_is_refused_unless_it_is_asked_for(damageable: Job, other: l
         damageable.run(*(override for override in other if override != "--set"))
     assert all_files(damageable.store) == before
 
-    note = f"{damageable.store}: 6 committed parts are of source shards that this configuration does not name\n"
+    note = f"{damageable.store}: 6 committed parts are of source shards that this configuration does not name; readers "
+    note += "read their rows all the same\n"
     status, out, err = tokenize(damageable, *other, "--allow-other-sources")
     assert (status, err) == (0, note + note)  # at its start and at its end
     assert "1 of 1 source shards are committed" in out
@@ -47,6 +50,30 @@ def test_a_set_that_moves_on_needs_no_word(damageable: Job) -> None:
     (damageable.source / "train-0000.tar").unlink()
     write_shard(damageable.source / "train-0009.tar", good_samples(600, 3))
     status, _, err = tokenize(damageable)
-    note = f"{damageable.store}: 1 committed part is of a source shard that this configuration does not name\n"
+    note = f"{damageable.store}: 1 committed part is of a source shard that this configuration does not name; readers "
+    note += "read its rows all the same\n"
     assert (status, err) == (0, note + note)
     assert len(json.loads((damageable.store / "manifest.json").read_text())["parts"]) == 7
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_source_shard_of_another_name_is_not_taken_in_twice(damageable: Job, is_finished: bool) -> None:
+    if not is_finished:
+        (damageable.store / "manifest.json").unlink()
+    (damageable.source / "train-0003.tar").rename(damageable.source / "train-0009.tar")
+    before = all_files(damageable.store)
+    status, _, err = tokenize(damageable)
+    assert status == 1
+    assert re.search(
+        r"1 of the source shards are committed under other names.*train-0009\.tar is what train-0003\.tar", err
+    )
+    assert all_files(damageable.store) == before
+    assert damageable.run("source.exclude=train-0009.tar").complete
+    status, _, err = tokenize(damageable, "--allow-other-sources")
+    assert status == 0 and "readers read its rows all the same" in err
+
+
+def test_a_copy_that_is_named_beside_its_original_is_the_users_own(damageable: Job) -> None:
+    shutil.copy(damageable.source / "train-0003.tar", damageable.source / "train-0009.tar")
+    (damageable.source / "train-0000.tar").unlink()
+    assert damageable.run().complete
