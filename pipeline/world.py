@@ -24,6 +24,8 @@ _OF_SRUN = {
 }
 """The same in a task of srun, the last one for all nodes together."""
 _AFFINITY = "ACCELERATE_CPU_AFFINITY"
+_NVIDIA = Path("/dev/nvidiactl")
+"""There where NVIDIA's driver is, on Linux."""
 # Any of them would have Accelerate open a process group.
 _LAUNCHERS = (*_LEAST, "MASTER_ADDR", "MASTER_PORT", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
@@ -121,6 +123,19 @@ def describe_unused_gpus(world: World) -> str | None:
     if count < 2:
         return None
     return f"{count} GPUs are here, and this process uses one of them, {world.device}: --processes auto uses all"
+
+
+def describe_unusable_gpu() -> str | None:
+    """A line for people where there is an NVIDIA GPU, not hidden on purpose, that torch cannot use: it works on the CPU
+    then, without a word. None elsewhere."""
+    if not _NVIDIA.exists() or os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1", "NoDevFiles"):
+        return None
+    import torch
+
+    if torch.accelerator.is_available():
+        return None
+    build = f"torch {torch.__version__}"
+    return f"an NVIDIA GPU is here, and {build} cannot use it, so all is done on the CPU; nvidia-smi may say why"
 
 
 def _launched() -> dict[str, int]:

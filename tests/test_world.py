@@ -20,6 +20,7 @@ from pipeline.world import (
     cores_of_each,
     cpu_quota,
     current_world,
+    describe_unusable_gpu,
     describe_unused_gpus,
     environment_among,
     launched_rank,
@@ -271,6 +272,28 @@ def test_one_process_on_a_machine_of_several_gpus_says_so(
     device: str, local_size: int, says: str | None, gpus: _Gpus
 ) -> None:
     assert describe_unused_gpus(World(0, local_size, 0, local_size, torch.device(device), 1)) == says
+
+
+@pytest.mark.parametrize(
+    ("has_driver", "visible", "works", "says"),
+    [
+        (True, None, False, True),
+        (True, "0", False, True),
+        (True, "", False, False),
+        (True, "-1", False, False),
+        (True, None, True, False),
+        (False, None, False, False),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_told(
+    has_driver: bool, visible: str | None, works: bool, says: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.world._NVIDIA", tmp_path if has_driver else tmp_path / "nvidiactl")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: works)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert bool(describe_unusable_gpu()) == says
 
 
 def test_available_cores_are_some_of_this_machine() -> None:

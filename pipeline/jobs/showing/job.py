@@ -49,9 +49,10 @@ def run(store: str, key: str, show_progress: bool = False, storage: Storage | No
     places = look(key)
     if not places:
         looked = sum(record.written + record.rejected for record in parts)
+        where = "1 committed part" if len(parts) == 1 else f"{len(parts):,} committed parts"
         near = [repr(other) for other in _near(key) if look(other)]
         raise StoreError(
-            f"{files.root}: no sample has the key {key!r}, of {looked:,} in {len(parts):,} committed parts"
+            f"{files.root}: no sample has the key {key!r}, of {looked:,} in {where}"
             f"{'; there is ' + ', '.join(near) if near else ''}; a source shard that is still pending may hold it "
             "(vqtok status)" + "".join(f"\nnot all could be read: {error}" for error in damage)
         )

@@ -55,7 +55,7 @@ from pipeline.store.schema.failures import JOB, clear_failure
 from pipeline.store.schema.manifest import Manifest, is_current, read_manifest, refuse_other_attempts, write_manifest
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy, rule_digest
-from pipeline.world import World, current_world, describe_unused_gpus
+from pipeline.world import World, current_world, describe_unusable_gpu, describe_unused_gpus
 
 # How soon to look again for the manifest that another process makes: in a small store it takes a moment. The pauses
 # grow, for with many commits to read it takes a while.
@@ -119,8 +119,8 @@ def _work_on(
 ) -> TokenizeResult:
     refuse_unwritable(plan.store)
     world = current_world()
-    if unused := describe_unused_gpus(world):
-        say(f"vqtok: {unused}", error=True)
+    for line in filter(None, (describe_unused_gpus(world), describe_unusable_gpu())):
+        say(f"vqtok: {line}", error=True)
     tokenizer = tokenizer_of(config, world)
     ImageTransform(config.image)  # refuses a decoder that is not here, before a store is born that is bound to it
     classes = plan.birth.classes if plan.birth else find_classes(config.source, plan.shards)

@@ -37,10 +37,12 @@ from pipeline.jobs.training.stream import Place, TrainBatch, training_batches
 from pipeline.jobs.work.precision import refuse_slow_training
 from pipeline.models.determinism import same_each_time
 from pipeline.models.tokenizers.vqtok import save_tokenizer
+from pipeline.printing import say
 from pipeline.process.cublas import set_repeatable_workspaces
 from pipeline.process.signals import StopRequest, exit_status
 from pipeline.records import Normalization
 from pipeline.source.folders.listings import Mode
+from pipeline.world import describe_unusable_gpu
 
 
 class Training:
@@ -62,6 +64,8 @@ class Training:
         self._normalization = Normalization()
         set_seed(config.train.seed)
         self._model = model = network_to_train(config.train.model, config.image)
+        if self._accelerator.is_main_process and (unusable := describe_unusable_gpu()):
+            say(f"vqtok: {unusable}", error=True)
         if not allow_slow:
             refuse_slow_training(config, model, self._accelerator)
         self._optimizer = AdamW(

@@ -50,7 +50,8 @@ class Verification:
         return {**asdict(replace(self, commits={})), "commits": len(self.commits)}
 
     def __str__(self) -> str:
-        lines = [f"{len(self.commits)} parts, {self.samples:,} samples written, {self.rejected:,} rejected"]
+        parts = "1 part" if len(self.commits) == 1 else f"{len(self.commits):,} parts"
+        lines = [f"{parts}, {self.samples:,} samples written, {self.rejected:,} rejected"]
         if self.token_agreement is not None:
             lines.append(
                 f"{self.rows_encoded_again:,} rows encoded again, {self.rows_that_differ:,} differ; "

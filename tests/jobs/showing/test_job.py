@@ -63,7 +63,7 @@ def test_keys_that_differ_in_little_are_named(tmp_path: Path) -> None:
     }.items():
         done = CliRunner().invoke(main, ["show", str(store), key])
         assert (done.exit_code, done.stdout) == (1, "")
-        assert f"no sample has the key {key!r}, of 5 in 1 committed parts; there is {near}; " in done.stderr
+        assert f"no sample has the key {key!r}, of 5 in 1 committed part; there is {near}; " in done.stderr
 
 
 def test_what_is_no_store_is_said(tmp_path: Path) -> None:
