@@ -34,7 +34,7 @@ def verified(
     job: Job, *overrides: str, quick: bool = False, rate: float | None = None, with_source: bool = True
 ) -> Verification:
     config = job.config(*overrides)
-    result = check_commits(config, with_source)
+    result = check_commits(config, with_source, entity_tags=quick)
     if not quick:
         check_contents(config, result, show_progress=False, with_source=with_source)
     if rate is not None:

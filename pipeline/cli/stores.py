@@ -76,7 +76,7 @@ def verify(
     if without_source and rate is not None:
         raise click.UsageError("Rows are encoded again from the source; leave out --without-source or --rate.")
     show_progress = sys.stderr.isatty()
-    result = check_commits(config, not without_source)
+    result = check_commits(config, not without_source, entity_tags=quick)
     if rate is not None and not allow_slow and not result.problems:
         from pipeline.jobs.verifying.reencoding import refuse_slow_encoding
 

@@ -79,11 +79,12 @@ def percent(share: float) -> str:
     return f"{100 if share == 1 else min(round(100 * share, 4), 99.9999):g}%"
 
 
-def check_commits(config: Config, with_source: bool = True) -> Verification:
+def check_commits(config: Config, with_source: bool = True, entity_tags: bool = True) -> Verification:
     """Compare commits, sizes and manifest with the configuration; the problems are collected.
 
     Args:
         with_source: else the store alone is checked, and neither source nor tokenizer need be there.
+        entity_tags: compare those of the store's files, as is right where their contents will not be.
 
     Raises StoreError where there is no store, ConfigError for a bad configuration.
     """
@@ -123,10 +124,10 @@ def check_commits(config: Config, with_source: bool = True) -> Verification:
             with result.collecting():
                 commit = _read_part(plan.store, shard.part, result)
                 _check_source(shard, config.source, commit, result)
-                _check_part(plan.store, birth, commit, known.get(shard.part))
+                _check_part(plan.store, birth, commit, known.get(shard.part), entity_tags)
     for part in others:
         with result.collecting():
-            _check_part(plan.store, birth, _read_part(plan.store, part, result), known.get(part))
+            _check_part(plan.store, birth, _read_part(plan.store, part, result), known.get(part), entity_tags)
     return result
 
 
@@ -143,11 +144,11 @@ def _read_part(store: Files, part: str, result: Verification) -> CommitRecord:
     return commit
 
 
-def _check_part(store: Files, birth: Birth, commit: CommitRecord, known: PartRecord | None) -> None:
+def _check_part(store: Files, birth: Birth, commit: CommitRecord, known: PartRecord | None, entity_tags: bool) -> None:
     """All files must be there with their sizes, a commit have its digests, and the manifest say what it says."""
-    check_folder(store, f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}", commit.files)
+    check_folder(store, f"{names.PARTS}/{names.attempt(commit.part, commit.attempt)}", commit.files, entity_tags)
     if commit.rejects.bytes:
-        check_file(store, names.REJECTS, commit.rejects)
+        check_file(store, names.REJECTS, commit.rejects, entity_tags)
     path = names.commit(commit.part)
     if birth.has_digests and not commit.has_digests:
         raise damaged(store, path, f"without the digests that every record of this store has ({names.STORE})")

@@ -93,6 +93,24 @@ def test_an_entity_tag_counts_where_both_are_known(recorded: str | None, found: 
         check_sizes("STORE/part", stats, [record])
 
 
+def test_a_sound_copy_with_another_entity_tag_is_known_by_its_sha256(
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another bucket, or put there in several pieces."""
+    data = ended_in_crc32c(b"ours ")
+    files.put("part/file", data)
+    stat = files.stat
+    monkeypatch.setattr(files, "stat", lambda path: stat(path)._replace(etag="b"))
+    record = FileRecord(path="file", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), etag="a")
+    check_checksums(files, "part", [record])
+    check_file(files, "part", record, entity_tags=False)
+    with pytest.raises(CorruptStore, match=r"entity tag b, a when .* without --quick compares contents"):
+        check_file(files, "part", record)
+    older = FileRecord(path="file", bytes=len(data), crc32c=google_crc32c.value(data), etag="a")
+    with pytest.raises(CorruptStore, match="entity tag b"):
+        check_checksums(files, "part", [older])
+
+
 def test_a_file_that_a_list_lacks_is_asked_for(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lists of some object stores lag behind."""
     monkeypatch.setattr(files, "stats", lambda folder: {})
