@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fixtures_store import MIXED, Done, Halt, Job, all_files, good_samples, jpeg, make_job, vqtok, write_shard
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SourceError
 from pipeline.source.shards.naming import part_name
 from pipeline.store import TokenStore
 
@@ -321,3 +321,21 @@ def test_a_file_that_is_written_while_it_is_read_fails_its_source_shard(
     assert "written while its source shard was read" in result.failures["a/#000000"]
     monkeypatch.undo()
     assert job.run().complete
+
+
+def test_a_file_that_is_gone_and_excluded_is_no_damage_of_the_store(folders: Job) -> None:
+    """The remedy that the error names must leave nothing that `vqtok verify` complains of for ever."""
+    gone = folders.source / "a/000003.jpg"
+    gone.unlink()
+    with pytest.raises(SourceError, match="1 files are gone"):
+        folders.run()
+    exclude = "source.exclude=a/000003.jpg"
+    assert folders.run(exclude).complete
+    said = "files of 1 samples, such as '000003', cannot be read now, as source.exclude allows"
+    done = verified(folders, "--set", exclude)
+    assert done.status == 0 and said in done.out
+    assert verified(folders, "--quick", "--set", exclude).status == 0
+    other = folders.source / "a/000004.jpg"
+    other.write_bytes(other.read_bytes() + b"x")
+    done = verified(folders, "--set", exclude)
+    assert done.status == 1 and "changed, such as '000004.jpg'" in done.out

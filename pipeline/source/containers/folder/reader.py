@@ -82,7 +82,7 @@ class FolderFiles:
         if not self.listing.missing and not self.excluded:
             return True
         paths = {joined(folder, name) for name in self.listing.files[folder]}.difference(self.listing.missing)
-        return any(not self._is_excluded(path) for path in paths)
+        return any(not self.is_excluded(path) for path in paths)
 
     def name_of(self, path: str) -> str:
         """A file's name for messages."""
@@ -96,7 +96,7 @@ class FolderFiles:
                 return self._pass_over(path, sample, error.stat)
         except OSError as error:
             reason = error.strerror or str(error)
-            if self._is_excluded(path) and not is_passing(error):
+            if self.is_excluded(path) and not is_passing(error):
                 sample.problems.append(f".{path.rpartition('.')[2]} cannot be read ({reason})")
                 return None, FileSeen(path, None, None)
             if isinstance(error, Refusal):
@@ -120,7 +120,8 @@ class FolderFiles:
                 digest.update(piece)
         return None, FileSeen(path, stat, digest.hexdigest())
 
-    def _is_excluded(self, path: str) -> bool:
+    def is_excluded(self, path: str) -> bool:
+        """Whether `source.exclude` names a file."""
         relative = joined(self.listing.folder, path)
         names = (relative, joined(self.shard.base, relative))
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.excluded for name in names)
@@ -207,6 +208,7 @@ def tag(stat: Stat | None) -> bytes:
 def difference(content: FolderFiles, record: SourceRecord) -> str | None:
     """How the files differ from what a record says of them, as far as sizes and times tell; None if they do not.
 
+    Files that are gone may be so where `source.exclude` names them.
     Where times alone differ, as in a copied collection, all is read. Raises SourceError for what cannot be.
     """
     name = shard_name(content.shard)
@@ -217,7 +219,11 @@ def difference(content: FolderFiles, record: SourceRecord) -> str | None:
     tags = [then[at : at + 4] for at in range(0, len(then), 4)]
     if len(tags) != len(paths):
         return f"{len(paths):,} files, {len(tags):,} then"
-    changed = [path for path, stat, old in zip(paths, stats, tags, strict=True) if tag(stat) != old]
+    changed = [
+        path
+        for path, stat, old in zip(paths, stats, tags, strict=True)
+        if tag(stat) != old and not (stat is None and content.is_excluded(path))
+    ]
     if not changed:
         return None
     if sum(stat.bytes for stat in stats if stat) == record.bytes:
