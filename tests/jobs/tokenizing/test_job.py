@@ -274,13 +274,13 @@ def test_a_run_lists_and_compares_once(job: Job, damageable: Job, done: bool, mo
     count(plan_module, "find_source_shards")
     count(plan_module, "committed_parts")
     count(plan_module, "read_manifest")
-    count(replaced, "_recorded")
+    count(replaced, "recorded")
     command = ["tokenize", "--no-progress", "--config", str((damageable if done else job).file)]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     assert ("nothing to do" in result.output) is done
     # Before there is a store there is no manifest to look for.
-    once = ["find_source_shards", "committed_parts", "_recorded", *(["read_manifest"] if done else [])]
+    once = ["find_source_shards", "committed_parts", "recorded", *(["read_manifest"] if done else [])]
     assert calls == dict.fromkeys(once, 1)
 
 
