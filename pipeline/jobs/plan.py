@@ -15,13 +15,14 @@ from pipeline.files.damage import damaged
 from pipeline.files.places import why_unlistable, why_unreadable, why_unwritable
 from pipeline.models.tokenizers.registry import layout_name, tokenizer_identity, told_identity
 from pipeline.records import JSON, SourceShard
-from pipeline.source.classes.names import source_identity
+from pipeline.source.classes.names import classes_difference, source_identity
 from pipeline.source.find import find_source_shards, refuse_among_images
 from pipeline.source.folders.listings import Listings, Mode
 from pipeline.source.shards.identity import is_gone
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth, is_born, read_birth, refuse_unknown_features
 from pipeline.store.schema.commits import committed_parts
+from pipeline.store.schema.groups import has_root
 from pipeline.store.schema.identity import identity_differences
 from pipeline.store.schema.manifest import Manifest, is_current, read_manifest
 
@@ -202,11 +203,16 @@ def differences_told(config: Config, birth: Birth) -> list[str]:
         with contextlib.suppress(VqtokError, OSError):
             ours["tokenizer"] = told_identity(Path(folder.removeprefix("file://")))
             ours["layout"] = layout_name(folder, config.tokenize.layout)
-    return identity_differences(ours, {key: value for key, value in birth.identity.items() if key in ours})
+    told = identity_differences(ours, {key: value for key, value in birth.identity.items() if key in ours})
+    with contextlib.suppress(VqtokError, OSError):
+        if difference := classes_difference(config.source, birth.classes):
+            told.append(f"source.classes: {difference}")
+    return told
 
 
 def is_finished(plan: Plan, config: Config) -> bool:
-    """Whether all is committed, the manifest says so, and the configuration is still that of the store.
+    """Whether all is committed, the manifest says so, and the configuration is still that of the store; and whether
+    readers that know only Zarr find it.
 
     Raises TokenizerError for a folder that is no tokenizer, finished or not.
     """
@@ -214,6 +220,7 @@ def is_finished(plan: Plan, config: Config) -> bool:
     return (
         not plan.pending
         and is_current(plan.manifest, plan.committed, plan.planned)
+        and has_root(plan.store)
         and plan.birth is not None
         and not identity_differences(identity, plan.birth.identity)
     )

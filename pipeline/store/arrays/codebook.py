@@ -12,6 +12,7 @@ from pipeline.store.arrays.mapped import RangedArray
 from pipeline.store.arrays.stored_array import StoredArray, compressor_of
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
+from pipeline.store.schema.groups import REMEDY
 from pipeline.store.types import Array
 
 
@@ -30,9 +31,9 @@ def check_codebook(files: Files, birth: Birth) -> Array | None:
     try:
         table = _read(files, birth)
     except Exception as error:
-        raise damaged(files, names.CODEBOOK, f"the codebook cannot be read: {error}") from error
+        raise damaged(files, names.CODEBOOK, f"the codebook cannot be read: {error}{REMEDY}") from error
     if table_digest(table) != birth.codebook.sha256:
-        raise damaged(files, names.CODEBOOK, f"the codebook is not the one that {names.STORE} names")
+        raise damaged(files, names.CODEBOOK, f"the codebook is not the one that {names.STORE} names{REMEDY}")
     return table
 
 

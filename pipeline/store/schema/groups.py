@@ -2,20 +2,38 @@
 
 import json
 
+from pipeline.errors import CorruptStore
 from pipeline.files import Files
 from pipeline.files.damage import damaged, naming_no_file
 from pipeline.records import JSON
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
 
+ROOT = f"{names.HIERARCHY}/zarr.json"
+"""Written last of what lies above the parts, so that it is there when all of that is."""
+REMEDY = f"; restore it from a copy of the store, or delete {ROOT} and run vqtok tokenize, which writes it anew"
+
+
+def has_root(files: Files) -> bool:
+    """Whether there is a hierarchy, as far as its root tells."""
+    try:
+        files.stat(ROOT)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
 
 def check_groups(files: Files, birth: Birth) -> None:
     """Raise CorruptStore unless the root of the hierarchy and the group of parts say what the birth says."""
     for group, attributes in ((names.HIERARCHY, birth.attributes), (names.PARTS, {})):
-        found = read_node(files, group)
+        try:
+            found = read_node(files, group)
+        except CorruptStore as error:
+            raise CorruptStore(f"{error}{REMEDY}") from None
         expected = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         if {name: found.get(name) for name in expected} != expected:
-            raise damaged(files, f"{group}/zarr.json", f"no metadata of a group, or not as {names.STORE} says")
+            said = f"no metadata of a group, or not as {names.STORE} says"
+            raise damaged(files, f"{group}/zarr.json", f"{said}{REMEDY}")
 
 
 def read_node(files: Files, path: str) -> JSON:

@@ -15,7 +15,7 @@ from pipeline.store.arrays.storage import create_array
 from pipeline.store.schema import names
 from pipeline.store.schema.birth import Birth
 from pipeline.store.schema.digest import content_digest
-from pipeline.store.schema.groups import read_node, subgroups
+from pipeline.store.schema.groups import has_root, read_node, subgroups
 from pipeline.store.types import Array
 
 
@@ -38,10 +38,7 @@ def prepare_hierarchy(
 
     Raises CorruptStore when the codebook or the rule's arrays in the store are not those of its birth.
     """
-    root = f"{names.HIERARCHY}/zarr.json"
-    try:
-        files.stat(root)
-    except FileNotFoundError:
+    if not has_root(files):
         memory: Memory = {}
         group = zarr.create_group(MemoryStore(memory), zarr_format=3, attributes=birth.attributes)
         group.create_group("parts")

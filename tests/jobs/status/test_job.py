@@ -366,6 +366,12 @@ def test_a_damaged_claim_hides_nothing(damageable: Job, old: str, new: str) -> N
     assert status_table(result)
 
 
+def test_other_classes_are_told(damageable: Job, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    result = status.run(damageable.config(f"source.classes={tmp_path}/classes.txt"))
+    assert "source.classes: 2 classes here, 0 there" in result.differs
+
+
 def test_records_that_are_gone_are_told(damageable: Job) -> None:
     commit = damageable.store / f"commits/{part_name('train-0003.tar')}.json"
     kept = commit.read_bytes()

@@ -640,6 +640,20 @@ def test_damage_to_the_hierarchy_is_noticed_at_the_start(damageable: Job) -> Non
         damageable.run()
 
 
+@pytest.mark.parametrize("lost", ["zarr.json", "parts/zarr.json", "codebook"])
+def test_what_lies_above_the_parts_is_written_anew(damageable: Job, lost: str) -> None:
+    """As the error of a quick check says."""
+    before = all_files(damageable.store)
+    path = damageable.store / "tokens.zarr" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (problem,) = check_commits(damageable.config()).problems
+    assert "delete tokens.zarr/zarr.json and run vqtok tokenize, which writes it anew" in problem
+    (damageable.store / "tokens.zarr/zarr.json").unlink(missing_ok=True)
+    assert damageable.run().complete
+    assert all_files(damageable.store) == before
+    assert check_commits(damageable.config()).problems == []
+
+
 # --- real data --------------------------------------------------------------------------------------------
 
 
