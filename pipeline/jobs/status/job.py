@@ -20,7 +20,7 @@ from pipeline.records import JSON, SourceShard
 from pipeline.store.schema.birth import is_born, refuse_lost_birth
 from pipeline.store.schema.commits import committed_parts, late_commits
 from pipeline.store.schema.failures import JOB, Failure, read_failures
-from pipeline.store.schema.manifest import Manifest, is_current, lost_parts, lost_records
+from pipeline.store.schema.manifest import Manifest, is_current, lost_parts, lost_records, refuse_lost_arrays
 
 RECENT_SECONDS = 600.0
 
@@ -145,6 +145,11 @@ class Observer:
         plan = self._plan = self._with_late_commits(manifest)
         if lost := lost_parts(plan.store, manifest, plan.committed):
             damage.append(lost_records(plan.store, lost))
+        elif manifest and not plan.pending:
+            try:
+                refuse_lost_arrays(plan.store, manifest.parts)
+            except StoreError as error:
+                damage.append(error)
         commits = self._read_commits(damage)
         pending = plan.pending
         running = self._running({shard.part for shard in pending}, damage)

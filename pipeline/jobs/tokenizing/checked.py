@@ -11,7 +11,7 @@ from pipeline.jobs.tokenizing.replaced import refuse_replaced_sources
 from pipeline.jobs.work.siblings import current_siblings
 from pipeline.source.classes.names import classes_difference
 from pipeline.store.schema.birth import refuse_lost_birth
-from pipeline.store.schema.manifest import lost_parts, lost_records
+from pipeline.store.schema.manifest import lost_parts, lost_records, refuse_lost_arrays
 
 
 def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = False) -> Plan:
@@ -24,8 +24,8 @@ def checked_plan(config: Config, allow_other_sources: bool, check_files: bool = 
         check_files: compare size and time of each file of a folder, too.
 
     Raises ConfigError for a source or a store that cannot be used, SourceError for source shards that were replaced
-    after their commit, StoreError where all that is committed is of other source shards, CorruptStore where records of
-    the store are gone.
+    after their commit, StoreError where all that is committed is of other source shards, CorruptStore where records or
+    arrays of the store are gone.
     """
     plan = make_plan(config)
     refuse_what_differs(plan, config, allow_other_sources, check_files)
@@ -41,6 +41,8 @@ def refuse_what_differs(plan: Plan, config: Config, allow_other_sources: bool, c
     if current_siblings() is None:
         if lost := lost_parts(plan.store, plan.manifest, plan.committed):
             raise lost_records(plan.store, lost)
+        if plan.manifest:
+            refuse_lost_arrays(plan.store, plan.manifest.parts)
         refuse_replaced_sources(plan, config.source, check_files)
         if not allow_other_sources:
             refuse_other_sources(plan)

@@ -52,7 +52,14 @@ from pipeline.store.schema.birth import (
 )
 from pipeline.store.schema.commits import committed_parts, read_commits
 from pipeline.store.schema.failures import JOB, clear_failure
-from pipeline.store.schema.manifest import Manifest, is_current, read_manifest, refuse_other_attempts, write_manifest
+from pipeline.store.schema.manifest import (
+    Manifest,
+    is_current,
+    read_manifest,
+    refuse_lost_arrays,
+    refuse_other_attempts,
+    write_manifest,
+)
 from pipeline.store.schema.snapshot import make_manifest
 from pipeline.store.writing.hierarchy import prepare_hierarchy, rule_digest
 from pipeline.world import World, current_world, describe_unusable_gpu, describe_unused_gpus
@@ -284,7 +291,8 @@ def _finish(plan: Plan, birth: Birth, claims: Claims, wait: bool) -> None:
 def bring_up_to_date(plan: Plan, birth: Birth) -> set[str]:
     """Bring the manifest up to date with the commits; the parts that are committed.
 
-    Harmless when several processes do it. Raises CorruptStore as `refuse_other_attempts`, and for damaged records.
+    Harmless when several processes do it. Raises CorruptStore as `refuse_other_attempts`, and for
+    damaged records and lost arrays.
     """
     manifest = read_manifest(plan.store, birth)
     committed = _committed(plan, manifest)
@@ -293,6 +301,7 @@ def bring_up_to_date(plan: Plan, birth: Birth) -> set[str]:
     commits = read_commits(plan.store, sorted(committed))
     if manifest:
         refuse_other_attempts(plan.store, manifest, commits)
+    refuse_lost_arrays(plan.store, commits)
     generation = manifest.generation + 1 if manifest else 1
     made = make_manifest(commits, sorted(plan.planned), birth.codebook.vocab_size, generation, manifest)
     write_manifest(plan.store, birth, made)

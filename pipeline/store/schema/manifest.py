@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipeline.before import Before
 from pipeline.errors import CorruptStore
-from pipeline.files import Files
+from pipeline.files import Files, LocalFiles
 from pipeline.files.damage import damaged
 from pipeline.records import Count, Record, SourceRecord
 from pipeline.store.schema import names
@@ -134,6 +134,26 @@ def refuse_other_attempts(files: Files, manifest: Manifest, commits: Iterable[Co
     for commit in commits:
         if known.get(commit.part, commit.attempt) != commit.attempt:
             raise damaged(files, names.MANIFEST, unlike(names.commit(commit.part)))
+
+
+def refuse_lost_arrays(files: Files, parts: Iterable[PartRecord | CommitRecord]) -> None:
+    """Raise CorruptStore where the folders of committed parts are gone, as a copy that was broken off leaves them.
+
+    Asked for by one listing, and only on file systems: there it is cheap, and never lags behind.
+    """
+    if not isinstance(files, LocalFiles):
+        return
+    there = set(files.folders(names.PARTS))
+    lost = sorted(name for part in parts if (name := names.attempt(part.part, part.attempt)) not in there)
+    if lost:
+        part = names.attempt_of(lost[0])[0]
+        raise damaged(
+            files,
+            f"{names.PARTS}/{lost[0]}",
+            f"missing, with the arrays of {len(lost):,} committed parts in all; finish copying the store, or restore them "
+            f"from a copy; what is lost is tokenized again once records such as {names.commit(part)} and "
+            f"{names.MANIFEST} are deleted",
+        )
 
 
 def unlike(path: str) -> str:

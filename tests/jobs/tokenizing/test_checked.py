@@ -8,6 +8,7 @@ from fixtures_replaced import OTHER_CONTENTS, PART, SHARD, replace
 from fixtures_store import Job, all_files, save_tiny_tokenizer
 
 from pipeline.errors import CorruptStore, SourceError, StoreError
+from pipeline.jobs.status import job as status
 from pipeline.jobs.tokenizing.checked import checked_plan
 from pipeline.jobs.work.siblings import new_siblings
 from pipeline.store import TokenStore
@@ -85,3 +86,21 @@ def test_a_manifest_of_another_time_is_not_gone_on_from(damageable: Job) -> None
     (damageable.source / "train-0000.tar").unlink()
     with pytest.raises(CorruptStore, match=rf"manifest\.json: not as commits/{PART}\.json says; delete it"):
         damageable.run()
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_a_copy_that_lacks_arrays_is_not_called_complete(damageable: Job, has_manifest: bool) -> None:
+    """One that was broken off, or made while a job was at work: its records came before their arrays."""
+    (folder,) = damageable.store.glob(f"tokens.zarr/parts/{PART}.*")
+    shutil.move(folder, damageable.output / "elsewhere")
+    if not has_manifest:
+        (damageable.store / "manifest.json").unlink()
+    said = rf"parts/{folder.name}: missing, with the arrays of 1 committed parts in all; finish copying .*commits/{PART}\.json"
+    with pytest.raises(CorruptStore, match=said):
+        damageable.run()
+    assert (damageable.store / "manifest.json").exists() == has_manifest
+    result = status.run(damageable.config())
+    assert not result.complete and len(result.damaged) == has_manifest
+    shutil.move(damageable.output / "elsewhere", folder)
+    assert damageable.run().complete
+    assert status.run(damageable.config()).complete
