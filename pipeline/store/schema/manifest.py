@@ -150,8 +150,8 @@ def refuse_lost_arrays(files: Files, parts: Iterable[PartRecord | CommitRecord])
         raise damaged(
             files,
             f"{names.PARTS}/{lost[0]}",
-            f"missing, with the arrays of {len(lost):,} committed parts in all; finish copying the store, or restore them "
-            f"from a copy; what is lost is tokenized again once records such as {names.commit(part)} and "
+            f"missing, with the arrays of {len(lost):,} committed parts in all; finish copying the store, or restore "
+            f"them from a copy; what is lost is tokenized again once records such as {names.commit(part)} and "
             f"{names.MANIFEST} are deleted",
         )
 
