@@ -95,7 +95,7 @@ def test_a_copy_that_lacks_arrays_is_not_called_complete(damageable: Job, has_ma
     shutil.move(folder, damageable.output / "elsewhere")
     if not has_manifest:
         (damageable.store / "manifest.json").unlink()
-    said = rf"parts/{folder.name}: missing, with the arrays of 1 committed parts .*finish copying .*commits/{PART}\.json"
+    said = rf"parts/{folder.name}: missing, with the arrays of 1 committed .*finish copying .*commits/{PART}\.json"
     with pytest.raises(CorruptStore, match=said):
         damageable.run()
     assert (damageable.store / "manifest.json").exists() == has_manifest
