@@ -139,12 +139,14 @@ def refuse_other_attempts(files: Files, manifest: Manifest, commits: Iterable[Co
 def refuse_lost_arrays(files: Files, parts: Iterable[PartRecord | CommitRecord]) -> None:
     """Raise CorruptStore where the folders of committed parts are gone, as a copy that was broken off leaves them.
 
-    Asked for by one listing, and only on file systems: there it is cheap, and never lags behind.
+    Asked for by one listing, and only on file systems, where it is cheap. What that lacks is looked for by name: lists
+    of network file systems lag behind.
     """
     if not isinstance(files, LocalFiles):
         return
     there = set(files.folders(names.PARTS))
-    lost = sorted(name for part in parts if (name := names.attempt(part.part, part.attempt)) not in there)
+    unlisted = {names.attempt(part.part, part.attempt) for part in parts} - there
+    lost = sorted(name for name in unlisted if not files.path(f"{names.PARTS}/{name}").is_dir())
     if lost:
         part = names.attempt_of(lost[0])[0]
         raise damaged(
