@@ -110,13 +110,15 @@ def run(config: Config, allow_change: bool, processes: int | None, engine: str, 
 
     It trains unless there is a finished tokenizer.
     """
-    from pipeline.jobs.tokenizing.checked import checked_plan
+    from pipeline.jobs.tokenizing.checked import checked_plan, lost_tokenizer
     from pipeline.jobs.tokenizing.command import tokenize_as_asked
     from pipeline.jobs.training import job as train_job
 
     plan = checked_plan(
         config, options["allow_other_sources"], options["check_files"]
     )  # hours of training should not end in a refusal
+    if plan.birth is not None and not train_job.has_one(config):
+        raise lost_tokenizer(plan, config)
     trained = train_job.ensure(config, allow_change=allow_change, allow_slow=options["allow_slow"])
     say(trained or f"{config.tokenizer.path}: a tokenizer is there")
     options |= {"no_wait": False, "no_progress": False}

@@ -362,3 +362,13 @@ def test_run_ends_with_the_status_of_what_failed(copied: Path, job: Job) -> None
     assert "PSNR" not in done.out
     answer = vqtok("status", "--json", *options, folder=job.output).wait()
     assert json.loads(answer.out)["pending"] == 1
+
+
+def test_run_does_not_train_for_a_store_whose_tokenizer_is_gone(damageable: Job, tmp_path: Path) -> None:
+    """Hours later it would be refused, for it makes other tokens."""
+    gone = tmp_path / "gone"
+    options = ("--config", damageable.file, "--set", f"tokenizer.path={gone}", "--set", "train.steps=1")
+    done = vqtok("run", *options, folder=damageable.output).wait()
+    assert (done.status, done.out) == (1, "")
+    assert "holds tokens of a tokenizer that is not in" in done.err and "restore the tokenizer" in done.err
+    assert not gone.exists()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config
-from pipeline.errors import StoreError
 from pipeline.files import Files
 from pipeline.jobs.checking.lines import Checks, Line
 from pipeline.jobs.checking.model import TIMES, Model, check_model, check_training, is_to_be_trained
@@ -14,7 +13,7 @@ from pipeline.jobs.checking.source import check_source
 from pipeline.jobs.checking.space import check_space
 from pipeline.jobs.checking.store import check_store
 from pipeline.jobs.plan import Plan, is_finished
-from pipeline.jobs.tokenizing.checked import refuse_what_differs
+from pipeline.jobs.tokenizing.checked import lost_tokenizer, refuse_what_differs
 from pipeline.process.signals import terminable
 from pipeline.records import JSON, SourceShard
 from pipeline.source.classes.names import describe_classes
@@ -109,10 +108,7 @@ def _check_job(
         if plan.birth is None:
             return f"{plan}; it would begin the store"
         if to_train:
-            raise StoreError(
-                f"{plan.store.root}: holds tokens of a tokenizer that is not in {config.tokenizer.path}, and one that "
-                "is trained now makes others: restore the tokenizer, or name another tokenize.store"
-            )
+            raise lost_tokenizer(plan, config)
         if model is not None:
             refuse_other_birth(plan.store, model.birth, plan.birth)
         if execution is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.config import Config, SourceConfig
-from pipeline.errors import IdentityMismatch
+from pipeline.errors import IdentityMismatch, StoreError
 from pipeline.files import Files
 from pipeline.jobs.plan import Plan, make_plan, refuse_unwritable
 from pipeline.jobs.tokenizing.other_sources import refuse_other_sources
@@ -48,6 +48,14 @@ def refuse_what_differs(plan: Plan, config: Config, allow_other_sources: bool, c
             refuse_other_sources(plan)
     if plan.pending:
         refuse_unwritable(plan.store)
+
+
+def lost_tokenizer(plan: Plan, config: Config) -> StoreError:
+    """The error for a store that is there, and whose tokenizer is not: before hours of training end in a refusal."""
+    return StoreError(
+        f"{plan.store.root}: holds tokens of a tokenizer that is not in {config.tokenizer.path}, and one that is "
+        "trained now makes others: restore the tokenizer, or name another tokenize.store"
+    )
 
 
 def refuse_other_classes(store: Files, source: SourceConfig, frozen: Sequence[str] | None) -> None:

@@ -85,6 +85,11 @@ def _say_complete(folder: Path, signum: int) -> None:
         say(f"vqtok: {name}: came after the last step; the tokenizer in {folder} is complete", error=True)
 
 
+def has_one(config: Config) -> bool:
+    """Whether there is a finished tokenizer; one at a URL has to be there."""
+    return is_url(config.tokenizer.path) or has_tokenizer(Path(config.tokenizer.path))
+
+
 def ensure(config: Config, *, allow_change: bool = False, allow_slow: bool = False) -> TrainSummary | None:
     """Have a tokenizer to tokenize with: train it like `run` unless it is there. None where nothing tells how it came.
 
