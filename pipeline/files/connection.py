@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from obstore import exceptions
 from obstore.store import ObjectStore
@@ -34,25 +34,29 @@ def growing_pauses(draws: random.Random | None = None) -> Iterator[float]:
 class Connection:
     """What all requests below a URL go through. Made when it is first used, in the process that uses it."""
 
+    _network_pid: ClassVar[int | None] = None
+    """The process that made the first client, and with it the network threads of all."""
+
     def __init__(self, url: str, storage: Storage) -> None:
         self._url = url
         self._storage = storage
         self._lock = threading.Lock()
         self._client: Client | None = None
-        self._pid = 0
 
     @property
     def client(self) -> Client:
-        """Raises ConfigError as `make_client` does, and VqtokError in a process that was forked from its own."""
+        """Raises ConfigError as `make_client` does, and VqtokError in a process that was forked from one with such
+        threads."""
+        Connection._network_pid = Connection._network_pid or os.getpid()
+        if Connection._network_pid != os.getpid():
+            raise VqtokError(
+                f"{self._url}: this process was forked from one that has an object store open, and its network "
+                "threads do not survive that; start worker processes with spawn or forkserver "
+                "(multiprocessing_context='spawn' of a DataLoader)"
+            )
         with self._lock:
             if self._client is None:
-                self._client, self._pid = make_client(self._url, self._storage), os.getpid()
-            if self._pid != os.getpid():
-                raise VqtokError(
-                    f"{self._url}: this process was forked from one that has the object store open, and its network "
-                    "threads do not survive that; start worker processes with spawn or forkserver "
-                    "(multiprocessing_context='spawn' of a DataLoader)"
-                )
+                self._client = make_client(self._url, self._storage)
             return self._client
 
     def ask(self, path: str, request: Callable[[ObjectStore], T], in_several: bool = False) -> T:

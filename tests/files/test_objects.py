@@ -71,12 +71,14 @@ def test_a_profile_of_the_home_folder_is_used(s3: S3, bucket_url: str, tmp_path:
     assert done.out == "b'1'\n", done.err
 
 
-def test_a_forked_process_is_told_why_it_cannot_go_on(s3: S3, bucket_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["", "/elsewhere"])
+def test_a_forked_process_is_told_why_it_cannot_go_on(s3: S3, bucket_url: str, place: str, tmp_path: Path) -> None:
+    """Also of a place that nobody has opened: the network threads are those of all."""
     files_at(bucket_url).put("a", b"1")
     pid = os.fork()
     if not pid:
         try:
-            files_at(bucket_url).read("a")
+            files_at(bucket_url + place).read("a")
         except BaseException as error:
             (tmp_path / "said").write_text(str(error))
         os._exit(0)
