@@ -134,8 +134,10 @@ def describe_unusable_gpu() -> str | None:
 
     if torch.accelerator.is_available():
         return None
-    build = f"torch {torch.__version__}"
-    return f"an NVIDIA GPU is here, and {build} cannot use it, so all is done on the CPU; nvidia-smi may say why"
+    return (
+        f"an NVIDIA GPU is here, and torch {torch.__version__} cannot use it, so all is done on the CPU; nvidia-smi "
+        "may say why"
+    )
 
 
 def _launched() -> dict[str, int]:

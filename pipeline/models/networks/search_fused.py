@@ -13,15 +13,13 @@ import torch
 from torch import Tensor
 
 from pipeline.models.networks.search import nearest_codes
+from pipeline.models.networks.triton_options import FUSED
 
 # Fewer distances than these take torch no longer than it takes to launch the kernels here.
 _FEW = 1 << 25
 
 # Tiles of codes that one program goes through at least, where few vectors are shared among all.
 _FEW_TILES = 4
-
-# Products and sums in one rounding, as ever: Triton 3.10 no longer does so unasked, and 3.9 warns of it.
-_FUSED = {"enable_fp_fusion": True}
 
 _INDEX = 0x7FFFFFFF
 _TINY = 1e-37  # products that underflow
@@ -40,7 +38,7 @@ class _Tiles:
     def shape(self) -> dict[str, int]:
         """As a kernel takes it."""
         tile = {"TN": self.rows, "TK": self.codes, "TC": self.parts}
-        return {**tile, "num_warps": self.warps, "num_stages": self.stages, **_FUSED}
+        return {**tile, "num_warps": self.warps, "num_stages": self.stages, **FUSED}
 
 
 class FusedSearch:
@@ -121,7 +119,7 @@ class _Work:
             N,
             S,
             TN=128,
-            **_FUSED,
+            **FUSED,
         )
 
     def _search_close(self) -> None:

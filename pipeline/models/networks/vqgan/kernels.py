@@ -12,8 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Products and sums in one rounding, as ever: Triton 3.10 no longer does so unasked, and 3.9 warns of it.
-_FUSED = {"enable_fp_fusion": True}
+from pipeline.models.networks.triton_options import FUSED
 
 # What one program holds at once: so many positions of so many channels. Moments take three registers for each value.
 _ROWS, _ROWS_OF_MOMENTS, _COLUMNS = 64, 32, 64
@@ -49,7 +48,7 @@ def group_norm(
             STRETCH=stretch,
             ROWS=_ROWS_OF_MOMENTS,
             COLUMNS=columns,
-            **_FUSED,
+            **FUSED,
         )
         _factors[(B, groups)](
             *(moments_2BSD[0], moments_2BSD[1], weight_D, bias_D, weight_D if added_D is None else added_D),
@@ -59,10 +58,10 @@ def group_norm(
             STRETCHES=triton.next_power_of_2(S),
             GROUP=D // groups,
             COLUMNS=triton.next_power_of_2(D // groups),
-            **_FUSED,
+            **FUSED,
         )
         _apply[(triton.cdiv(N, _ROWS), blocks, B)](
-            x_BDHW, factors_2BD[0], factors_2BD[1], out_BDHW, N, D, SILU=silu, ROWS=_ROWS, COLUMNS=columns, **_FUSED
+            x_BDHW, factors_2BD[0], factors_2BD[1], out_BDHW, N, D, SILU=silu, ROWS=_ROWS, COLUMNS=columns, **FUSED
         )
     return out_BDHW
 
@@ -83,7 +82,7 @@ def padded(x_BDHW: Tensor) -> Tensor:
     columns = min(_COLUMNS, triton.next_power_of_2(D))
     with torch.cuda.device_of(x_BDHW):
         _pad[(triton.cdiv((H + 1) * (W + 1), _ROWS), triton.cdiv(D, columns), B)](
-            x_BDHW, out_BDHW, H, W, D, ROWS=_ROWS, COLUMNS=columns, **_FUSED
+            x_BDHW, out_BDHW, H, W, D, ROWS=_ROWS, COLUMNS=columns, **FUSED
         )
     return out_BDHW
 
@@ -109,7 +108,7 @@ def _launch_sum(
             X_ADDED=x_added_D is not None,
             ROWS=_ROWS,
             COLUMNS=columns,
-            **_FUSED,
+            **FUSED,
         )
     return out_BDHW
 
